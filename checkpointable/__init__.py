@@ -1,0 +1,1 @@
+"""Checkpoint and restore for long-running, stateful GPU kernels."""

@@ -1,0 +1,96 @@
+"""What a store must promise: one capability per Protocol, the guarantee in its docstring.
+
+A store keeps named, immutable blobs. `checkpointable.archive` builds checkpoints on it; anything
+that keeps these promises can be a store.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from attrs import frozen
+
+Buffer = bytes | bytearray | memoryview
+
+
+@frozen
+class Entry:
+    """One blob as a listing shows it: name, size in bytes, time of creation (Unix seconds)."""
+
+    name: str
+    size: int
+    created: float
+
+
+class Reader(Protocol):
+    """One open blob; it stays readable until closed, even if it is deleted meanwhile."""
+
+    @property
+    def size(self) -> int:
+        """Size of the blob in bytes."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        """Fill all of `buffer` (writable bytes) from `offset`.
+
+        Raises `CorruptCheckpoint` if the blob ends before the buffer is full, or if the medium
+        cannot give the bytes back.
+        """
+        ...
+
+
+class Create(Protocol):
+    """Creation, all or nothing."""
+
+    def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
+        """Store the `size` bytes of `chunks` under `name`.
+
+        Whole or absent: no reader and no crash ever shows a part. Durable when the call returns.
+        Never overwrites. `chunks` is consumed once, in order, and not kept.
+
+        Raises `CheckpointExists` if the name is taken, `StoreLocked` if another writer holds the
+        store, `StoreFull` if the space ends, `StoreError` for anything else; in each case nothing
+        has changed. An error raised by `chunks` itself passes through, likewise.
+        """
+        ...
+
+
+class Open(Protocol):
+    """Reading ranges of a blob."""
+
+    def open(self, name: str, /) -> AbstractContextManager[Reader]:
+        """Open a blob for reading; raises `NoCheckpoint` if there is none of that name."""
+        ...
+
+
+class List(Protocol):
+    """Listing, without opening anything."""
+
+    def list(self) -> Iterator[Entry]:
+        """Yield every whole blob, in any order; what is being created is not among them."""
+        ...
+
+
+class Delete(Protocol):
+    """Deletion."""
+
+    def delete(self, name: str, /) -> None:
+        """Remove a blob, durably; raises `NoCheckpoint` if there is none of that name."""
+        ...
+
+
+class Lock(Protocol):
+    """One writer at a time."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only writer until the context ends; may be entered again by the same store object.
+
+        Raises `StoreLocked`, naming the holder's pid and host, if another writer has it. It ends
+        with the process, however that dies. `create` and `delete` take it by themselves for as
+        long as they run.
+        """
+        ...
+
+
+class Store(Create, Open, List, Delete, Lock, Protocol):
+    """All of it: what `Checkpointer` and `run` work on."""
