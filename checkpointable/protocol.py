@@ -33,7 +33,7 @@ class KernelMetadata:
     <KernelMode.BATCH: 'batch'>
     """
 
-    id: str = field(validator=[validators.instance_of(str), validators.min_len(1)])
+    id: str = field(validator=validators.and_(validators.instance_of(str), validators.min_len(1)))
     version: str = field(default="1", validator=validators.instance_of(str))
     mode: KernelMode = KernelMode.BATCH
     domain: str = ""

@@ -1,0 +1,286 @@
+"""What the annotations of a checkpoint class mean.
+
+A record is a class with named fields: attrs, dataclass or named tuple. `fields_of` resolves the
+types of its fields (strings, type parameters, inheritance); the predicates sort a type into the
+kinds that can be stored: leaf, array, enum, record, union, literal, or a container of those.
+"""
+
+import dataclasses
+import datetime
+import inspect
+import sys
+import types
+import typing
+from collections import deque
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import Enum
+from functools import cache
+from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar, Union
+from uuid import UUID
+
+import attrs
+import numpy as np
+from attrs import frozen
+
+from checkpointable.errors import UnsupportedType
+
+Scalar_co = TypeVar("Scalar_co", bound=np.generic, covariant=True)
+
+
+class Array(Protocol[Scalar_co]):
+    """Annotation of an array field: `Array[np.float32]` is any array of that scalar type.
+
+    It fits NumPy arrays and the device arrays of Numba, CuPy and others; a checkpoint that was
+    loaded from a file holds NumPy arrays. `numpy.typing.NDArray[...]` works as well.
+    """
+
+    @property
+    def dtype(self) -> np.dtype[Scalar_co]:
+        """Type of the elements."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __array__(self) -> np.ndarray[Any, np.dtype[Scalar_co]]: ...
+
+
+LEAVES: tuple[type, ...] = (
+    bool, int, float, complex, str, bytes, types.NoneType,
+    datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+    UUID, Decimal,
+    Path, PurePath, PosixPath, WindowsPath, PurePosixPath, PureWindowsPath,
+)  # fmt: skip
+SEQUENCES: tuple[type, ...] = (list, set, frozenset, deque)
+
+
+@frozen
+class ArrayType:
+    """An array annotation taken apart: the scalar types it allows, and the rank if it says."""
+
+    scalars: tuple[type[np.generic], ...] = (np.generic,)
+    ndim: int | None = None
+
+    def __str__(self) -> str:
+        names = "|".join(sorted(s.__name__ for s in self.scalars))
+        parts = [] if self.scalars == (np.generic,) else [names]
+        parts += [] if self.ndim is None else [f"{self.ndim}-d"]
+        return f"array[{', '.join(parts)}]" if parts else "array"
+
+
+@frozen
+class Field:
+    """One field of a record: its name, its type with all TypeVars filled in, its validator."""
+
+    name: str
+    type: Any
+    validator: Callable[[Any, Any, Any], Any] | None = None
+    attribute: Any = None
+
+
+def is_record(tp: Any) -> bool:
+    """Say whether the type is a class with named fields: attrs, dataclass or named tuple."""
+    cls = typing.get_origin(tp) or tp
+    return isinstance(cls, type) and (
+        attrs.has(cls) or dataclasses.is_dataclass(cls) or is_named_tuple(cls)
+    )
+
+
+def is_named_tuple(tp: Any) -> bool:
+    """Say whether the type is a named tuple class."""
+    cls = typing.get_origin(tp) or tp
+    return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
+
+
+def is_enum(tp: Any) -> bool:
+    """Say whether the type is an enumeration."""
+    return isinstance(tp, type) and issubclass(tp, Enum)
+
+
+def is_union(tp: Any) -> bool:
+    """Say whether the type is a union, written `A | B`, `Union[A, B]` or `Optional[A]`."""
+    return typing.get_origin(tp) in (Union, types.UnionType)
+
+
+def is_literal(tp: Any) -> bool:
+    """Say whether the type is a `Literal`."""
+    return typing.get_origin(tp) is Literal
+
+
+def is_leaf(tp: Any) -> bool:
+    """Say whether the type is a scalar: one of `LEAVES`, or a NumPy scalar type."""
+    cls = typing.get_origin(tp) or tp
+    return cls in LEAVES or (
+        isinstance(cls, type) and issubclass(cls, np.generic) and not issubclass(cls, np.object_)
+    )
+
+
+def plain(tp: Any) -> Any:
+    """Strip what says nothing about the value: Annotated, Final, NewType, type aliases."""
+    while True:
+        origin = typing.get_origin(tp)
+        if tp is None:
+            return types.NoneType
+        if origin in (Annotated, Final):
+            tp = typing.get_args(tp)[0]
+        elif isinstance(tp, typing.NewType):
+            tp = tp.__supertype__
+        elif type(tp).__name__ == "TypeAliasType":
+            tp = tp.__value__
+        elif type(origin).__name__ == "TypeAliasType":
+            assert origin is not None
+            tp = origin.__value__[typing.get_args(tp)]
+        else:
+            return tp
+
+
+def array_type(tp: Any) -> ArrayType | None:
+    """Take an array annotation apart; None if the type is not one."""
+    origin, args = typing.get_origin(tp) or tp, typing.get_args(tp)
+    if origin is Array:
+        return ArrayType(_scalars(args[0]) if args else (np.generic,))
+    if origin is not np.ndarray:
+        return None
+    shape: Any = typing.get_args(args[0]) if args else ()
+    fixed = args and typing.get_origin(args[0]) is tuple and Ellipsis not in shape
+    dtype_args = typing.get_args(args[1]) if len(args) > 1 else ()
+    scalars = _scalars(dtype_args[0]) if dtype_args else (np.generic,)
+    return ArrayType(scalars, len(shape) if fixed else None)
+
+
+def _scalars(tp: Any) -> tuple[type[np.generic], ...]:
+    """The scalar types that an array's type argument allows; empty if it allows none."""
+    if tp is Any:
+        return (np.generic,)
+    if is_union(tp):
+        return tuple(s for arg in typing.get_args(tp) for s in _scalars(arg))
+    cls = typing.get_origin(tp) or tp
+    allowed = isinstance(cls, type) and issubclass(cls, np.generic)
+    return (cls,) if allowed and not issubclass(cls, np.object_) else ()
+
+
+def members_of(tp: Any) -> tuple[Any, ...]:
+    """The members of a union, plain, nested unions opened, in an order of their own."""
+    found: dict[Any, None] = {}
+    for arg in map(plain, typing.get_args(tp)):
+        found.update(dict.fromkeys(members_of(arg) if is_union(arg) else (arg,)))
+    return tuple(sorted(found, key=describe))
+
+
+def type_name(tp: Any) -> str:
+    """Name a class in the short form that files use: `Box[int]`, `Color`."""
+    args = typing.get_args(tp)
+    name = getattr(typing.get_origin(tp) or tp, "__name__", None) or str(tp)
+    return f"{name}[{', '.join(describe(a) for a in args)}]" if args else str(name)
+
+
+def describe(tp: Any) -> str:
+    """Describe a supported type in text that is the same in every version of Python.
+
+    >>> describe(dict[str, list[int] | None])
+    'dict[str, None | list[int]]'
+    """
+    tp = plain(tp)
+    if tp is types.NoneType:
+        return "None"
+    if tp is Ellipsis:
+        return "..."
+    if (array := array_type(tp)) is not None:
+        return str(array)
+    if is_union(tp):
+        return " | ".join(describe(m) for m in members_of(tp))
+    if is_literal(tp):
+        return f"Literal[{', '.join(sorted(map(_describe_literal, typing.get_args(tp))))}]"
+    return type_name(tp)
+
+
+def _describe_literal(value: Any) -> str:
+    return f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value)
+
+
+# --- fields --------------------------------------------------------------------------------------
+
+
+def fields_of(tp: Any, path: str = "") -> tuple[Field, ...]:
+    """The fields of a record with their types resolved; `UnsupportedType` if one has none."""
+    return _fields_of(tp, path)
+
+
+@cache
+def _fields_of(tp: Any, path: str) -> tuple[Field, ...]:
+    cls = typing.get_origin(tp) or tp
+    path = path or cls.__name__
+    validators: dict[str, Any] = {}
+    declared: dict[str, Any]
+    if attrs.has(cls):
+        declared = {a.name: a.type for a in attrs.fields(cls)}
+        validators = {a.name: a for a in attrs.fields(cls)}
+    elif is_named_tuple(cls):
+        declared = dict.fromkeys(cls._fields)
+    else:
+        declared = {f.name: f.type for f in dataclasses.fields(cls)}
+    hints = _hints(cls, declared, path)
+    bound = _bindings(tp)
+    fields = []
+    for name in declared:
+        annotation = hints.get(name, declared[name])
+        if annotation is None and name not in hints:
+            raise UnsupportedType(
+                "the field has no annotation", where=f"{path}.{name}", hint="annotate it"
+            )
+        owner = next((k for k in cls.__mro__ if name in _own_annotations(k)), cls)
+        resolved = _substitute(annotation, bound.get(owner, {}))
+        attribute = validators.get(name)
+        validator = getattr(attribute, "validator", None)
+        fields.append(Field(name, plain(resolved), validator, attribute))
+    return tuple(fields)
+
+
+def _hints(cls: type, declared: Mapping[str, Any], path: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, localns={cls.__name__: cls}, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        if any(isinstance(t, str | typing.ForwardRef) for t in declared.values()):
+            raise UnsupportedType(
+                f"an annotation cannot be resolved: {error}",
+                where=path,
+                hint="define the classes at module level, or call attrs.resolve_types first",
+            ) from error
+        return dict(declared)
+
+
+def _own_annotations(cls: type) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
+def _bindings(tp: Any) -> dict[type, dict[Any, Any]]:
+    """For each generic class that `tp` is built on: what its TypeVars stand for."""
+    cls = typing.get_origin(tp) or tp
+    own = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(tp), strict=False))
+    found = {cls: own}
+    for base in getattr(cls, "__orig_bases__", ()):
+        if typing.get_origin(base) not in (None, Generic, Protocol):
+            found.update(_bindings(_substitute(base, own)))
+    for base in cls.__bases__:
+        for klass, bound in _bindings(base).items() if base is not object else ():
+            found.setdefault(klass, bound)
+    return found
+
+
+def _substitute(tp: Any, bound: Mapping[Any, Any]) -> Any:
+    if isinstance(tp, TypeVar):
+        return bound.get(tp, tp)
+    parameters = getattr(tp, "__parameters__", ())
+    if isinstance(tp, type) and not typing.get_args(tp):  # a bare generic class: nothing to fill
+        return tp
+    return tp[tuple(bound.get(p, p) for p in parameters)] if parameters else tp

@@ -1,0 +1,235 @@
+"""Checkpoints in a store, by step; and single checkpoint files.
+
+Names carry the step: `step-000000001200.safetensors`. If that name is taken (say, by a damaged
+file that the run fell back from), the next attempt is `step-000000001200.1.safetensors`; nothing
+is overwritten. The newest is the one of the highest step, then attempt; never by time.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from checkpointable import codec
+from checkpointable.container import Header
+from checkpointable.errors import (
+    CheckpointableError,
+    CorruptCheckpoint,
+    InvalidCheckpoint,
+    NoCheckpoint,
+)
+from checkpointable.policy import Keep
+from checkpointable.protocol import KernelMetadata
+from checkpointable.store import Store
+from checkpointable.stores.local import open_reader, write_durably
+
+C = TypeVar("C")
+_NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?\.safetensors")
+
+
+@frozen(order=True)
+class Entry:
+    """One checkpoint as a listing shows it; ordered from oldest to newest.
+
+    `step` and `attempt` are from its name, `size` in bytes, `created` in Unix seconds.
+    """
+
+    step: int
+    attempt: int
+    name: str
+    size: int
+    created: float
+
+
+@frozen
+class Found(Generic[C]):
+    """A checkpoint that was loaded, and the newer ones that were passed over, each with why."""
+
+    checkpoint: C
+    entry: Entry
+    skipped: tuple[tuple[Entry, CheckpointableError], ...]
+
+
+def name_of(step: int, attempt: int = 0) -> str:
+    """Name a step's checkpoint.
+
+    >>> name_of(1200), name_of(1200, attempt=1)
+    ('step-000000001200.safetensors', 'step-000000001200.1.safetensors')
+    """
+    return f"step-{step:012d}{f'.{attempt}' if attempt else ''}.safetensors"
+
+
+def entries(store: Store) -> list[Entry]:
+    """List the checkpoints of a store, oldest first, without opening any."""
+    found = []
+    for blob in store.list():
+        match = _NAME.fullmatch(blob.name)
+        if match and blob.name == name_of(int(match[1]), int(match[2] or 0)):
+            step, attempt = int(match[1]), int(match[2] or 0)
+            found.append(Entry(step, attempt, blob.name, blob.size, blob.created))
+    return sorted(found)
+
+
+def save(
+    store: Store,
+    checkpoint: object,
+    step: int,
+    *,
+    kernel: KernelMetadata | None = None,
+    cls: Any = None,
+) -> Entry:
+    """Store a checkpoint under its step; durable when this returns, and whole or absent always.
+
+    Raises `InvalidCheckpoint` or `UnsupportedType` before anything is written, `StoreError` if
+    the store cannot take it.
+    """
+    packed = codec.encode(checkpoint, step=step, kernel=kernel, cls=cls)
+    with store.lock():
+        attempts = [e.attempt for e in entries(store) if e.step == step]
+        attempt = max(attempts, default=-1) + 1
+        name = name_of(step, attempt)
+        store.create(name, packed.size, packed.chunks())
+    return Entry(step, attempt, name, packed.size, time.time())
+
+
+def load(store: Store, name: str, cls: type[C]) -> C:
+    """Load a checkpoint by its name, verified.
+
+    Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name.
+    """
+    with _at(name), store.open(name) as reader:
+        return codec.decode(reader, cls)
+
+
+def read_header(store: Store, name: str) -> Header:
+    """Read what a checkpoint says of itself, without reading its data or checking its seal."""
+    with _at(name), store.open(name) as reader:
+        return codec.read_header(reader)
+
+
+def verify(store: Store, name: str) -> Header:
+    """Check a checkpoint's seal and every block; `CorruptCheckpoint` names what is damaged."""
+    with _at(name), store.open(name) as reader:
+        return codec.verify(reader)
+
+
+def latest(store: Store, cls: type[C]) -> Found[C] | None:
+    """Load the newest checkpoint that verifies; None if the store has none at all.
+
+    Damaged ones are passed over and named in `skipped`. A sound one of another class or version
+    is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
+    there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
+    """
+    skipped: list[tuple[Entry, CheckpointableError]] = []
+    for entry in reversed(entries(store)):
+        try:
+            return Found(load(store, entry.name, cls), entry, tuple(skipped))
+        except (CorruptCheckpoint, NoCheckpoint) as error:  # NoCheckpoint: pruned meanwhile
+            skipped.append((entry, error))
+    if not skipped:
+        return None
+    reasons = "".join(f"\n  - {entry.name}: {error.what}" for entry, error in skipped)
+    raise NoCheckpoint(
+        f"the store holds {len(skipped)} checkpoints, and none verifies:{reasons}",
+        hint="restore a copy of the store, or start in an empty one",
+    )
+
+
+def at_step(store: Store, step: int, cls: type[C]) -> Found[C]:
+    """Load the checkpoint of one step; of several attempts the newest that verifies."""
+    skipped: list[tuple[Entry, CheckpointableError]] = []
+    for entry in reversed([e for e in entries(store) if e.step == step]):
+        try:
+            return Found(load(store, entry.name, cls), entry, tuple(skipped))
+        except CorruptCheckpoint as error:
+            skipped.append((entry, error))
+    if skipped:
+        raise skipped[0][1]
+    steps = [e.step for e in entries(store)]
+    raise NoCheckpoint(
+        f"there is no checkpoint of step {step}",
+        hint=f"there are {len(steps)}, from step {steps[0]} to {steps[-1]}"
+        if steps
+        else "the store is empty",
+    )
+
+
+def prune(store: Store, keep: Keep, *, sound: str | None = None) -> list[Entry]:
+    """Delete the checkpoints that `keep` does not name, oldest first, and return them.
+
+    The newest that verifies always stays, whatever `keep` says; `sound` is its name if the
+    caller has just written it, which saves reading it.
+    """
+    with store.lock():
+        found = entries(store)
+        kept = set(keep([*dict.fromkeys(e.step for e in found)]))
+        surplus = [e for e in found if e.step not in kept]
+        if not surplus:
+            return []
+        sound = sound or _newest_sound(store, found)
+        surplus = [e for e in surplus if e.name != sound]
+        for entry in surplus:
+            store.delete(entry.name)
+    return surplus
+
+
+def _newest_sound(store: Store, found: list[Entry]) -> str:
+    for entry in reversed(found):
+        try:
+            verify(store, entry.name)
+        except InvalidCheckpoint:
+            continue
+        return entry.name
+    raise NoCheckpoint(
+        f"none of the {len(found)} checkpoints verifies, so none is deleted",
+        hint="look at them with `checkpointable verify`",
+    )
+
+
+def save_file(
+    checkpoint: object, path: str | os.PathLike[str], *, step: int = 0, cls: Any = None
+) -> None:
+    """Write one checkpoint to a file; durable when this returns, whole or absent always.
+
+    `cls` is needed only for a generic class: `Box[int]`. Raises `CheckpointExists` if the path
+    is taken: nothing is overwritten.
+
+    >>> import attrs, pathlib, tempfile
+    >>> @attrs.frozen
+    ... class Walk:
+    ...     step: int
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file(Walk(step=3), f"{folder}/walk.safetensors")
+    ...     load_file(f"{folder}/walk.safetensors", Walk)
+    Walk(step=3)
+    """
+    target = Path(path)
+    packed = codec.encode(checkpoint, step=step, cls=cls)
+    with _at(str(target)):
+        write_durably(target.parent, target.name, packed.size, packed.chunks())
+
+
+def load_file(path: str | os.PathLike[str], cls: type[C]) -> C:
+    """Load a checkpoint of class `cls` from a file, every byte verified.
+
+    Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged or not a
+    checkpoint, `SchemaMismatch` if it is one of another class or version.
+    """
+    with _at(str(path)), open_reader(path) as reader:
+        return codec.decode(reader, cls)
+
+
+@contextmanager
+def _at(name: str) -> Iterator[None]:
+    """Say in every error which checkpoint it is about."""
+    try:
+        yield
+    except CheckpointableError as error:
+        if name not in error.where:
+            error.where = f"{name}: {error.where}" if error.where else name
+        raise

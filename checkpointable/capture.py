@@ -1,0 +1,175 @@
+"""Between a kernel's attributes and a checkpoint object, by field name.
+
+`capture` is what most kernels' `checkpoint` returns, `reinstate` what their `restore` awaits.
+"""
+
+import dataclasses
+import typing
+from typing import Any, TypeVar, cast
+
+import attrs
+
+from checkpointable.annotations import fields_of, type_name
+from checkpointable.convert import hooks
+from checkpointable.convert.scalars import Refused
+from checkpointable.device.arrays import (
+    HostArray,
+    is_array,
+    is_writable,
+    layout,
+    on_host,
+    overwrite,
+    owned,
+)
+from checkpointable.errors import InvalidCheckpoint, InvalidKernel
+from checkpointable.schema import schema_of
+from checkpointable.tree import extract, from_tree, insert, refusals_named, to_tree
+
+C = TypeVar("C")
+_MISSING: Any = object()
+
+
+async def capture(cls: type[C], kernel: object) -> C:
+    """Make a checkpoint of class `cls` from the kernel's attributes of the same names.
+
+    Every value is an owned copy: arrays, on the host or on a device, are copied to host memory;
+    lists, dicts and nested objects are rebuilt. Converters and validators of `cls` run.
+
+    Raises `InvalidKernel` if an attribute is missing, `InvalidCheckpoint` (with the path) if a
+    value is not of the declared type.
+
+    >>> import asyncio, attrs
+    >>> class Counter:
+    ...     count = 3
+    >>> @attrs.frozen
+    ... class CounterCheckpoint:
+    ...     count: int
+    >>> asyncio.run(capture(CounterCheckpoint, Counter()))
+    CounterCheckpoint(count=3)
+    """
+    schema_of(cls)
+    values = {field.name: _attribute(kernel, field.name, cls) for field in fields_of(cls)}
+    tree, arrays = to_tree(_construct(cls, values), cls)
+    return from_tree(tree, {name: owned(array) for name, array in arrays.items()}, cls)
+
+
+async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None:
+    """Put a checkpoint's fields back into the kernel's attributes of the same names.
+
+    Arrays are copied into the arrays that the kernel already has, on whatever device; dtype and
+    shape of all of them are checked first. Other values are set as owned copies. All or nothing:
+    on an error the kernel is as it was. `cls` is the checkpoint's class if that is generic, with
+    its types: `Box[int]`.
+
+    A field that holds no array yet, or holds arrays in lists or objects of another form than now,
+    gets host arrays of its own.
+
+    Raises `InvalidCheckpoint` if an array differs in dtype or shape from the kernel's, and
+    `InvalidKernel` if an attribute is missing or cannot be set.
+
+    >>> import asyncio, attrs
+    >>> @attrs.frozen
+    ... class CounterCheckpoint:
+    ...     count: int
+    >>> class Counter:
+    ...     count = 0
+    >>> kernel = Counter()
+    >>> asyncio.run(reinstate(CounterCheckpoint(count=3), kernel)); kernel.count
+    3
+    """
+    cls = cls or type(checkpoint)
+    schema_of(cls)
+    if not isinstance(checkpoint, typing.get_origin(cls) or cls):
+        raise InvalidCheckpoint(
+            f"a {type(checkpoint).__qualname__} where a {type_name(cls)} is expected",
+            where=type(kernel).__qualname__,
+        )
+    into: list[tuple[Any, HostArray]] = []  # an array of the kernel's, and what goes into it
+    values: dict[str, Any] = {}
+    for field in fields_of(cls):
+        to_wire, from_wire = hooks(field.type)
+        before = _attribute(kernel, field.name, cls)
+        with refusals_named(cls, field.name):
+            wire, arrays = extract(to_wire(getattr(checkpoint, field.name)), field.name)
+        live = _live_arrays(before, to_wire, field.name) if arrays else {}
+        for name in arrays.keys() & live.keys():
+            _check_fit(f"{type(kernel).__qualname__}.{name}", live[name], arrays[name])
+            into.append((live[name], on_host(arrays[name])))
+        if arrays.keys() - live.keys() or wire != {"$array": field.name}:
+            filled = {n: live[n] if n in live else owned(a) for n, a in arrays.items()}
+            with refusals_named(cls, field.name):
+                values[field.name] = from_wire(insert(wire, filled))
+    _set_all(kernel, values)
+    for target, source in into:
+        overwrite(target, source)
+
+
+def _attribute(kernel: object, name: str, cls: Any) -> Any:
+    value = getattr(kernel, name, _MISSING)
+    if value is _MISSING:
+        kernel_name = type(kernel).__qualname__
+        raise InvalidKernel(
+            f"the kernel has no attribute {name!r}, which its checkpoint holds",
+            where=f"{kernel_name}.{name}",
+            hint=f"set it in {kernel_name}.__init__, or write checkpoint() and restore() by hand",
+        )
+    return value
+
+
+def _construct(cls: type[C], values: dict[str, Any]) -> C:
+    """Build the class as its author would, without copying: converters and validators run."""
+    origin: Any = typing.get_origin(cls) or cls
+    late = {}
+    if attrs.has(origin):
+        fields = attrs.fields(origin)
+        late = {a.name: values.pop(a.name) for a in fields if not a.init}
+        values = {a.alias: values[a.name] for a in fields if a.init}
+    elif dataclasses.is_dataclass(origin):
+        late = {f.name: values.pop(f.name) for f in dataclasses.fields(origin) if not f.init}
+    try:
+        made = origin(**values)
+    except Exception as error:  # whatever a user's converter or validator raises
+        raise InvalidCheckpoint(
+            f"the kernel's values are refused: {error}", where=type_name(cls)
+        ) from error
+    for name, value in late.items():
+        object.__setattr__(made, name, value)
+    return cast("C", made)
+
+
+def _live_arrays(value: Any, to_wire: Any, path: str) -> dict[str, Any]:
+    """The arrays that the kernel has now in this field; none where its value is of another form."""
+    try:
+        return extract(to_wire(value), path)[1]
+    except Refused:
+        return {path: value} if is_array(value) else {}
+
+
+def _check_fit(where: str, target: Any, source: Any) -> None:
+    have, given = layout(target), layout(source)
+    if have != given:
+        raise InvalidCheckpoint(
+            f"the checkpoint holds {given[0]} of shape {given[1]}, "
+            f"the kernel has {have[0]} of shape {have[1]}",
+            where=where,
+            hint="make the kernel with the parameters of the one that was saved",
+        )
+    if not is_writable(target):
+        raise InvalidKernel("the kernel's array is read-only", where=where, hint="give it a copy")
+
+
+def _set_all(kernel: object, values: dict[str, Any]) -> None:
+    before = {name: getattr(kernel, name) for name in values}
+    for name, value in values.items():
+        try:
+            setattr(kernel, name, value)
+        except Exception as error:  # a read-only property, a frozen class, a setter that refuses
+            for done, old in before.items():
+                if done == name:
+                    break
+                setattr(kernel, done, old)
+            raise InvalidKernel(
+                f"the attribute cannot be set: {error}",
+                where=f"{type(kernel).__qualname__}.{name}",
+                hint="give the property a setter, or write restore() by hand",
+            ) from error

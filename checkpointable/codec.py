@@ -1,0 +1,117 @@
+"""A checkpoint object to the bytes of a file, and back, verified on the way.
+
+Here the parts meet: schema, tree and container. Nothing here knows where the bytes are kept.
+"""
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import attrs
+import numpy as np
+
+from checkpointable import container
+from checkpointable.container import Header, Packed, Placed
+from checkpointable.device.arrays import HostArray, on_host
+from checkpointable.protocol import KernelMetadata
+from checkpointable.schema import check_schema, schema_from_json, schema_of
+from checkpointable.store import Reader
+from checkpointable.tree import from_tree, to_tree
+
+C = TypeVar("C")
+
+
+def encode(
+    checkpoint: object, *, step: int = 0, kernel: KernelMetadata | None = None, cls: Any = None
+) -> Packed:
+    """Lay a checkpoint out as a file; `Packed.size` and `Packed.chunks()` are what to write.
+
+    `cls` is needed only for a generic class: `Box[int]`. Raises `UnsupportedType` for a class
+    that cannot be stored, `InvalidCheckpoint` for a value that is not of its field's type.
+    """
+    cls = cls or type(checkpoint)
+    schema = schema_of(cls)
+    tree, arrays = to_tree(checkpoint, cls)
+    meta = container.Meta(
+        schema=attrs.asdict(schema),
+        kernel={"id": kernel.id, "version": kernel.version} if kernel else {},
+        step=step,
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        nonce=secrets.token_hex(16),
+        tree=tree,
+    )
+    return container.pack(meta, {name: on_host(array) for name, array in arrays.items()})
+
+
+def read_header(reader: Reader) -> Header:
+    """Read what a file says of itself: its header only, however large the file."""
+    return container.parse(_read_prefix(reader), reader.size)
+
+
+def _read_prefix(reader: Reader) -> bytes:
+    start = _read(reader, 0, min(8, reader.size))
+    return _read(reader, 0, container.header_size(start, reader.size))
+
+
+def read_sealed(reader: Reader) -> tuple[Header, bytes]:
+    """Read header and digest table, and check the seal over both; none of the arrays' data."""
+    prefix = _read_prefix(reader)
+    header = container.parse(prefix, reader.size)
+    table = _read(reader, header.digests_offset, header.seal_offset - header.digests_offset)
+    seal = _read(reader, header.seal_offset, reader.size - header.seal_offset)
+    container.check_seal(prefix, table, seal)
+    return header, table
+
+
+def decode(reader: Reader, cls: type[C]) -> C:
+    """Read a checkpoint of class `cls`; every byte of it is verified.
+
+    Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
+    before any array is read, if the file is of another class or version.
+    """
+    header, table = read_sealed(reader)
+    check_schema(schema_from_json(header.meta.schema), cls)
+    arrays = {name: read_array(reader, header, table, name) for name in header.arrays}
+    return from_tree(header.meta.tree, arrays, cls)
+
+
+def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostArray:
+    """Read one array, each block verified while it is warm in the cache."""
+    placed = header.arrays[name]
+    array: HostArray = np.empty(placed.shape, placed.dtype)
+    if placed.nbytes:
+        data = array.reshape(-1).view(np.uint8).data
+        for index, (begin, end) in _blocks(placed):
+            _read_block(reader, placed, index, data[begin:end], table)
+    return array
+
+
+def verify(reader: Reader) -> Header:
+    """Read a whole file and check seal and digests, in memory for a single block."""
+    header, table = read_sealed(reader)
+    buffer = memoryview(bytearray(container.BLOCK))
+    for placed in header.arrays.values():
+        for index, (begin, end) in _blocks(placed):
+            _read_block(reader, placed, index, buffer[: end - begin], table)
+    return header
+
+
+def _blocks(placed: Placed) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Number each block of an array, with its bytes' begin and end inside of the array."""
+    for index in range(placed.blocks):
+        begin = index * container.BLOCK
+        yield index, (begin, min(begin + container.BLOCK, placed.nbytes))
+
+
+def _read_block(
+    reader: Reader, placed: Placed, index: int, buffer: memoryview, table: bytes
+) -> None:
+    reader.read_into(placed.offset + index * container.BLOCK, buffer)
+    container.check_block(placed, index, buffer, table)
+
+
+def _read(reader: Reader, offset: int, size: int) -> bytes:
+    buffer = bytearray(size)
+    reader.read_into(offset, memoryview(buffer))
+    return bytes(buffer)

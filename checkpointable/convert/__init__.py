@@ -1,0 +1,74 @@
+"""Values to JSON and back by type: cattrs chooses the hooks, one module a kind makes them.
+
+`hooks(tp)` gives the two ways for a type. Both check: a value that is not of the declared type,
+or a stored form that is not what the type writes, is `Refused` with its path. Arrays pass through.
+"""
+
+import typing
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from cattrs import Converter
+
+from checkpointable.annotations import (
+    LEAVES,
+    SEQUENCES,
+    array_type,
+    is_enum,
+    is_leaf,
+    is_literal,
+    is_record,
+    is_union,
+    plain,
+)
+from checkpointable.convert import containers, records, values
+from checkpointable.convert.types import Hook, Hooks
+
+
+def hooks(tp: Any) -> tuple[Hook, Hook]:
+    """The two ways for a type: its value to a tree with the arrays still in place, and back."""
+    converter = _converter()
+    structure = converter.get_structure_hook(tp)
+    return converter.get_unstructure_hook(tp), lambda wire: structure(wire, tp)
+
+
+@cache
+def _converter() -> Converter:
+    """One converter; cattrs picks the pair of hooks for a type and keeps it."""
+    converter = Converter()
+    for leaf in LEAVES:  # cattrs has hooks of its own for some, which cast instead of checking
+        _register(converter, leaf, *values.leaf(leaf, hooks))
+    kinds: list[tuple[Callable[[Any], bool], Callable[[Any, Hooks], tuple[Hook, Hook]]]] = [
+        (lambda tp: plain(tp) is not tp, lambda tp, hooks: hooks(plain(tp))),
+        (is_leaf, values.leaf),
+        (lambda tp: array_type(tp) is not None, values.array),
+        (is_enum, values.enum),
+        (is_literal, values.literal),
+        (is_record, records.record),
+        (is_union, records.union),
+        (lambda tp: typing.get_origin(tp) in SEQUENCES, containers.sequence),
+        (lambda tp: typing.get_origin(tp) is tuple, containers.fixed_tuple),
+        (lambda tp: typing.get_origin(tp) is dict, containers.dictionary),
+    ]
+    for predicate, make in reversed(kinds):  # cattrs asks the last registered first
+        _register_kind(converter, predicate, make)
+    return converter
+
+
+def _register(converter: Converter, tp: Any, unstructure: Hook, structure: Hook) -> None:
+    converter.register_unstructure_hook(tp, unstructure)
+    converter.register_structure_hook(tp, lambda wire, _: structure(wire))
+
+
+def _register_kind(
+    converter: Converter,
+    predicate: Callable[[Any], bool],
+    make: Callable[[Any, Hooks], tuple[Hook, Hook]],
+) -> None:
+    def structure_factory(tp: Any) -> Callable[[Any, Any], Any]:
+        structure = make(tp, hooks)[1]
+        return lambda wire, _: structure(wire)
+
+    converter.register_unstructure_hook_factory(predicate, lambda tp: make(tp, hooks)[0])
+    converter.register_structure_hook_factory(predicate, structure_factory)

@@ -1,0 +1,19 @@
+"""What the hooks for each kind of type share."""
+
+from collections.abc import Callable
+from typing import Any
+
+from checkpointable.convert.scalars import Refused
+
+Hook = Callable[[Any], Any]
+Hooks = Callable[[Any], tuple[Hook, Hook]]
+
+
+def tagged(wire: Any, tag: str, length: int | None = None) -> list[Any]:
+    """Return the list of `{tag: [...]}`; `Refused` if it is anything else."""
+    if type(wire) is not dict or wire.keys() != {tag} or type(wire[tag]) is not list:
+        raise Refused(f"{type(wire).__name__} where {tag} is due")
+    items: list[Any] = wire[tag]
+    if length is not None and len(items) != length:
+        raise Refused(f"{len(items)} items where {length} are due")
+    return items

@@ -1,0 +1,218 @@
+"""The main job: resume, advance, save when due, stop on a signal with everything saved."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+from checkpointable import archive
+from checkpointable.checkpointer import Checkpointer, Restored, Saved
+from checkpointable.errors import InvalidKernel
+from checkpointable.policy import Every, Keep, every, last
+from checkpointable.protocol import SteppableKernel, check_kernel, validate
+from checkpointable.store import Store
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+EX_PREEMPTED = 75
+"""Exit code after SIGTERM or SIGINT: the state is saved, start me again (EX_TEMPFAIL)."""
+
+_SLICE_SECONDS = 0.25  # a signal waits about this long for the end of a call of advance()
+
+
+@frozen
+class Progress:
+    """Where a run is, told to `on_progress` after each slice of steps.
+
+    `rate` is in steps a second, measured over the last slice; `stall_share` the part of the time
+    so far in which the kernel stood still to be saved.
+    """
+
+    step: int
+    until: int
+    rate: float
+    saved: Saved | None
+    stall_share: float
+
+
+@frozen
+class Report:
+    """What a run did. `first_step` is where it began, `restored` what it resumed from."""
+
+    first_step: int
+    step: int
+    seconds: float
+    restored: Restored | None
+    saves: tuple[Saved, ...]
+
+
+def run(
+    kernel: SteppableKernel[C],
+    store: str | os.PathLike[str] | Store,
+    until: int,
+    *,
+    save: Every | None = None,
+    keep: Keep | None = None,
+    cls: type[C] | None = None,
+    on_restore: Callable[[Restored | None], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Report:
+    """Run the kernel up to step `until`, saved on the way, resumed if `store` holds anything.
+
+    Saves when `save` says (default: every 60 seconds), and at the end; keeps what `keep` says
+    (default: the last 3). On SIGTERM and SIGINT it finishes the slice of steps in hand (about a
+    quarter of a second, one step at least), saves once more and raises `SystemExit(75)`; a second
+    SIGINT interrupts at once. Only one run at a time can use a store: `StoreLocked`.
+
+    Raises what the kernel raises, `InvalidKernel` if it is not a steppable kernel, and what
+    `Checkpointer` raises; what was saved before stays.
+
+    >>> import attrs
+    >>> @attrs.frozen
+    ... class CounterCheckpoint:
+    ...     step: int
+    >>> class Counter:
+    ...     step = 0
+    ...     def advance(self, steps: int) -> None:
+    ...         self.step += steps
+    ...     async def checkpoint(self) -> CounterCheckpoint:
+    ...         return CounterCheckpoint(self.step)
+    ...     async def restore(self, checkpoint: CounterCheckpoint) -> None:
+    ...         self.step = checkpoint.step
+    >>> run(Counter(), "memory://", until=1000).step
+    1000
+    """
+    check_kernel(kernel, steppable=True)
+    validate(kernel)
+    job = _Job(
+        Checkpointer(kernel, store, cls=cls),
+        kernel,
+        until,
+        every(seconds=60) if save is None else save,
+        last(3) if keep is None else keep,
+        on_progress or (lambda progress: None),
+    )
+    with job.checkpointer.store.lock(), _stop_signals(job):
+        restored = _complete(job.checkpointer.restore_latest())
+        if on_restore is not None:
+            on_restore(restored)
+        return job.work(restored)
+
+
+class _Job:
+    """One run; its methods are the parts of the loop."""
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer[Any],
+        kernel: SteppableKernel[Any],
+        until: int,
+        save: Every,
+        keep: Keep,
+        on_progress: Callable[[Progress], object],
+    ) -> None:
+        self.checkpointer = checkpointer
+        self.kernel = kernel
+        self.until = until
+        self.policy = save
+        self.keep = keep
+        self.on_progress = on_progress
+        self.stop_signal: int | None = None
+        self.saves: list[Saved] = []
+        self.saved_step: int | None = None
+        self.saved_at = time.monotonic()
+
+    def work(self, restored: Restored | None) -> Report:
+        begin, first_step = time.monotonic(), self.kernel.step
+        if restored is not None:
+            self.saved_step = restored.step
+        size, rate = 1, 0.0
+        while self.kernel.step < self.until and self.stop_signal is None:
+            steps = self._next_steps(size)
+            before, start = self.kernel.step, time.monotonic()
+            self.kernel.advance(steps)
+            seconds = time.monotonic() - start
+            if self.kernel.step != before + steps:
+                raise InvalidKernel(
+                    f"advance({steps}) took step from {before} to {self.kernel.step}",
+                    where=f"{type(self.kernel).__qualname__}.advance",
+                    hint="add the number of steps done to `step`",
+                )
+            rate = steps / seconds if seconds > 0 else rate
+            size = _resized(size, steps, seconds)
+            saved_step = first_step if self.saved_step is None else self.saved_step
+            since = time.monotonic() - self.saved_at
+            if self.policy.due(self.kernel.step, saved_step, since):
+                self._save()
+            self._tell(rate, begin)
+        if self.saved_step != self.kernel.step:
+            self._save()
+        self._tell(rate, begin)
+        if self.stop_signal is not None and self.kernel.step < self.until:
+            raise SystemExit(EX_PREEMPTED)
+        seconds = time.monotonic() - begin
+        return Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
+
+    def _next_steps(self, size: int) -> int:
+        left = self.policy.steps_left(self.kernel.step)
+        return min(size, self.until - self.kernel.step, *([] if left is None else [left]))
+
+    def _save(self) -> None:
+        saved = _complete(self.checkpointer.save())
+        self.saves.append(saved)
+        self.saved_step, self.saved_at = saved.step, time.monotonic()
+        archive.prune(self.checkpointer.store, self.keep, sound=saved.name)
+
+    def _tell(self, rate: float, begin: float) -> None:
+        seconds = max(time.monotonic() - begin, 1e-9)
+        stall = sum(saved.seconds for saved in self.saves)
+        latest = self.saves[-1] if self.saves else None
+        self.on_progress(Progress(self.kernel.step, self.until, rate, latest, stall / seconds))
+
+
+def _resized(size: int, steps: int, seconds: float) -> int:
+    """Choose the next slice so that it takes about `_SLICE_SECONDS`, growing at most twofold."""
+    if seconds <= 0:
+        return size * 2
+    fitting = int(steps * _SLICE_SECONDS / seconds)
+    return max(1, min(fitting, max(size, steps) * 2))
+
+
+@contextmanager
+def _stop_signals(job: _Job) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set a flag; a second SIGINT interrupts as usual."""
+    before: dict[int, Any] = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if job.stop_signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        job.stop_signal = number
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, on_signal)
+    except ValueError:  # not the main thread: the application handles signals
+        pass
+    try:
+        yield
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
+
+
+def _complete(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

@@ -1,0 +1,37 @@
+"""The stores that come with the package, and `open_store`, which finds the one that is meant."""
+
+import os
+import re
+from typing import cast
+
+from checkpointable.errors import StoreError
+from checkpointable.store import Store
+from checkpointable.stores.local import LocalStore
+from checkpointable.stores.memory import MemoryStore
+
+__all__ = ["LocalStore", "MemoryStore", "open_store"]
+
+_METHODS = ("create", "open", "list", "delete", "lock")
+
+
+def open_store(where: str | os.PathLike[str] | Store) -> Store:
+    """Give the store that `where` means.
+
+    A path is a directory for a `LocalStore` (made at the first write), "memory://" a new
+    `MemoryStore`, and a store is itself. Anything else raises `StoreError`.
+
+    >>> type(open_store("runs/heat")).__name__
+    'LocalStore'
+    >>> list(open_store("memory://").list())
+    []
+    """
+    if all(callable(getattr(where, method, None)) for method in _METHODS):
+        return cast(Store, where)
+    hint = 'give a directory, "memory://", or an object with ' + ", ".join(_METHODS)
+    if where == "memory://":
+        return MemoryStore()
+    if isinstance(where, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", where):
+        raise StoreError("no store for such an address", where=where, hint=hint)
+    if not where or not isinstance(where, (str, os.PathLike)):
+        raise StoreError(f"{where!r} is no place for checkpoints", hint=hint)
+    return LocalStore(where)
