@@ -200,7 +200,11 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     if type(parents) is list and parents:
         what = "the file continues others, which this version cannot read"
         raise InvalidCheckpoint(what, hint="upgrade checkpointable")
-    if version is None or about.keys() != fields_dict(Meta).keys() or type(described) is not dict:
+    if (
+        type(version) is not int
+        or about.keys() != fields_dict(Meta).keys()
+        or type(described) is not dict
+    ):
         raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=_OLDER)
     meta = Meta(**about)
     _check_meta(meta, CorruptCheckpoint)

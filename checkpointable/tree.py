@@ -51,7 +51,7 @@ def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
     Raises `InvalidCheckpoint` with the path to what does not fit `cls`.
     """
 
-    _, structure = hooks(cls)
+    _, structure = hooks(cast(Any, cls))
     with refusals_named(cls):
         return cast("C", structure(insert(tree, arrays)))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import attrs
 import hypothesis.extra.numpy as hnp
 import ml_dtypes
 import numpy as np
@@ -67,7 +68,8 @@ def records(draw: st.DrawFn, parts: st.SearchStrategy[np.dtype[Any]]) -> np.dtyp
     }
     if draw(st.booleans()):
         said["titles"] = [draw(st.sampled_from([None, f"Title of {name}"])) for name in names]
-    return np.dtype(said)
+    dtype: np.dtype[Any] = np.dtype(said)  # type: ignore[call-overload]
+    return dtype
 
 
 def subarrays(parts: st.SearchStrategy[np.dtype[Any]]) -> st.SearchStrategy[np.dtype[Any]]:
@@ -347,7 +349,7 @@ def test_rank_32_is_the_most() -> None:
     ids=str,
 )  # fmt: skip
 def test_bad_metadata_is_refused(change: dict[str, Any]) -> None:
-    said = {name: getattr(META, name) for name in Meta.__slots__ if name != "__weakref__"}
+    said = attrs.asdict(META)
     with pytest.raises(InvalidCheckpoint):
         pack(Meta(**(said | change)), {})
 
@@ -478,8 +480,14 @@ def test_a_forged_header_raises_only_our_errors(data: st.DataObject) -> None:
 def test_a_byte_put_into_the_header_raises_only_our_errors(at: int, byte: bytes) -> None:
     text = SMALL[8:4096].rstrip()
     at %= len(text)
-    with pytest.raises(InvalidCheckpoint):
-        read(forge(text[:at] + byte + text[at:], SMALL))
+    forged = text[:at] + byte + text[at:]
+    try:
+        header, found = read(forge(forged, SMALL))
+    except InvalidCheckpoint:
+        return
+    # It went into what is free: the step's digits, a name in the schema, the padding.
+    assert found == read(SMALL)[1]
+    assert header.meta != META or forged.rstrip() == text
 
 
 def said(**change: Any) -> bytes:
@@ -497,7 +505,7 @@ TEXT = said()
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (said(format=True), "not JSON|lacks"),
+        (said(format=True), "lacks"),
         (said(format="1"), "lacks"),
         (said(more=1), "one too many"),
         (said(arrays=[]), "lacks"),
@@ -513,7 +521,10 @@ TEXT = said()
         (array_said(shape=[1] * 33), "33 dimensions"),
         (array_said(shape=[2**31, 2**31]), "memory"),
         (array_said(shape=[0, 2**62, 2**62]), "memory"),
-        (array_said(shape=[2**40]), "calls for"),
+        (
+            TEXT.replace(b"[5]", b"[1099511627776]").replace(b"[[0,1,1]]", b"[[0,1,2097152]]"),
+            "calls for",
+        ),
         (array_said(shape=[1, 3]), "contradicts"),
         (array_said(dtype="<f4"), "contradicts"),
         (array_said(dtype="|O"), "dtype"),

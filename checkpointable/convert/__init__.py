@@ -12,7 +12,6 @@ from typing import Any
 from cattrs import Converter
 
 from checkpointable.annotations import (
-    LEAVES,
     SEQUENCES,
     array_type,
     is_enum,
@@ -26,9 +25,16 @@ from checkpointable.convert import containers, records, values
 from checkpointable.convert.types import Hook, Hooks
 
 
+@cache
 def hooks(tp: Any) -> tuple[Hook, Hook]:
     """The two ways for a type: its value to a tree with the arrays still in place, and back."""
     converter = _converter()
+    if isinstance(tp, type) and (is_leaf(tp) or is_enum(tp)):
+        # cattrs finds these by inheritance, and would take an IntEnum or np.float64 for an int or
+        # float, for which it has hooks of its own that cast instead of checking.
+        unstructure, checked = (values.enum if is_enum(tp) else values.leaf)(tp, hooks)
+        converter.register_unstructure_hook(tp, unstructure)
+        converter.register_structure_hook(tp, lambda wire, _: checked(wire))
     structure = converter.get_structure_hook(tp)
     return converter.get_unstructure_hook(tp), lambda wire: structure(wire, tp)
 
@@ -37,13 +43,10 @@ def hooks(tp: Any) -> tuple[Hook, Hook]:
 def _converter() -> Converter:
     """One converter; cattrs picks the pair of hooks for a type and keeps it."""
     converter = Converter()
-    for leaf in LEAVES:  # cattrs has hooks of its own for some, which cast instead of checking
-        _register(converter, leaf, *values.leaf(leaf, hooks))
     kinds: list[tuple[Callable[[Any], bool], Callable[[Any, Hooks], tuple[Hook, Hook]]]] = [
         (lambda tp: plain(tp) is not tp, lambda tp, hooks: hooks(plain(tp))),
         (is_leaf, values.leaf),
         (lambda tp: array_type(tp) is not None, values.array),
-        (is_enum, values.enum),
         (is_literal, values.literal),
         (is_record, records.record),
         (is_union, records.union),
@@ -52,16 +55,11 @@ def _converter() -> Converter:
         (lambda tp: typing.get_origin(tp) is dict, containers.dictionary),
     ]
     for predicate, make in reversed(kinds):  # cattrs asks the last registered first
-        _register_kind(converter, predicate, make)
+        _register(converter, predicate, make)
     return converter
 
 
-def _register(converter: Converter, tp: Any, unstructure: Hook, structure: Hook) -> None:
-    converter.register_unstructure_hook(tp, unstructure)
-    converter.register_structure_hook(tp, lambda wire, _: structure(wire))
-
-
-def _register_kind(
+def _register(
     converter: Converter,
     predicate: Callable[[Any], bool],
     make: Callable[[Any, Hooks], tuple[Hook, Hook]],

@@ -50,7 +50,7 @@ def rounded(total: int) -> float:
     try:
         return total / (1 << 1074)  # integer division in Python rounds correctly
     except OverflowError:
-        return math.copysign(math.inf, total)
+        return math.inf if total > 0 else -math.inf
 
 
 def distinct_values(registers: Any) -> float:

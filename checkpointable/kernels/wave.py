@@ -62,7 +62,7 @@ class Wave:
     `model`
         "prem": a cross-section of the Earth with the P speeds of PREM; its surface reflects
         (pressure zero outside). "uniform": a square of the Earth's diameter, 8 km/s everywhere,
-        with absorbing edges.
+        with edges (a sixth of it each) that absorb all but a few per cent.
     `n`
         cells along each side of the square grid, so that a cell is about 12 742 km / n.
     `period`
@@ -218,15 +218,15 @@ def _speeds(model: str, n: int, cell: float) -> Float64:
 
 
 def _sponge(model: str, n: int, slowness: float) -> Float32:
-    """Return what each row or column keeps in a time step: all, or less and less in the outer n/8.
+    """Return what each row or column keeps in a time step: all, or less and less in the outer n/6.
 
     A wave that crosses the sponge s(x), meets the edge and returns keeps exp(-2/c ∫ s dx) of its
-    amplitude: here a ten-thousandth, with s quadratic so that little is reflected on the way.
+    amplitude: here a thousandth, with s quadratic so that little is reflected on the way.
     """
-    width = n // 8
+    width = n // 6
     edge = np.minimum(np.arange(n), np.arange(n)[::-1])
     inside = np.maximum(0, (width - edge) / width) * (model == "uniform")
-    strength = 1.5 * math.log(1e4) * UNIFORM_SPEED * slowness / width
+    strength = 1.5 * math.log(1e3) * UNIFORM_SPEED * slowness / width
     return np.exp(-strength * inside**2).astype(np.float32)
 
 
@@ -235,7 +235,7 @@ def _geometry(setup: WaveSetup, cell: float) -> tuple[Any, Int64, Int64]:
     number = np.arange(1, setup.receivers + 1)
     if setup.model == "uniform":
         middle = setup.n // 2
-        reach = middle - setup.n // 8 - 1
+        reach = middle - setup.n // 6 - 1
         columns = middle + np.rint(reach * number / setup.receivers).astype(np.int64)
         cells = np.stack([np.full_like(columns, middle), columns], axis=1)
         return cell * (columns - middle), cells, np.array([middle, middle])

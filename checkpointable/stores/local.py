@@ -290,9 +290,9 @@ def _withdraw(folder: int, name: str, file: int, where: Path, error: BaseExcepti
         what, hint = "withdrawn", "after a crash of the machine it may be there again, whole"
     except OSError:
         what, hint = "still there, and whole", "a crash of the machine may take it: save again"
-    if isinstance(error, Exception):
-        what = f"it could not be made durable ({error}); it is {what}"
-        raise StoreError(what, where=str(where), hint=hint) from error
+    if isinstance(error, StoreError):
+        what = f"it could not be made durable ({error.what}); it is {what}"
+        raise type(error)(what, where=str(where), hint=hint) from error
 
 
 def _unlink_if_there(name: str, folder: int) -> None:

@@ -102,7 +102,7 @@ def test_advancing_by_parts_equals_advancing_at_once(make: Make) -> None:
 def test_the_number_of_threads_does_not_matter(make: Make) -> None:
     single, parallel = make(), make()
     single.advance(UNTIL)
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     parallel.advance(UNTIL)
     assert_same(snapshot(single), snapshot(parallel))
 

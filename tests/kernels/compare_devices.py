@@ -1,0 +1,64 @@
+"""Tiny problems on the CPU and on CUDA. As a program, for Numba's simulator, it exits with 0 if
+they agree: `NUMBA_ENABLE_CUDASIM=1 python compare_devices.py`."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from kernel_checks import assert_same, restore, snapshot
+
+from checkpointable.kernels._target import Device
+from checkpointable.kernels.ising import Ising
+from checkpointable.kernels.sketch import Sketch
+from checkpointable.kernels.wave import Wave
+
+Make = Callable[[Device], Any]
+
+
+def wave(device: Device) -> Wave:
+    wave = Wave(model="uniform", n=14, period=1500.0, receivers=3, device=device)
+    noise = np.random.default_rng(1).standard_normal((2, 14, 14)).astype(np.float32)
+    fields = {"pressure": noise[0], "pressure_before": noise[1]}
+    restore(wave, attrs.evolve(snapshot(wave), **fields))
+    return wave
+
+
+def ising(device: Device) -> Ising:
+    return Ising(n=12, warmup=1, device=device)
+
+
+def sketches(folder: Path) -> Iterator[Make]:
+    rng = np.random.default_rng(1)
+    integers = rng.integers(-(2**63), 2**63 - 1, 40)
+    floats = rng.standard_normal(40) * 10.0 ** rng.integers(-300, 300, 40)
+    floats[:7] = [np.nan, -np.inf, 0.0, -0.0, 5e-324, -1e-310, 1.0]
+    integers[:4] = [0, -1, -(2**63), 2**63 - 1]
+    floats.astype("<f8").tofile(folder / "float64")
+    integers.astype("<i8").tofile(folder / "int64")
+    yield lambda device: Sketch(folder / "float64", batch=16, device=device)
+    yield lambda device: Sketch(folder / "int64", dtype="int64", batch=16, device=device)
+
+
+def compare(make: Make) -> None:
+    """Assert that CUDA gives the CPU's bits, in a run that moves between the two."""
+    host, device, moved = make("cpu"), make("cuda"), make("cuda")
+    host.advance(2)
+    device.advance(2)
+    assert_same(snapshot(device), snapshot(host))
+    restore(moved, snapshot(host))
+    moved.advance(1)
+    host.advance(1)
+    assert_same(snapshot(moved), snapshot(host))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for make in (wave, ising, *sketches(Path(folder))):
+            compare(make)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""Checkpoint objects to trees and files and back: equal in value and in type."""
+
+from collections import deque
+from contextlib import suppress
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkpointable import Array, InvalidCheckpoint, MemoryStore, codec
+from checkpointable.archive import load, save
+from checkpointable.tree import from_tree, to_tree
+from tests.same import same
+from tests.strategies import Chain, Color, Narrow, Pair, any_type, checkpoints
+
+
+def through_json(value: Any, cls: Any) -> Any:
+    tree, arrays = to_tree(value, cls)
+    return from_tree(orjson.loads(orjson.dumps(tree)), arrays, cls)
+
+
+@given(checkpoints())
+def test_every_class_and_value_survives_the_tree(made: tuple[Any, Any]) -> None:
+    cls, value = made
+    assert same(through_json(value, cls), value)
+
+
+@given(checkpoints())
+def test_every_class_and_value_survives_the_file(made: tuple[Any, Any]) -> None:
+    cls, value = made
+    store = MemoryStore()
+    entry = save(store, value, 1)
+    assert same(load(store, entry.name, cls), value)
+
+
+@given(checkpoints())
+def test_arrays_never_pass_through_json(made: tuple[Any, Any]) -> None:
+    cls, value = made
+    tree, arrays = to_tree(value, cls)
+    orjson.dumps(tree)  # orjson refuses arrays unless asked
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
+
+
+@given(st.data())
+def test_generic_classes_hold_their_types(data: st.DataObject) -> None:
+    (first_type, first), (second_type, second) = data.draw(any_type), data.draw(any_type)
+    value = Pair(data.draw(first), data.draw(second))
+    assert same(through_json(value, Pair[first_type, second_type]), value)  # type: ignore[valid-type]
+
+
+@given(st.data())
+def test_a_generic_base_has_its_types_filled_in(data: st.DataObject) -> None:
+    tp, values = data.draw(any_type)
+    value = Narrow(data.draw(st.integers()), data.draw(values), data.draw(st.lists(values)))
+    assert same(through_json(value, Narrow[tp]), value)  # type: ignore[valid-type]
+
+
+chains = st.recursive(
+    st.builds(Chain, st.integers()),
+    lambda inner: st.builds(Chain, st.integers(), st.none() | inner, st.lists(inner, max_size=3)),
+)
+
+
+@given(chains)
+def test_recursive_classes(value: Chain) -> None:
+    assert same(through_json(value, Chain), value)
+
+
+@given(st.data())
+def test_containers_of_like_kind_in_a_union_are_told_apart(data: st.DataObject) -> None:
+    @attrs.frozen
+    class A:
+        x: int
+
+    @attrs.frozen
+    class B:
+        x: int
+
+    @attrs.frozen
+    class Holder:
+        field: list[A] | list[B] | A | B | dict[str, A] | dict[str, B] | None
+
+    a, b = st.builds(A, st.integers()), st.builds(B, st.integers())
+    lists = st.lists(a, min_size=1) | st.lists(b, min_size=1)
+    dicts = st.dictionaries(st.text(), a, min_size=1) | st.dictionaries(st.text(), b, min_size=1)
+    value = Holder(data.draw(a | b | lists | dicts | st.none()))
+    assert same(through_json(value, Holder), value)
+
+
+def test_converters_do_not_run_again() -> None:
+    @attrs.frozen
+    class Doubled:
+        x: int = attrs.field(converter=lambda x: 2 * x)
+
+    assert through_json(Doubled(4), Doubled).x == 8
+
+
+def test_validators_run_and_name_the_field() -> None:
+    @attrs.define(on_setattr=[])
+    class Positive:
+        x: int = attrs.field(validator=attrs.validators.gt(0))
+
+    @attrs.frozen
+    class Holder:
+        inner: list[Positive]
+
+    bad = Positive(1)
+    object.__setattr__(bad, "x", -1)
+    with pytest.raises(InvalidCheckpoint, match=r"Holder\.inner\[0\]\.x") as error:
+        through_json(Holder([bad]), Holder)
+    assert "validator" in error.value.what
+
+
+@attrs.frozen
+class Inner:
+    shape: tuple[int, float]
+
+
+@attrs.frozen
+class Outer:
+    source: Inner
+    table: dict[str, list[int]]
+    either: Inner | None
+    field: Array[np.float32]
+
+
+good = Outer(Inner((1, 2.0)), {"a": [1]}, None, np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"source": Inner((1, "2"))}, r"Outer\.source\.shape\[1\]"),  # type: ignore[arg-type]
+        ({"table": {"a": [1, None]}}, r"Outer\.table\['a'\]\[1\]"),
+        ({"either": Inner((1.5, 2.0))}, r"Outer\.either\.shape\[0\]"),  # type: ignore[arg-type]
+        ({"field": np.zeros(2)}, r"Outer\.field"),
+        ({"field": np.zeros(2, object)}, r"Outer\.field"),
+        ({"field": np.ma.zeros(2, np.float32)}, r"Outer\.field"),
+        ({"source": object()}, r"Outer\.source"),
+        ({"table": {"a": deque([1])}}, r"Outer\.table\['a'\]"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_path(
+    change: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(InvalidCheckpoint, match=path + "$|" + path + r"\n"):
+        to_tree(attrs.evolve(good, **change), Outer)
+
+
+def test_a_subclass_is_refused_rather_than_cut_down() -> None:
+    @attrs.frozen
+    class Wider(Inner):
+        more: int
+
+    with pytest.raises(InvalidCheckpoint, match="Wider"):
+        to_tree(attrs.evolve(good, source=Wider((1, 2.0), 3)), Outer)
+
+
+def test_object_arrays_inside_any_dtype_are_refused_with_the_path() -> None:
+    @attrs.frozen
+    class Anything:
+        parts: list[Array[Any]]
+
+    bad = np.zeros(2, [("a", object)])
+    with pytest.raises(InvalidCheckpoint, match=r"Anything\.parts\[0\]"):
+        to_tree(Anything([bad]), Anything)
+
+
+def test_a_cycle_is_refused() -> None:
+    @attrs.define
+    class Knot:
+        others: "list[Knot]"
+
+    knot = Knot([])
+    knot.others.append(knot)
+    with pytest.raises(InvalidCheckpoint, match="contains itself"):
+        to_tree(knot, Knot)
+
+
+def test_what_nests_too_deeply_for_json_is_refused_before_it_is_written() -> None:
+    chain = Chain(0)
+    for i in range(300):
+        chain = Chain(i, chain)
+    with pytest.raises(InvalidCheckpoint, match=r"less deep|too deeply"):
+        codec.encode(chain)
+
+
+@attrs.frozen
+class Strict:
+    truth: bool
+    whole: int
+    real: float
+    word: str
+    many: list[int]
+    color: Color
+    choice: Literal["a", 1]
+    pair: tuple[int, int]
+    maybe: Inner | None
+
+
+strict = Strict(True, 1, 1.0, "w", [1], Color.RED, "a", (1, 2), Inner((1, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("field", "wire"),
+    [
+        ("truth", "false"), ("truth", 1), ("whole", 1.9), ("whole", "1"), ("real", "1.0"),
+        ("word", None), ("many", "123"), ("many", {"$tuple": [1]}), ("color", "RED"),
+        ("color", {"$enum": ["Colour", "RED"]}), ("color", {"$enum": ["Color", "name"]}),
+        ("choice", True), ("pair", [1, 2]), ("pair", {"$tuple": [1, 2, 3]}),
+        ("pair", {"$tuple": 7}), ("maybe", {"$type": "os.system"}), ("maybe", {"$type": 3}),
+        ("maybe", {"$type": "Inner"}), ("maybe", {"shape": {"$tuple": [1, 2.0]}}),
+        ("whole", {"$int": "zz"}), ("whole", {"$int": 5}), ("whole", {"$nothing": 1}),
+        ("real", {"$float": "nan"}), ("word", {"$str": "?"}), ("real", {"$array": "x"}),
+        ("many", [[[[]]]]), ("word", {"$datetime": ["2020-01-01T00:00", 0, "../../etc/passwd"]}),
+    ],
+)  # fmt: skip
+def test_a_stored_form_of_another_type_is_refused(field: str, wire: Any) -> None:
+    tree, arrays = to_tree(strict, Strict)
+    with pytest.raises(InvalidCheckpoint, match=rf"Strict(\.{field}|$|\n)"):
+        from_tree({**tree, field: wire}, arrays, Strict)
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.text() | st.sampled_from(["$int", "$float", "$numpy", "$tuple", "$dict", "$array",
+                                     "$type", "$enum", "$path", "$time", "$union", "$member"]),
+        inner, max_size=3),
+)  # fmt: skip
+
+
+@given(st.sampled_from([f.name for f in attrs.fields(Strict)]), json)
+def test_any_stored_form_is_taken_or_refused_by_us(field: str, wire: Any) -> None:
+    tree, arrays = to_tree(strict, Strict)
+    with suppress(InvalidCheckpoint):
+        from_tree({**tree, field: wire}, arrays, Strict)
+
+
+@given(any_type, json)
+def test_any_json_at_any_type_is_taken_or_refused_by_us(typed: Any, wire: Any) -> None:
+    holder = attrs.make_class("Holder", {"field": attrs.field(type=typed[0])})
+    with suppress(InvalidCheckpoint):
+        from_tree({"field": wire}, {}, holder)
+
+
+def test_extra_missing_and_repeated_arrays_are_refused() -> None:
+    @attrs.frozen
+    class Two:
+        a: Array[np.int8]
+        b: Array[np.int8]
+
+    one = np.zeros(1, np.int8)
+    tree, arrays = to_tree(Two(one, one), Two)
+    assert arrays.keys() == {"a", "b"}
+    for wire, given_arrays in [
+        (tree, {"a": one}),
+        (tree, {**arrays, "c": one}),
+        ({"a": {"$array": "a"}, "b": {"$array": "a"}}, {"a": one}),
+    ]:
+        with pytest.raises(InvalidCheckpoint, match="array"):
+            from_tree(wire, given_arrays, Two)
+
+
+def test_array_names_are_their_paths() -> None:
+    @attrs.frozen
+    class Layers:
+        weights: dict[str, Array[np.int8]]
+        pairs: list[tuple[Array[np.int8], int]]
+
+    one = np.zeros(1, np.int8)
+    value = Layers({"w": one, "../x": one, "": one}, [(one, 1)])
+    _, arrays = to_tree(value, Layers)
+    assert list(arrays) == ["weights.w", "weights.#1", "weights.#2", "pairs[0][0]"]
