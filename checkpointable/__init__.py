@@ -2,7 +2,7 @@
 
 from checkpointable.annotations import Array
 from checkpointable.archive import load_file, save_file
-from checkpointable.capture import capture, reinstate
+from checkpointable.attributes import capture, reinstate
 from checkpointable.checkpointer import Checkpointer, Restored, Saved
 from checkpointable.errors import (
     CheckpointableError,

@@ -1,5 +1,7 @@
-"""Tiny problems on the CPU and on CUDA. As a program, for Numba's simulator, it exits with 0 if
-they agree: `NUMBA_ENABLE_CUDASIM=1 python compare_devices.py`."""
+"""Tiny problems on the CPU and on CUDA, as functions, and as a program for Numba's simulator.
+
+`NUMBA_ENABLE_CUDASIM=1 python -m tests.kernels.compare_devices` exits with 0 if they agree.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,12 +10,12 @@ from typing import Any
 
 import attrs
 import numpy as np
-from kernel_checks import assert_same, restore, snapshot
 
 from checkpointable.kernels._target import Device
 from checkpointable.kernels.ising import Ising
 from checkpointable.kernels.sketch import Sketch
 from checkpointable.kernels.wave import Wave
+from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 Make = Callable[[Device], Any]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compare_devices import compare, ising, sketches
-from kernel_checks import assert_same, snapshot
 
 from checkpointable import InvalidKernel
 from checkpointable.kernels.ising import Ising
 from checkpointable.kernels.sketch import Sketch
 from checkpointable.kernels.wave import Wave
+from tests.kernels.compare_devices import compare, ising, sketches
+from tests.kernels.kernel_checks import assert_same, snapshot
 
 
 def has_device() -> bool:
@@ -26,6 +26,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
     # The simulator is chosen when Numba is imported, hence in another process.
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore:overflow encountered in scalar", *arguments],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
@@ -34,7 +35,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_simulator_gives_the_bits_of_the_cpu() -> None:
-    result = simulate(str(Path(__file__).with_name("compare_devices.py")))
+    result = simulate("-m", "tests.kernels.compare_devices")
     assert result.returncode == 0, result.stderr
 
 

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_checks import assert_same, restore, run_in_pieces, snapshot
 
 from checkpointable import (
     InvalidCheckpoint,
@@ -25,6 +24,7 @@ from checkpointable import (
     health_check,
 )
 from checkpointable.kernels import KERNELS
+from tests.kernels.kernel_checks import assert_same, restore, run_in_pieces, snapshot
 
 UNTIL = 24
 Make = Callable[..., Any]
@@ -54,14 +54,6 @@ def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(threads)
-
-
 def test_it_fulfils_the_contract(make: Make) -> None:
     kernel = make()
     check_kernel(kernel, steppable=True)
@@ -71,7 +63,7 @@ def test_it_fulfils_the_contract(make: Make) -> None:
     assert kernel.total_steps > 0
 
 
-@settings(max_examples=15, deadline=None)  # the first example compiles
+@settings(max_examples=15)
 @given(stops=st.lists(st.integers(0, UNTIL), max_size=4))
 def test_stopped_and_resumed_equals_never_stopped(make: Make, stops: list[int]) -> None:
     whole = make()
@@ -98,7 +90,6 @@ def test_advancing_by_parts_equals_advancing_at_once(make: Make) -> None:
     assert_same(snapshot(by_parts), snapshot(at_once))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_number_of_threads_does_not_matter(make: Make) -> None:
     single, parallel = make(), make()
     single.advance(UNTIL)

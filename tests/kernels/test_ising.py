@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from kernel_checks import assert_same, restore, snapshot
 
 from checkpointable import InvalidCheckpoint, InvalidKernel
 from checkpointable.kernels.ising import CRITICAL_TEMPERATURE, STREAMS, Ising
+from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 
 def onsager(temperature: float) -> float:
@@ -104,7 +104,7 @@ def test_energy_is_onsagers_below_and_above_the_critical_temperature(temperature
 def test_energy_at_the_critical_temperature() -> None:
     # There the torus differs from the infinite lattice by more than the error: Kaufman's exact
     # value for the torus says by how much.
-    mean, error = measure(64, CRITICAL_TEMPERATURE, batches=40, sweeps=1500)
+    mean, error = measure(64, CRITICAL_TEMPERATURE, batches=40, sweeps=2500)
     assert error < 2e-3
     finite = kaufman(64, CRITICAL_TEMPERATURE)
     assert abs(mean - finite) < 4 * error

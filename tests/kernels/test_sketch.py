@@ -11,13 +11,13 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from kernel_checks import assert_same, restore, run_in_pieces, snapshot
 
 from checkpointable import InvalidCheckpoint, InvalidKernel
 from checkpointable.kernels._sketch_layout import BINS, LIMBS, REGISTERS, bin_edges
 from checkpointable.kernels.sketch import END, Sketch
+from tests.kernels.kernel_checks import assert_same, restore, run_in_pieces, snapshot
 
 Write = Callable[..., Path]
 
@@ -83,7 +83,6 @@ def registers(bits: Any) -> Any:
     return answer
 
 
-@settings(max_examples=150, deadline=None)  # the first example compiles
 @given(st.lists(any_float, max_size=60), st.integers(1, 70), stops)
 @example([math.inf, -math.inf], 1, [1])
 @example([1.7e308, 1.7e308, -1.7e308], 1, [])
@@ -118,7 +117,6 @@ def test_floats_are_summarised_exactly(values: list[float], batch: int, stops: l
     assert np.array_equal(snapshot(sketch).registers, registers(same))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(any_int, max_size=60), st.integers(1, 70), stops)
 @example([-(2**63)] * 5, 2, [1])
 def test_integers_are_summarised_exactly(values: list[int], batch: int, stops: list[int]) -> None:

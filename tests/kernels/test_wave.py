@@ -6,11 +6,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from kernel_checks import restore, snapshot
 
 from checkpointable import InvalidKernel
 from checkpointable.kernels._prem import RADIUS, speed
 from checkpointable.kernels.wave import UNIFORM_SPEED, Wave
+from tests.kernels.kernel_checks import restore, snapshot
 
 # First arrivals of P (PKIKP from 160°) in seconds, by distance in degrees and depth in km:
 # obspy.taup 1.5.1, TauPyModel("prem").get_travel_times(depth, distance, phase_list=["ttp"]).

@@ -1,0 +1,77 @@
+"""Imports point downward only: the table of the layers is here, and this test holds it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import checkpointable
+
+ROOT = Path(checkpointable.__file__).parent
+LAYERS = {
+    "errors": 0,
+    "protocol": 1, "annotations": 1, "dtypes": 1, "device": 1,
+    "schema": 2, "convert": 2, "container": 2, "store": 2,
+    "tree": 3, "stores": 3, "policy": 3,
+    "attributes": 4, "codec": 4,
+    "archive": 5,
+    "checkpointer": 6,
+    "runner": 7,
+    "__init__": 8,
+    "kernels": 9, "testing": 9, "cli": 10, "__main__": 11,
+}  # fmt: skip
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def _part(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """The parts of the package that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            assert not isinstance(node, ast.ImportFrom), f"{path}: a relative import"
+            continue
+        for name in names:
+            if name.split(".")[0] == "checkpointable":
+                part = [*name.split("."), "__init__"][1]
+                yield part if part in LAYERS else "__init__"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downward(path: Path) -> None:
+    own = _part(path)
+    for imported in _imports(path):
+        assert imported == own or LAYERS[imported] < LAYERS[own], f"{own} imports {imported}"
+
+
+def test_kernels_use_the_public_api_only() -> None:
+    for path in (ROOT / "kernels").glob("*.py"):
+        assert set(_imports(path)) <= {"__init__", "kernels"}, path.name
+
+
+def test_only_device_and_kernels_know_numba() -> None:
+    for path in MODULES:
+        if _part(path) not in ("device", "kernels"):
+            assert "numba" not in {
+                (node.names[0].name if isinstance(node, ast.Import) else str(node.module)).split(
+                    "."
+                )[0]
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+            }, path.name
+
+
+@pytest.mark.parametrize("module", ["checkpointable", "checkpointable.kernels"])
+def test_importing_loads_neither_numba_nor_the_extras(module: str) -> None:
+    code = f"import {module}, sys; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numba", "typer", "rich", "ml_dtypes"} & set(out.stdout.split())
