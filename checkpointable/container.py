@@ -232,7 +232,7 @@ def check_seal(prefix: Bytes, table: Bytes, seal: Bytes) -> None:
 def check_block(placed: Placed, index: int, block: Bytes, table: Bytes) -> None:
     """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest."""
     begin = (placed.first_block + index) * _DIGEST
-    if len(block) != placed.block(index)[1] or digest(block) != table[begin : begin + _DIGEST]:
+    if digest(block) != table[begin : begin + _DIGEST]:
         where = f"array {placed.name!r}, block {index} of {placed.blocks}"
         raise CorruptCheckpoint("the data is damaged", where=where, hint=_OLDER)
 

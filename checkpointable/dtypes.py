@@ -123,7 +123,7 @@ def _read(said: Any, depth: int = 0) -> np.dtype[Any]:
             parts["titles"] = said["titles"]
         if not {type(title) for title in said["titles"] or ()} <= {str, type(None)}:
             raise ValueError
-        if said.keys() != {*parts, "titles"} or type(said["aligned"]) is not bool:
+        if type(said["aligned"]) is not bool:
             raise ValueError
         dtype = np.dtype(parts)
     _int(dtype.itemsize)

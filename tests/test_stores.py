@@ -110,7 +110,7 @@ class TestAnyStore:
     def test_it_never_overwrites(self, store: Store) -> None:
         store.create("a", 3, [b"old"])
         with pytest.raises(CheckpointExists) as caught:
-            store.create("a", 3, [b"new"])
+            store.create("a", 3, (pytest.fail("asked for in vain") for _ in "x"))
         assert caught.value.where.endswith("a")
         assert read(store, "a") == b"old"
 
@@ -177,6 +177,8 @@ class TestAnyStore:
         assert contents(store) == {}
         with pytest.raises(NoCheckpoint), store.open("a"):
             pass
+        with pytest.raises(NoCheckpoint):
+            store.delete("a")
         assert not isinstance(store, LocalStore) or not store.path.exists()
 
     @pytest.mark.parametrize(

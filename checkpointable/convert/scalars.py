@@ -204,7 +204,7 @@ def _decode_complex(payload: Any) -> complex:
 
 def _encode_numpy(value: np.generic) -> list[Any]:
     if type(value) is np.str_:
-        return ["str", _encode_str(str(value))]
+        return ["str", _encode_str(value[:])]  # str(value) drops trailing NULs
     if type(value) is np.bytes_:
         return ["bytes", base64.b64encode(bytes(value)).decode()]
     return [dtype_to_json(value.dtype), np.asarray(value).tobytes().hex()]

@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda, prange
 
 from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop, serial
-from checkpointable.kernels._sketch_layout import BINS, LIMBS, REGISTERS
+from checkpointable.kernels._sketch_layout import LIMBS
 from checkpointable.kernels._target import Program
 
 # As uint64, for Numba makes signed numbers of mixed integers.
@@ -40,6 +40,7 @@ def make(jit: Jit) -> tuple[Any, ...]:
 
     @jit
     def leading_zeros(x):
+        """Return how many bits above the highest set one are 0, or 63 if none is set."""
         zeros = 0
         width = 32
         while width > 0:
@@ -47,7 +48,7 @@ def make(jit: Jit) -> tuple[Any, ...]:
                 zeros += width
                 x = x << np.uint64(width)
             width //= 2
-        return zeros + (1 if x == ZERO else 0)
+        return zeros
 
     @jit
     def special(bits, is_float):
@@ -128,9 +129,9 @@ special_gpu, order_gpu, bin_gpu, register_gpu, fixed_point_gpu, carry_gpu = make
 @loop
 def count_loop(values, is_float, histogram, registers, limbs, extremes, specials):
     # Each part has counts of its own, added up at the end: no two cores write to the same place.
-    part_histogram = np.zeros((PARTS, BINS), np.int64)
-    part_registers = np.zeros((PARTS, REGISTERS), np.uint32)
-    part_limbs = np.zeros((PARTS, LIMBS), np.int64)
+    part_histogram = np.zeros((PARTS, histogram.size), np.int64)
+    part_registers = np.zeros((PARTS, registers.size), np.uint32)
+    part_limbs = np.zeros((PARTS, limbs.size), np.int64)
     part_extremes = np.zeros((PARTS, 2), np.uint64)
     part_specials = np.zeros((PARTS, 3), np.int64)
     for part in prange(PARTS):
@@ -159,7 +160,7 @@ def count_loop(values, is_float, histogram, registers, limbs, extremes, specials
         specials += part_specials[part]
         extremes[0] = min(extremes[0], part_extremes[part, 0])
         extremes[1] = max(extremes[1], part_extremes[part, 1])
-        for number in range(REGISTERS):
+        for number in range(registers.size):
             registers[number] = max(registers[number], part_registers[part, number])
 
 

@@ -271,7 +271,7 @@ def _far_wavelet(wavelet: Float64, at_surface: bool) -> Float64:
     tail = 1 / np.sqrt(np.arange(len(wavelet)) + 0.5)
     size = 2 * len(wavelet)
     far = np.fft.irfft(np.fft.rfft(wavelet, size) * np.fft.rfft(tail, size), size)[: len(wavelet)]
-    return np.gradient(far) if at_surface else far
+    return np.diff(far, prepend=0.0) if at_surface else far
 
 
 def _onset(trace: Float64) -> float:

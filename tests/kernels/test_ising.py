@@ -142,6 +142,16 @@ def test_random_numbers_are_those_of_xoroshiro128plus() -> None:
     assert np.array(snapshot(ising).states).flatten().tolist() == expected
 
 
+def test_a_half_sweep_offers_flips_to_one_colour_of_the_checkerboard() -> None:
+    from checkpointable.kernels._ising_programs import HALF_SWEEP
+
+    ising = Ising(n=12, device="cpu")
+    always = np.full(5, 2**53, np.uint64)
+    HALF_SWEEP.loop(ising.spins, ising.states, ising.energy, ising.energy_sum, always, 0, False)
+    rows, columns = np.indices((12, 12))
+    assert np.array_equal(ising.lattice == -1, (rows + columns) % 2 == 0)
+
+
 def test_the_energy_kept_is_that_of_the_spins() -> None:
     ising = Ising(n=2 * STREAMS + 6, warmup=5, device="cpu")  # streams of unequal length
     energies = []

@@ -1,0 +1,145 @@
+"""What the commands share: how they print, and how errors become message, hint and exit code."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+import typer
+
+from checkpointable.cli import EX_CONFIG
+from checkpointable.errors import (
+    CheckpointableError,
+    CorruptCheckpoint,
+    InvalidCheckpoint,
+    InvalidKernel,
+    NoCheckpoint,
+    UnsupportedType,
+)
+from checkpointable.store import Store
+from checkpointable.stores import open_store
+
+usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+"""Click's UsageError, wherever this version of typer has it."""
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print lines of text, at once, with what could control a terminal made visible."""
+    lines = text.split("\n")
+    print("\n".join(map(clean, lines)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def say_json(value: Any, file: TextIO | None = None) -> None:
+    """Print one JSON object on one line, at once."""
+    file = file or sys.stdout
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    print(orjson.dumps(value, default=str, option=options).decode(), file=file, flush=True)
+
+
+def clean(text: str) -> str:
+    r"""Escape what is not printable: a file may hold any text.
+
+    >>> clean("one\x1b[2J")
+    'one\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def size_text(size: int) -> str:
+    """Say a number of bytes.
+
+    >>> size_text(312), size_text(12_700_000)
+    ('312 B', '12.1 MiB')
+    """
+    number, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if number < 1024:
+            break
+        number, unit = number / 1024, larger
+    return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Say a time span in its two largest units.
+
+    >>> duration_text(0.25), duration_text(45.2), duration_text(3725), duration_text(90_000)
+    ('0.25 s', '45 s', '1 h 02 min', '1 d 01 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f}".rstrip("0").rstrip(".") + " s"
+    whole = round(seconds)
+    for unit, length, below, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= length:
+            return f"{whole // length} {unit} {whole % length // part:02} {below}"
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
+
+
+def count_text(number: int, what: str) -> str:
+    """Say how many.
+
+    >>> count_text(1, "array"), count_text(2, "array")
+    ('1 array', '2 arrays')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def why(error: CheckpointableError, about: str) -> str:
+    """Say an error about a checkpoint in one line: what, and where inside of it."""
+    what = " ".join(error.what.split())
+    where = error.where.removeprefix(about).removeprefix(": ")
+    return f"{what} ({where})" if where else what
+
+
+def exit_code(error: CheckpointableError) -> int:
+    """78 where starting again cannot help unless something is mended or chosen otherwise, else 1.
+
+    >>> exit_code(InvalidKernel("no advance")), exit_code(CorruptCheckpoint("cut short"))
+    (78, 1)
+    """
+    to_mend = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint)
+    return EX_CONFIG if to_mend and not isinstance(error, CorruptCheckpoint) else 1
+
+
+def tell_error(error: CheckpointableError, *, as_json: bool, code: int) -> None:
+    """Print an error on stderr; with `--json` as an event on stdout instead."""
+    if as_json:
+        facts = {"what": error.what, "where": error.where, "hint": error.hint}
+        say_json({"event": "error", "error": type(error).__name__, **facts, "exit_code": code})
+    else:
+        say(f"error: {error}", error=True)
+
+
+def tell_usage_error(error: Any) -> None:
+    """Print an error in the arguments on stderr, and where to read about them."""
+    say(f"error: {error.format_message()}", error=True)
+    if error.ctx is None:
+        return
+    path = error.ctx.command_path
+    if path == "checkpointable run" and type(error).__name__ == "NoSuchOption":
+        say("  hint: the kernel's own options come after --", error=True)
+    say(f"  hint: see {path} --help", error=True)
+
+
+@contextmanager
+def errors_told(as_json: bool) -> Iterator[None]:
+    """End the command with message, hint and exit code where the package raises its errors."""
+    try:
+        yield
+    except CheckpointableError as error:
+        code = exit_code(error)
+        tell_error(error, as_json=as_json, code=code)
+        raise typer.Exit(code) from None
+
+
+def store_at(place: str) -> Store:
+    """Open the store at a place that must exist; `NoCheckpoint` if nothing is there."""
+    if "://" not in place and not Path(place).is_dir():
+        what = "not a directory" if Path(place).exists() else "no such directory"
+        raise NoCheckpoint(what, where=place, hint="give the directory that the run saves into")
+    return open_store(place)

@@ -1,0 +1,166 @@
+"""`checkpointable show`: what one checkpoint holds; needs neither its class nor its kernel."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from attrs import asdict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from checkpointable import archive, codec
+from checkpointable.archive import Entry
+from checkpointable.cli._arrays import Statistics, statistics
+from checkpointable.cli._shared import (
+    clean,
+    count_text,
+    errors_told,
+    say,
+    say_json,
+    size_text,
+    store_at,
+    usage_error,
+    why,
+)
+from checkpointable.cli._tree import shape_text, tree_lines
+from checkpointable.container import Header
+from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.store import Reader, Store
+from checkpointable.stores.local import open_reader
+
+Found = tuple[Header, dict[str, Statistics]]
+
+
+def show(
+    place: Annotated[
+        str, typer.Argument(help="Checkpoint, or directory of them.", metavar="FILE|STORE")
+    ],
+    step: Annotated[
+        int | None, typer.Argument(help="Of a store; else the newest.", metavar="STEP")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object.")] = False,
+) -> None:
+    """Show a checkpoint: its origin, values and arrays.
+
+    Of a store it is the newest that verifies, or that of STEP. Every byte is verified. Minimum,
+    maximum and mean of an array leave NaN out.
+    """
+    path = Path(place)
+    if step is not None and path.exists() and not path.is_dir():
+        raise usage_error(f"{place} is a file, and STEP is for directories")
+    with errors_told(as_json):
+        if path.exists() and not path.is_dir():
+            where, note, found = place, "", _read_file(place)
+        else:
+            entry, note, found = _find(store_at(place), place, step, as_json)
+            where = str(path / entry.name)
+    if as_json:
+        _say_json(where, *found)
+    else:
+        _say_text(where + note, *found)
+
+
+def _read(reader: Reader) -> Found:
+    header, table = codec.read_sealed(reader)
+    return header, {a.name: statistics(reader, a, table) for a in header.arrays.values()}
+
+
+def _read_file(place: str) -> Found:
+    try:
+        with open_reader(place) as reader:
+            return _read(reader)
+    except CheckpointableError as error:
+        if place not in error.where:
+            error.where = f"{place}: {error.where}" if error.where else place
+        raise
+
+
+def _find(store: Store, place: str, step: int | None, as_json: bool) -> tuple[Entry, str, Found]:
+    """Read the newest checkpoint (of a step) that verifies; warn of those passed over."""
+    entries = archive.entries(store)
+    wanted = [e for e in entries if step in (None, e.step)]
+    first: CheckpointableError | None = None
+    for entry in reversed(wanted):
+        try:
+            with store.open(entry.name) as reader:
+                found = _read(reader)
+        except (CorruptCheckpoint, NoCheckpoint) as error:
+            first = first or error
+            say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
+            continue
+        verified = "newest that verifies" if first else "newest"
+        return entry, f" ({verified} of {len(wanted)})" if len(wanted) > 1 else "", found
+    if first is not None:
+        raise NoCheckpoint(
+            f"of {count_text(len(wanted), 'checkpoint')}, none verifies",
+            where=place,
+            hint="look at each with `checkpointable verify`",
+        )
+    steps = f", from step {entries[0].step} to {entries[-1].step}" if entries else ""
+    raise NoCheckpoint(
+        "no checkpoints" if step is None else f"no checkpoint of step {step}",
+        where=place,
+        hint=f"it holds {count_text(len(entries), 'checkpoint')}{steps}",
+    )
+
+
+def _say_json(where: str, header: Header, found: dict[str, Statistics]) -> None:
+    meta = header.meta
+    arrays = [
+        {"name": a.name, "dtype": str(a.dtype), "shape": a.shape, "bytes": a.nbytes}
+        | asdict(found[a.name])
+        for a in header.arrays.values()
+    ]
+    about = {"kernel": meta.kernel, "schema": meta.schema, "step": meta.step}
+    rest = {"created": meta.created, "size": header.file_size, "tree": meta.tree, "arrays": arrays}
+    say_json({"path": where, **about, **rest})
+
+
+def _say_text(where: str, header: Header, found: dict[str, Statistics]) -> None:
+    meta = header.meta
+    kernel = _named(meta.kernel.get("id"), meta.kernel.get("version"))
+    facts = {
+        "kernel": kernel if meta.kernel else "not recorded",
+        "schema": _named(meta.schema.get("name"), meta.schema.get("version")),
+        "step": meta.step,
+        "created": meta.created,
+        "size": f"{size_text(header.file_size)}, every byte verified",
+    }
+    say(where)
+    say("\n".join(f"  {key:<8} {value}" for key, value in facts.items()))
+    say("\nvalues")
+    say("\n".join(tree_lines(meta.tree, header.arrays)))
+    if header.arrays:
+        say("\narrays")
+        _say_arrays(header, found)
+
+
+def _named(name: Any, version: Any) -> str:
+    return f"{name}, version {version}"
+
+
+def _say_arrays(header: Header, found: dict[str, Statistics]) -> None:
+    """A table that folds its cells to fit a terminal, and is as wide as need be elsewhere."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("name", "dtype", "shape"):
+        table.add_column(title, overflow="fold")
+    for title in ("bytes", "min", "max", "mean", "NaN"):
+        table.add_column(title, justify="right", overflow="fold")
+    for a in header.arrays.values():
+        s = found[a.name]
+        cells = [clean(a.name), str(a.dtype), shape_text(a), size_text(a.nbytes)]
+        cells += [_number(x) for x in (s.min, s.max, s.mean, s.nan_count)]
+        table.add_row(*map(Text, cells))
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join("  " + line.rstrip() for line in capture.get().splitlines()), flush=True)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    short = type(value) is int and abs(value) < 10**9
+    return clean(str(value)) if short or isinstance(value, bool | str) else f"{value:.5g}"

@@ -1,0 +1,85 @@
+"""`checkpointable verify`: check every byte of checkpoints, in memory for one block."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from checkpointable import archive, codec
+from checkpointable.cli._shared import (
+    count_text,
+    errors_told,
+    say,
+    say_json,
+    size_text,
+    store_at,
+    why,
+)
+from checkpointable.container import Header
+from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.store import Store
+from checkpointable.stores.local import open_reader
+
+
+def verify(
+    places: Annotated[
+        list[str],
+        typer.Argument(help="Checkpoint files, and directories of them.", metavar="FILE|STORE..."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Check every byte of checkpoints.
+
+    Exit code 1 if one is damaged or cannot be read.
+    """
+    checked = bad = 0
+    for place in places:
+        with errors_told(as_json):
+            targets = list(_targets(place))
+        for path, store, name in targets:
+            error = _check(path, store, name)
+            if isinstance(error, NoCheckpoint) and store is not None:
+                continue  # listed a moment ago, and pruned by its run since
+            checked += 1
+            bad += isinstance(error, CheckpointableError)
+            _tell(path, error, as_json)
+        if not targets and not as_json:
+            say(f"no checkpoints in {place}")
+    if not as_json and checked > 1:
+        say(f"{count_text(checked, 'checkpoint')}: {checked - bad} ok, {bad} not")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _targets(place: str) -> Iterator[tuple[str, Store | None, str]]:
+    """Give each checkpoint at a place: its path, and if the place is a store, that and its name."""
+    if Path(place).exists() and not Path(place).is_dir():
+        yield place, None, ""
+        return
+    store = store_at(place)
+    for entry in archive.entries(store):
+        yield str(Path(place) / entry.name), store, entry.name
+
+
+def _check(path: str, store: Store | None, name: str) -> Header | CheckpointableError:
+    try:
+        with open_reader(path) if store is None else store.open(name) as reader:
+            return codec.verify(reader)
+    except CheckpointableError as error:
+        return error
+
+
+def _tell(path: str, found: Header | CheckpointableError, as_json: bool) -> None:
+    if isinstance(found, Header):
+        if as_json:
+            size = found.file_size
+            say_json({"path": path, "ok": True, "step": found.meta.step, "size": size})
+        else:
+            say(f"ok       {path}  step {found.meta.step}, {size_text(found.file_size)}")
+    elif as_json:
+        facts = {"what": found.what, "where": found.where, "hint": found.hint}
+        say_json({"path": path, "ok": False, "error": type(found).__name__, **facts})
+    else:
+        verdict = "damaged" if isinstance(found, CorruptCheckpoint) else "unread "
+        say(f"{verdict}  {path}: {why(found, path)}")

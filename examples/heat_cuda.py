@@ -1,0 +1,59 @@
+"""Heat on a line, computed on the GPU and saved from it.
+
+    python examples/heat_cuda.py runs/heat
+
+Without a GPU it runs in Numba's simulator, slowly: NUMBA_ENABLE_CUDASIM=1.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numba import cuda
+
+from checkpointable import Array, capture, every, reinstate, run
+
+
+@cuda.jit  # type: ignore[untyped-decorator]  # numba.cuda has no types
+def diffuse(old: Any, new: Any) -> None:
+    i = cuda.grid(1)
+    if 0 < i < old.size - 1:
+        new[i] = old[i] + 0.25 * (old[i - 1] - 2.0 * old[i] + old[i + 1])
+
+
+@frozen
+class HeatCheckpoint:
+    step: int
+    temperature: Array[np.float64]
+
+
+class Heat:
+    def __init__(self, n: int = 100_000) -> None:
+        self.step = 0
+        self.temperature: Any = cuda.to_device(np.linspace(0.0, 1.0, n) ** 2)
+        self.scratch: Any = cuda.to_device(np.linspace(0.0, 1.0, n) ** 2)
+
+    def advance(self, steps: int) -> None:
+        blocks = -(-self.temperature.size // 128)
+        for _ in range(steps):
+            diffuse[blocks, 128](self.temperature, self.scratch)
+            self.temperature, self.scratch = self.scratch, self.temperature
+        cuda.synchronize()
+        self.step += steps
+
+    async def checkpoint(self) -> HeatCheckpoint:
+        return await capture(HeatCheckpoint, self)
+
+    async def restore(self, checkpoint: HeatCheckpoint) -> None:
+        # The two ends never change, so the scratch buffer needs no saving.
+        await reinstate(checkpoint, self)
+
+
+def main(store: str, until: int = 20_000, n: int = 100_000) -> None:
+    report = run(Heat(n), store, until, save=every(seconds=10))
+    print(f"from step {report.first_step} to {report.step}, saved {len(report.saves)} times")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,0 +1,64 @@
+"""Everything that is run on this project: `nox` alone lints, checks types and tests."""
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = False
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    session.install("-e", ".[cli]", *group("types"), "nox")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default suite, on the Python that runs nox: under 10 minutes on 2 cores."""
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def versions(session: nox.Session) -> None:
+    """The default suite on every supported Python that is installed."""
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def deep(session: nox.Session) -> None:
+    """The round trips as Hypothesis properties, with 10,000 examples each."""
+    session.install("-e", ".[cli]", *group("test"))
+    files = [f"tests/test_{name}.py" for name in ("tree", "schema", "capture", "container")]
+    session.run(
+        "pytest", "-n", "2", *(session.posargs or files), env={"HYPOTHESIS_PROFILE": "deep"}
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure us, the peers and the physical limit side by side."""
+    session.install("-e", ".[cli]", *group("bench"))
+    for name in ("save_load", "import_time", "listing"):
+        session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job: `wave` on PREM to the end."""
+    session.install("-e", ".[cli]")
+    session.run("checkpointable", "run", "wave", "--store", f"{session.create_tmp()}/wave")

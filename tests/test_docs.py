@@ -1,0 +1,69 @@
+"""Everything shown to users runs: README, docstrings, examples."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import checkpointable
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def run_program(code: str, folder: Path, **environment: str) -> str:
+    """Run a program as a user would, in a folder of its own; warnings are errors."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder, capture_output=True, text=True, env=os.environ | environment,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_the_readme_runs_as_printed(block: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(block)  # a file, since Numba's cache wants one
+    run_program("import runpy; runpy.run_path('program.py')", tmp_path)
+
+
+def test_the_readme_kernel_resumes(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(BLOCKS[0])
+    program = "import runpy; runpy.run_path('program.py')"
+    assert run_program(program, tmp_path).startswith("from step 0 to 20000")
+    assert run_program(program, tmp_path) == "from step 20000 to 20000, saved 0 times\n"
+
+
+def test_ci_runs_the_command_of_the_readme() -> None:
+    command = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert f"```console\n{command}\n```" in (ROOT / "README.md").read_text()
+
+
+MODULES = [
+    info.name
+    for info in pkgutil.walk_packages(checkpointable.__path__, "checkpointable.")
+    if not info.name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("module", ["checkpointable", *MODULES])
+def test_docstrings_run(module: str) -> None:
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_the_cuda_example_resumes_in_the_simulator(tmp_path: Path) -> None:
+    code = f"import runpy; main = runpy.run_path({str(ROOT / 'examples/heat_cuda.py')!r})['main'];"
+    runs = [
+        run_program(code + f"main('run', {until}, 64)", tmp_path, NUMBA_ENABLE_CUDASIM="1")
+        for until in (3, 5)
+    ]
+    assert runs == [
+        "from step 0 to 3, saved 1 times\n",
+        "from step 3 to 5, saved 1 times\n",
+    ]

@@ -1,0 +1,83 @@
+"""kill -9 at random moments of a real run, rerun each time: the end is the unbroken run's."""
+
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from checkpointable import LocalStore
+from checkpointable.archive import entries, verify
+from checkpointable.codec import read_array, read_sealed
+from tests.same import same
+
+KILLS = 10
+
+
+def command(kernel: str, store: Path, folder: Path) -> list[str]:
+    options = {
+        "wave": [],  # PREM, as it comes
+        "ising": ["--sweeps", "1500", "--warmup", "100"],
+        "sketch": ["--path", str(folder / "stream.f64"), "--batch", "20000"],
+    }[kernel]
+    run = ["run", kernel, "--json", "--every", "0.2s", "--device", "cpu", "--store", str(store)]
+    return [sys.executable, "-m", "checkpointable", *run, "--", *options]
+
+
+def run(command: list[str], kill_after: float | None = None) -> tuple[list[Any], int]:
+    """Run a command to its end, or kill it so many seconds after its first event."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        events = [orjson.loads(process.stdout.readline())]
+        timer = threading.Timer(kill_after or 0, process.kill)
+        if kill_after is not None:
+            timer.start()
+        events += [orjson.loads(line) for line in process.stdout if line.endswith(b"}\n")]
+        timer.cancel()
+    return events, process.wait()
+
+
+def final_arrays(store: Path) -> dict[str, object]:
+    name = entries(LocalStore(store))[-1].name
+    with LocalStore(store).open(name) as reader:
+        header, table = read_sealed(reader)
+        return {n: read_array(reader, header, table, n) for n in header.arrays} | {
+            "tree": header.meta.tree
+        }
+
+
+@pytest.mark.parametrize("kernel", ["wave", "ising", "sketch"])
+def test_killed_ten_times_equals_never_killed(kernel: str, tmp_path: Path) -> None:
+    if kernel == "sketch":
+        np.random.default_rng(7).lognormal(size=4_000_000).tofile(tmp_path / "stream.f64")
+    events, returncode = run(command(kernel, tmp_path / "whole", tmp_path))
+    assert returncode == 0
+    seconds = next(event["seconds"] for event in events if event["event"] == "finished")
+
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    kills, first_steps = 0, []
+    while kills < KILLS:
+        moment = chance.uniform(0, seconds / KILLS)
+        events, returncode = run(command(kernel, tmp_path / "broken", tmp_path), kill_after=moment)
+        first_steps.append(events[0]["step"])
+        kills += returncode == -9
+        if returncode == 0:  # this machine is faster now: begin again
+            shutil.rmtree(tmp_path / "broken")
+            first_steps.clear()
+    _, returncode = run(command(kernel, tmp_path / "broken", tmp_path))
+    assert returncode == 0
+
+    assert first_steps == sorted(first_steps), f"seed {seed}: progress was lost"
+    for entry in entries(LocalStore(tmp_path / "broken")):
+        verify(LocalStore(tmp_path / "broken"), entry.name)
+    expected, found = final_arrays(tmp_path / "whole"), final_arrays(tmp_path / "broken")
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        assert same(array, found[name]), f"seed {seed}: {name} differs"

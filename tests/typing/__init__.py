@@ -1,0 +1,1 @@
+"""Programs that mypy must accept, and lines that it must reject; run by nobody."""
