@@ -3,8 +3,9 @@
 Here the parts meet: schema, tree and container. Nothing here knows where the bytes are kept.
 """
 
+import os
 import secrets
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from checkpointable.store import Reader
 from checkpointable.tree import from_tree, to_tree
 
 C = TypeVar("C")
+_SPAN = 16  # blocks that one thread reads in a row
+_READERS = min(4, os.cpu_count() or 1)
 
 
 def encode(
@@ -72,19 +75,42 @@ def decode(reader: Reader, cls: type[C]) -> C:
     """
     header, table = read_sealed(reader)
     check_schema(schema_from_json(header.meta.schema), cls)
-    arrays = {name: read_array(reader, header, table, name) for name in header.arrays}
+    arrays = {n: np.empty(placed.shape, placed.dtype) for n, placed in header.arrays.items()}
+    _read_blocks(reader, table, [(header.arrays[n], array) for n, array in arrays.items()])
     return from_tree(header.meta.tree, arrays, cls)
 
 
 def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostArray:
-    """Read one array, each block verified while it is warm in the cache."""
+    """Read one array, verified."""
     placed = header.arrays[name]
     array: HostArray = np.empty(placed.shape, placed.dtype)
-    if placed.nbytes:
-        data = array.reshape(-1).view(np.uint8).data
-        for index, (begin, end) in _blocks(placed):
-            _read_block(reader, placed, index, data[begin:end], table)
+    _read_blocks(reader, table, [(placed, array)])
     return array
+
+
+def _read_blocks(reader: Reader, table: bytes, wanted: list[tuple[Placed, HostArray]]) -> None:
+    """Fill the arrays, several spans of blocks at a time; each block is verified while warm."""
+    spans = [
+        (placed, array.reshape(-1).view(np.uint8).data, range(first, placed.blocks)[:_SPAN])
+        for placed, array in wanted
+        if placed.nbytes
+        for first in range(0, placed.blocks, _SPAN)
+    ]
+
+    def fill(span: tuple[Placed, memoryview, range]) -> None:
+        placed, data, blocks = span
+        for index in blocks:
+            offset, size = placed.block(index)
+            block = data[index * container.BLOCK :][:size]
+            reader.read_into(offset, block)
+            container.check_block(placed, index, block, table)
+
+    pool = ThreadPoolExecutor(min(_READERS, len(spans) or 1))
+    try:  # reading and digesting release the GIL
+        for _ in pool.map(fill, spans):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def verify(reader: Reader) -> Header:
@@ -92,23 +118,11 @@ def verify(reader: Reader) -> Header:
     header, table = read_sealed(reader)
     buffer = memoryview(bytearray(container.BLOCK))
     for placed in header.arrays.values():
-        for index, (begin, end) in _blocks(placed):
-            _read_block(reader, placed, index, buffer[: end - begin], table)
+        for index in range(placed.blocks):
+            offset, size = placed.block(index)
+            reader.read_into(offset, buffer[:size])
+            container.check_block(placed, index, buffer[:size], table)
     return header
-
-
-def _blocks(placed: Placed) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Number each block of an array, with its bytes' begin and end inside of the array."""
-    for index in range(placed.blocks):
-        begin = index * container.BLOCK
-        yield index, (begin, min(begin + container.BLOCK, placed.nbytes))
-
-
-def _read_block(
-    reader: Reader, placed: Placed, index: int, buffer: memoryview, table: bytes
-) -> None:
-    reader.read_into(placed.offset + index * container.BLOCK, buffer)
-    container.check_block(placed, index, buffer, table)
 
 
 def _read(reader: Reader, offset: int, size: int) -> bytes:

@@ -27,6 +27,7 @@ import orjson
 import xxhash
 from attrs import evolve, fields_dict, frozen
 
+from checkpointable import strictjson
 from checkpointable.dtypes import dtype_from_json, dtype_to_json
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 
@@ -44,10 +45,7 @@ _DIGEST, _SHA = 16, 32
 _KEY, _DIGESTS, _SEAL = "checkpointable", "$digests", "$seal"
 _RESERVED = {"", ".", "..", "__metadata__", _DIGESTS, _SEAL}
 _BAD_CHARACTER = re.compile("[\x00-\x1f/\x7f-\x9f\ud800-\udfff]")
-_MAX_HEADER = 100_000_000  # as safetensors itself
-_MAX_TOKENS = 5_000_000  # parsed JSON takes up to 28 times its text, without this bound
 _MAX_RANK = 32
-_BULK = "put bulk data in arrays: everything else of a checkpoint goes into its header"
 _OLDER = "use an older checkpoint"
 _NATIVE = {
     "|b1": "BOOL", "|i1": "I8", "|u1": "U8", "<i2": "I16", "<u2": "U16", "<i4": "I32",
@@ -156,7 +154,7 @@ def pack(meta: Meta, arrays: Mapping[str, AnyArray]) -> Packed:
         _check_array(name, array.dtype, array.shape, InvalidCheckpoint)
     draft = _layout(meta, {name: (array.dtype, array.shape) for name, array in arrays.items()})
     about = {"format": FORMAT} | {key: getattr(meta, key) for key in fields_dict(Meta)}
-    text = _dumps(about | {"arrays": _describe(draft), "parents": []})
+    text = strictjson.dumps(about | {"arrays": _describe(draft), "parents": []})
     prefix = _prefix(text.decode(), draft)
     return Packed(
         _shifted(draft, len(prefix)),
@@ -171,7 +169,7 @@ def header_size(start: Bytes, file_size: int) -> int:
     At most 100 MB and `file_size`; whatever asks for more raises `CorruptCheckpoint`.
     """
     size = 8 + int.from_bytes(start[:8], "little")
-    if len(start) < 8 or size % _PAGE or size > min(file_size, _MAX_HEADER):
+    if len(start) < 8 or size % _PAGE or size > min(file_size, strictjson.MAX_BYTES):
         what = f"not a checkpoint, or truncated: {file_size} bytes, of them {size} of header"
         raise CorruptCheckpoint(what, hint=_OLDER)
     return size
@@ -186,12 +184,12 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     prefix = bytes(prefix)
     if header_size(prefix, file_size) != len(prefix):
         raise CorruptCheckpoint("the header is cut short", hint=_OLDER)
-    outer = _loads(prefix[8:].rstrip(b" "), "the header")
+    outer = strictjson.loads(prefix[8:].rstrip(b" "), "the header")
     kept = outer.get("__metadata__")
     text = kept.get(_KEY) if type(kept) is dict else None
     if type(text) is not str:
         raise CorruptCheckpoint("a safetensors file, but not a checkpoint", hint=_OLDER)
-    about = _loads(text.encode(), "the metadata")
+    about = strictjson.loads(text.encode(), "the metadata")
     version = about.pop("format", None)
     if type(version) is int and version != FORMAT:
         what = f"the file has format {version}, and this version reads only format {FORMAT}"
@@ -338,10 +336,12 @@ def _prefix(text: str, draft: Header) -> bytes:
         (_SEAL, draft.seal_offset, draft.file_size, (_SHA,)),
     ):
         tensors[name] = {"dtype": "U8", "shape": shape, "data_offsets": (begin, end)}
-    header = _dumps(tensors)
+    header = strictjson.dumps(tensors)
     size = -(-(8 + len(header)) // _PAGE) * _PAGE
-    if size > _MAX_HEADER:
-        raise InvalidCheckpoint(f"a header of {size} bytes is over {_MAX_HEADER}", hint=_BULK)
+    if size > strictjson.MAX_BYTES:
+        raise InvalidCheckpoint(
+            f"a header of {size} bytes is over {strictjson.MAX_BYTES}", hint=strictjson.BULK
+        )
     return (size - 8).to_bytes(8, "little") + header.ljust(size - 8)
 
 
@@ -355,37 +355,3 @@ def _gather(array: AnyArray, index: int) -> memoryview:
     # As plain bytes: a copy of structured elements would leave their padding uninitialised.
     part = array.view(f"V{size}").flat[first:last].view(np.uint8)
     return part.data[begin - first * size : end - first * size]
-
-
-def _dumps(value: Any) -> bytes:
-    try:
-        text = orjson.dumps(value)
-    except orjson.JSONEncodeError as error:
-        what = f"the checkpoint cannot be written as JSON: {error}"
-        raise InvalidCheckpoint(
-            what, hint="nest it less deep, or put the data in arrays"
-        ) from error
-    if len(text) > _MAX_HEADER or _tokens(text) > _MAX_TOKENS:
-        what = f"{len(text)} bytes of JSON are over {_MAX_HEADER}, or over {_MAX_TOKENS} values"
-        raise InvalidCheckpoint(what, hint=_BULK)
-    return text
-
-
-def _loads(text: bytes, what: str) -> dict[str, Any]:
-    """Parse an object, which must be spelt as orjson spells it: so no key occurs twice.
-
-    Digits apart, since versions of orjson differ in how they write floats.
-    """
-    try:
-        value = orjson.loads(text) if _tokens(text) <= _MAX_TOKENS else None
-        again = orjson.dumps(value)  # which refuses what nests deeper than 254
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        value, again = None, b""
-    numbers = b"0123456789+-.eE"
-    if type(value) is not dict or again.translate(None, numbers) != text.translate(None, numbers):
-        raise CorruptCheckpoint(f"{what} is not JSON as a checkpoint has it", hint=_OLDER)
-    return value
-
-
-def _tokens(text: bytes) -> int:
-    return sum(map(text.count, (b",", b"[", b"{")))

@@ -63,6 +63,7 @@ class GpuKernel(Protocol):
 
     def validate(self) -> None:
         """Raise `InvalidKernel` if the kernel cannot run as configured."""
+        return None  # without it mypy takes the body for abstract
 
     def health_check(self) -> HealthStatus:
         """Say whether the state is sound, for instance free of NaN."""
@@ -70,6 +71,7 @@ class GpuKernel(Protocol):
 
     def shutdown(self) -> None:
         """Release what the kernel holds; the kernel is not used afterwards."""
+        return None
 
 
 class Checkpointable(Protocol[C]):
@@ -113,7 +115,7 @@ class SteppableKernel(Checkpointable[C], Protocol[C]):
         ...
 
     def advance(self, steps: int, /) -> None:
-        """Do `steps` more steps."""
+        """Do `steps` more steps, and return when they are done."""
         ...
 
 

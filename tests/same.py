@@ -30,7 +30,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, datetime.datetime | datetime.time):
         zones = a.tzinfo == b.tzinfo and type(a.tzinfo) is type(b.tzinfo)
         names = repr(a.tzinfo) == repr(b.tzinfo)
-        return zones and names and a.fold == b.fold and _naive(a) == _naive(b)
+        return bool(zones and names and a.fold == b.fold and _naive(a) == _naive(b))
     if attrs.has(type(a)):
         return all(same(getattr(a, f.name), getattr(b, f.name)) for f in attrs.fields(type(a)))
     if dataclasses.is_dataclass(a):

@@ -181,6 +181,11 @@ hashable_leaves = leaves.filter(lambda typed: typed[0] is not np.void).map(
 )
 
 
+def of(origin: Any, *arguments: Any) -> Any:
+    """Subscribe a generic type with types that only the test knows."""
+    return origin[arguments]
+
+
 def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
     """Lists, tuples, sets, deques, dicts, unions and classes of what `inner` gives."""
 
@@ -193,25 +198,22 @@ def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
         return hashable_leaves.map(lambda typed: (make(typed[0]), values(typed[1])))
 
     return st.one_of(
-        wrap(lambda t: list[t], lambda v: st.lists(v, max_size=3)),  # type: ignore[valid-type]
-        wrap(lambda t: tuple[t, ...], lambda v: st.lists(v, max_size=3).map(tuple)),
-        wrap(lambda t: deque[t], _deques),  # type: ignore[valid-type]
+        wrap(lambda t: of(list, t), lambda v: st.lists(v, max_size=3)),
+        wrap(lambda t: of(tuple, t, ...), lambda v: st.lists(v, max_size=3).map(tuple)),
+        wrap(lambda t: of(deque, t), _deques),
         st.lists(inner, max_size=3).map(
-            lambda typed: (
-                tuple[tuple(t for t, _ in typed)],  # type: ignore[misc]
-                st.tuples(*(v for _, v in typed)),
-            )
+            lambda typed: (of(tuple, *(t for t, _ in typed)), st.tuples(*(v for _, v in typed)))
         ),
-        of_keys(lambda t: set[t], lambda v: st.lists(v, max_size=3).map(set)),  # type: ignore[valid-type]
-        of_keys(lambda t: frozenset[t], lambda v: st.lists(v, max_size=3).map(frozenset)),  # type: ignore[valid-type]
+        of_keys(lambda t: of(set, t), lambda v: st.lists(v, max_size=3).map(set)),
+        of_keys(lambda t: of(frozenset, t), lambda v: st.lists(v, max_size=3).map(frozenset)),
         st.tuples(hashable_leaves, inner).map(
             lambda pair: (
-                dict[pair[0][0], pair[1][0]],  # type: ignore[misc]
+                of(dict, pair[0][0], pair[1][0]),
                 st.dictionaries(pair[0][1], pair[1][1], max_size=3),
             )
         ),
-        inner.map(lambda t: (dict[str, t[0]], st.dictionaries(text, t[1], max_size=3))),
-        inner.map(lambda t: (Union[t[0], None], t[1] | st.none())),  # noqa: UP007
+        wrap(lambda t: of(dict, str, t), lambda v: st.dictionaries(text, v, max_size=3)),
+        wrap(lambda t: of(Union, t, None), lambda v: v | st.none()),
         st.tuples(inner, inner).map(_union).filter(lambda typed: typed is not None),
         classes(inner),
     )
@@ -226,7 +228,7 @@ def _union(pair: tuple[Typed, Typed]) -> Any:
     names = [getattr(t, "__name__", None) for t in (a, b)]
     if a == b or names[0] == names[1]:
         return None
-    return Union[a, b], first | second  # noqa: UP007
+    return of(Union, a, b), first | second
 
 
 names = st.from_regex(r"_?[a-zé][a-z0-9_]{0,6}", fullmatch=True).filter(
@@ -247,7 +249,8 @@ def classes(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
 
 
 def _attrs_class(draw: st.DrawFn, name: str, types: dict[str, Any]) -> Any:
-    attributes, late = {}, []
+    attributes: dict[str, Any] = {}
+    late = []
     for field, tp in types.items():
         init = draw(st.integers(0, 4)) > 0
         late += [] if init else [field]
@@ -255,10 +258,13 @@ def _attrs_class(draw: st.DrawFn, name: str, types: dict[str, Any]) -> Any:
             type=draw(st.sampled_from([tp or type(None), Final[tp]])),
             init=init,
             alias=f"{field}_alias" if draw(st.booleans()) else None,
-            validator=(lambda self, attribute, value: None) if draw(st.booleans()) else None,
+            default=draw(st.sampled_from([attrs.NOTHING, None])),
+            converter=draw(st.sampled_from([None, lambda value: value])),
+            validator=draw(st.sampled_from([None, lambda self, attribute, value: None])),
         )
     frozen, slots = draw(st.booleans()), draw(st.booleans())
-    cls = attrs.make_class(
+    make: Any = attrs.make_class  # its types lack unsafe_hash
+    cls = make(
         name, attributes, frozen=frozen, slots=slots, kw_only=True,
         cache_hash=frozen, unsafe_hash=True if frozen else None, eq=True,
     )  # fmt: skip

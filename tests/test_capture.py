@@ -152,10 +152,14 @@ def test_a_checkpoint_of_another_class_is_refused() -> None:
         run(reinstate(kernel().source, kernel(), State))
 
 
+def doubled(x: Any) -> float:
+    return float(x) * 2
+
+
 def test_converters_run_once_at_capture() -> None:
     @attrs.frozen
     class Rounded:
-        energy: float = attrs.field(converter=lambda x: float(x) * 2)
+        energy: float = attrs.field(converter=doubled)
 
     assert run(capture(Rounded, SimpleNamespace(energy=np.float32(1.5)))) == Rounded(1.5)
 

@@ -22,6 +22,7 @@ from checkpointable.cli import main
 from checkpointable.stores.local import open_reader
 
 KERNELS = '''
+import signal
 from enum import Enum
 from pathlib import Path
 from typing import Literal
@@ -115,6 +116,15 @@ class Breaks(Tiny):
 
 
 def unresolved(size: "Unknown" = 1) -> Tiny: ...
+
+
+class Interrupted(Tiny):
+    def advance(self, steps: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def needs_device(device: str) -> Tiny: ...
 
 
 def array_needed(field: np.ndarray) -> Tiny: ...
@@ -324,6 +334,7 @@ def test_run_shows_the_kernels_options(cli: Cli) -> None:
         ("run tinykernels:Tiny --every 5 --every 6", "--every: '6' is the second number of steps"),
         ("run tinykernels:Tiny --device abacus", "Invalid value for '--device'"),
         ("run tinykernels:with_size --device cpu -- --size 2", "has no choice of --device"),
+        ("run tinykernels:needs_device", "give --device auto, cpu or cuda"),
         ("run tinykernels:with_size", "Missing option '--size'"),
         ("run tinykernels:Tiny --size 3", "the kernel's own options come after --"),
         ("run tinykernels:Tiny -- --sighs 3", "No such option: --sighs"),
@@ -389,6 +400,14 @@ def test_an_error_of_the_kernels_own_comes_with_its_traceback(
     event = cli("run", name, "--json").events[-1]
     assert (event["event"], event["exit_code"]) == ("error", 1)
     assert event["what"] in told.err
+
+
+def test_a_second_interrupt_ends_it_at_once(cli: Cli) -> None:
+    told = cli("run", "tinykernels:Interrupted")
+    assert told.code == 130
+    assert "interrupted; what was saved before stays" in told.err
+    assert "Traceback" not in told.err
+    assert archive.entries(LocalStore("runs/tinykernels.Interrupted")) == []
 
 
 def test_two_runs_cannot_share_a_store(cli: Cli) -> None:
@@ -560,7 +579,7 @@ def test_show_a_file_as_text(cli: Cli, sample: Path) -> None:
     assert table["name"] == ["dtype", "shape", "bytes", "min", "max", "mean", "NaN"]
     assert table["small"] == ["bfloat16", "(3,)", "6", "B", "0.5", "1.5", "1", "1"]
     assert table["waves"] == ["complex128", "(2,)", "32", "B", "-", "-", "-", "1"]
-    assert table["extreme"][-4:] == ["9.2234e+18", "9.2234e+18", "9.2234e+18", "0"]
+    assert table["extreme"][-4:] == ["9.223e+18", "9.223e+18", "9.223e+18", "0"]
     assert table["flags"][-4:] == ["False", "True", "0.25", "0"]
     assert "\x1b" not in shown.out
 
@@ -730,6 +749,15 @@ def test_the_reader_of_the_output_may_leave(here: Path) -> None:
         job.stdout.close()
         assert job.stderr.read() == ""
     assert job.returncode == 1
+
+
+def test_a_full_disk_under_the_output_is_told(here: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command("ls", "."), cwd=here, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: ")
+    assert b"No space left on device" in done.stderr.splitlines()[0]
+    assert b"Traceback" not in done.stderr
 
 
 def test_help_and_version(cli: Cli) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import container
+from checkpointable import container, strictjson
 from checkpointable.container import (
     BLOCK,
     AnyArray,
@@ -375,13 +375,13 @@ def test_a_deep_tree_is_refused_not_overflowed() -> None:
 
 
 def test_bulk_in_the_tree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "_MAX_HEADER", 8192)
+    monkeypatch.setattr(strictjson, "MAX_BYTES", 8192)
     read(write({}, with_tree("x" * 7000)))
     for much in ("x" * 8000, "x" * 9000):
         with pytest.raises(InvalidCheckpoint, match="8192") as caught:
             pack(with_tree(much), {})
         assert "arrays" in caught.value.hint
-    monkeypatch.setattr(container, "_MAX_TOKENS", 1000)
+    monkeypatch.setattr(strictjson, "MAX_TOKENS", 1000)
     with pytest.raises(InvalidCheckpoint, match="1000 values"):
         pack(with_tree([0] * 1000), {})
 
@@ -389,7 +389,7 @@ def test_bulk_in_the_tree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whatever_is_written_is_within_the_limits_of_the_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(container, "_MAX_HEADER", 8192)
+    monkeypatch.setattr(strictjson, "MAX_BYTES", 8192)
     refused = 0
     for size in range(7600, 8000, 3):
         try:
@@ -404,7 +404,7 @@ def test_whatever_is_written_is_within_the_limits_of_the_reader(
 def test_too_many_values_are_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     data = write({}, with_tree([0] * 1000))
     read(data)
-    monkeypatch.setattr(container, "_MAX_TOKENS", 1000)
+    monkeypatch.setattr(strictjson, "MAX_TOKENS", 1000)
     with pytest.raises(CorruptCheckpoint, match="not JSON"):
         read(data)
 

@@ -13,7 +13,7 @@ import checkpointable
 ROOT = Path(checkpointable.__file__).parent
 LAYERS = {
     "errors": 0,
-    "protocol": 1, "annotations": 1, "dtypes": 1, "device": 1,
+    "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
     "schema": 2, "convert": 2, "container": 2, "store": 2,
     "tree": 3, "stores": 3, "policy": 3,
     "attributes": 4, "codec": 4,

@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return 130
+    except OSError as error:  # the stores tell theirs in their own words: this is about our output
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return code if isinstance(code, int) else 0
 
 

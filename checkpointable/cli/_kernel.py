@@ -54,6 +54,8 @@ def read_options(
     where = parameters.pop("device") if _takes_device(parameters) else None
     if device is not None and where is None:
         raise _wrong(f"{name} has no choice of --device")
+    if device is None and where is not None and where.default is inspect.Parameter.empty:
+        raise _wrong(f"give --device auto, cpu or cuda: {name} needs one")
 
     def collect(**given: Any) -> dict[str, Any]:
         return given

@@ -22,7 +22,7 @@ from checkpointable.store import Store
 from checkpointable.stores import open_store
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
-"""Click's UsageError, wherever this version of typer has it."""
+"""Click's UsageError, which typer has within itself and does not export."""
 
 
 def say(text: str, *, error: bool = False) -> None:

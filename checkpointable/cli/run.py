@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from typing import Annotated, Any, Literal, TextIO
 
+import attrs
 import typer
 
 from checkpointable import runner
@@ -160,7 +161,8 @@ def _run(
     tell("finished", **facts, seconds=report.seconds, saves=len(report.saves))
     summary = getattr(kernel, "summary", None)
     if summary is not None:
-        tell("summary", summary=dict(summary()))
+        found = summary()
+        tell("summary", summary=attrs.asdict(found) if attrs.has(type(found)) else dict(found))
     return 0
 
 

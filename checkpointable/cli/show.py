@@ -147,7 +147,7 @@ def _say_arrays(header: Header, found: dict[str, Statistics]) -> None:
     for title in ("name", "dtype", "shape"):
         table.add_column(title, overflow="fold")
     for title in ("bytes", "min", "max", "mean", "NaN"):
-        table.add_column(title, justify="right", overflow="fold")
+        table.add_column(title, justify="right", no_wrap=True)
     for a in header.arrays.values():
         s = found[a.name]
         cells = [clean(a.name), str(a.dtype), shape_text(a), size_text(a.nbytes)]
@@ -163,4 +163,4 @@ def _number(value: Any) -> str:
     if value is None:
         return "-"
     short = type(value) is int and abs(value) < 10**9
-    return clean(str(value)) if short or isinstance(value, bool | str) else f"{value:.5g}"
+    return clean(str(value)) if short or isinstance(value, bool | str) else f"{value:.4g}"

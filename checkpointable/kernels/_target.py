@@ -60,6 +60,13 @@ class Target:
             blocks = max(-(-threads // THREADS), self.least_blocks)
             program.kernel[blocks, THREADS](*arguments)
 
+    def wait(self) -> None:
+        """Return when all that was launched is done."""
+        if self.name == "cuda":
+            from numba import cuda
+
+            cuda.synchronize()
+
 
 def choose_target(device: Device) -> Target:
     """Return the target for a kernel's `device` option.

@@ -129,6 +129,7 @@ class Ising:
                     self._thresholds, colour, colour == 1 and self.step >= self.setup.warmup,
                 )  # fmt: skip
             self.step += 1
+        self._target.wait()
 
     async def checkpoint(self) -> IsingCheckpoint:
         """Return a snapshot of the state."""
@@ -180,6 +181,13 @@ class Ising:
     def magnetisation_per_site(self) -> float:
         """The mean spin now, -1 to 1."""
         return int(self.lattice.sum(dtype=np.int64)) / self.setup.n**2
+
+    def summary(self) -> dict[str, float]:
+        """Return the mean energy, and the magnetisation now, per site."""
+        return {
+            "mean energy per site": self.mean_energy_per_site,
+            "magnetisation per site": self.magnetisation_per_site,
+        }
 
 
 def _ground_energy(n: int) -> int:

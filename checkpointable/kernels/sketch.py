@@ -161,6 +161,7 @@ class Sketch:
                 launch(self._programs.CARRY, 1, self.limbs)
             self.offset += values.size
             self.step += 1
+        self._target.wait()
 
     def _read(self, count: int) -> Any:
         if count == 0:

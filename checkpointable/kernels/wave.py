@@ -173,6 +173,7 @@ class Wave:
             )  # fmt: skip
             self.pressure, self.pressure_before = self.pressure_before, self.pressure
             self.step += 1
+        self._target.wait()
 
     async def checkpoint(self) -> WaveCheckpoint:
         """Return a snapshot of the state."""
@@ -207,6 +208,14 @@ class Wave:
         traces = self._target.fetch(self.seismograms).astype(np.float64)
         departure = _onset(_far_wavelet(self._wavelet, self.setup.model == "prem"))
         return self.time_step * (np.array([_onset(trace) for trace in traces]) - departure)
+
+    def summary(self) -> dict[str, str]:
+        """Return the first arrivals, one a receiver."""
+        unit = "degrees" if self.setup.model == "prem" else "km"
+        return {
+            f"arrival at {distance:.0f} {unit}": "none yet" if math.isnan(time) else f"{time:.1f} s"
+            for distance, time in zip(self.distances, self.first_arrivals(), strict=True)
+        }
 
 
 def _speeds(model: str, n: int, cell: float) -> Float64:

@@ -1,0 +1,52 @@
+"""JSON with bounds: what is written can be read, and what is read is what was written."""
+
+from typing import Any
+
+import orjson
+
+from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
+
+MAX_BYTES = 100_000_000
+"""The longest text, as safetensors bounds its header."""
+
+MAX_TOKENS = 5_000_000
+"""The most values: parsed JSON takes up to 28 times its text, without this bound."""
+
+BULK = "put bulk data in arrays: everything else of a checkpoint goes into its header"
+
+
+def dumps(value: Any) -> bytes:
+    """Write a value; `InvalidCheckpoint` if it nests too deeply, or is over the limits."""
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        what = f"the checkpoint cannot be written as JSON: {error}"
+        raise InvalidCheckpoint(
+            what, hint="nest it less deep, or put the data in arrays"
+        ) from error
+    if len(text) > MAX_BYTES or _tokens(text) > MAX_TOKENS:
+        what = f"{len(text)} bytes of JSON are over {MAX_BYTES}, or over {MAX_TOKENS} values"
+        raise InvalidCheckpoint(what, hint=BULK)
+    return text
+
+
+def loads(text: bytes, what: str) -> dict[str, Any]:
+    """Parse an object, which must be spelt as orjson spells it: so no key occurs twice.
+
+    Digits apart, since versions of orjson differ in how they write floats.
+    """
+    try:
+        value = orjson.loads(text) if _tokens(text) <= MAX_TOKENS else None
+        again = orjson.dumps(value)  # which refuses what nests deeper than 254
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        value, again = None, b""
+    numbers = b"0123456789+-.eE"
+    if type(value) is not dict or again.translate(None, numbers) != text.translate(None, numbers):
+        raise CorruptCheckpoint(
+            f"{what} is not JSON as a checkpoint has it", hint="use an older checkpoint"
+        )
+    return value
+
+
+def _tokens(text: bytes) -> int:
+    return sum(map(text.count, (b",", b"[", b"{")))
