@@ -29,14 +29,14 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default suite, on the Python that runs nox: under 10 minutes on 2 cores."""
     session.install("-e", ".[cli]", *group("test"))
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def versions(session: nox.Session) -> None:
     """The default suite on every supported Python that is installed."""
     session.install("-e", ".[cli]", *group("test"))
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session

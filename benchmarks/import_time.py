@@ -4,9 +4,13 @@ Both are timed inside the new process, around the import statement alone, interl
 medians, the ratio the median of the rounds'. Also says whether numba was imported, which it must
 not be: only kernels and device arrays need it.
 
+NumPy's OpenBLAS is told to start no threads: where the cores are busy, starting them adds 50 ms to
+both imports, and would flatter the ratio.
+
     python -m benchmarks.import_time --rounds 15
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -32,10 +36,11 @@ def main() -> None:
     modules = ("checkpointable", "numpy")
     seconds: dict[str, list[float]] = {f"import {module}": [] for module in modules}
     numba = set()
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     for turn in range(args.rounds + 1):
         for module in modules if turn % 2 else reversed(modules):
             command = [sys.executable, "-c", TIMED.format(module=module)]
-            said = subprocess.run(command, capture_output=True, text=True, check=True)
+            said = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
             taken, imported = said.stdout.split()
             if turn:  # the first round fills the caches
                 seconds[f"import {module}"].append(float(taken))

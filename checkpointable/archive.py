@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -32,9 +33,9 @@ C = TypeVar("C")
 _NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?\.safetensors")
 
 
-@frozen(order=True)
+@frozen
 class Entry:
-    """One checkpoint as a listing shows it; ordered from oldest to newest.
+    """One checkpoint as a listing shows it.
 
     `step` and `attempt` are from its name, `size` in bytes, `created` in Unix seconds.
     """
@@ -72,7 +73,7 @@ def entries(store: Store) -> list[Entry]:
         if match and blob.name == name_of(int(match[1]), int(match[2] or 0)):
             step, attempt = int(match[1]), int(match[2] or 0)
             found.append(Entry(step, attempt, blob.name, blob.size, blob.created))
-    return sorted(found)
+    return sorted(found, key=attrgetter("step", "attempt"))
 
 
 def save(

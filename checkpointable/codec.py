@@ -4,8 +4,6 @@ Here the parts meet: schema, tree and container. Nothing here knows where the by
 """
 
 import os
-import secrets
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -13,7 +11,7 @@ import attrs
 import numpy as np
 
 from checkpointable import container
-from checkpointable.container import Header, Packed, Placed
+from checkpointable.container import Header, Packed
 from checkpointable.device.arrays import HostArray, on_host
 from checkpointable.protocol import KernelMetadata
 from checkpointable.schema import check_schema, schema_from_json, schema_of
@@ -21,8 +19,6 @@ from checkpointable.store import Reader
 from checkpointable.tree import from_tree, to_tree
 
 C = TypeVar("C")
-_SPAN = 16  # blocks that one thread reads in a row
-_READERS = min(4, os.cpu_count() or 1)
 
 
 def encode(
@@ -41,7 +37,7 @@ def encode(
         kernel={"id": kernel.id, "version": kernel.version} if kernel else {},
         step=step,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        nonce=secrets.token_hex(16),
+        nonce=os.urandom(16).hex(),
         tree=tree,
     )
     return container.pack(meta, {name: on_host(array) for name, array in arrays.items()})
@@ -75,42 +71,22 @@ def decode(reader: Reader, cls: type[C]) -> C:
     """
     header, table = read_sealed(reader)
     check_schema(schema_from_json(header.meta.schema), cls)
-    arrays = {n: np.empty(placed.shape, placed.dtype) for n, placed in header.arrays.items()}
-    _read_blocks(reader, table, [(header.arrays[n], array) for n, array in arrays.items()])
+    arrays = {name: read_array(reader, header, table, name) for name in header.arrays}
     return from_tree(header.meta.tree, arrays, cls)
 
 
 def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostArray:
-    """Read one array, verified."""
+    """Read one array; each block is verified while it is warm in the cache."""
     placed = header.arrays[name]
     array: HostArray = np.empty(placed.shape, placed.dtype)
-    _read_blocks(reader, table, [(placed, array)])
-    return array
-
-
-def _read_blocks(reader: Reader, table: bytes, wanted: list[tuple[Placed, HostArray]]) -> None:
-    """Fill the arrays, several spans of blocks at a time; each block is verified while warm."""
-    spans = [
-        (placed, array.reshape(-1).view(np.uint8).data, range(first, placed.blocks)[:_SPAN])
-        for placed, array in wanted
-        if placed.nbytes
-        for first in range(0, placed.blocks, _SPAN)
-    ]
-
-    def fill(span: tuple[Placed, memoryview, range]) -> None:
-        placed, data, blocks = span
-        for index in blocks:
+    if placed.nbytes:
+        data = array.reshape(-1).view(np.uint8).data
+        for index in range(placed.blocks):
             offset, size = placed.block(index)
             block = data[index * container.BLOCK :][:size]
             reader.read_into(offset, block)
             container.check_block(placed, index, block, table)
-
-    pool = ThreadPoolExecutor(min(_READERS, len(spans) or 1))
-    try:  # reading and digesting release the GIL
-        for _ in pool.map(fill, spans):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return array
 
 
 def verify(reader: Reader) -> Header:

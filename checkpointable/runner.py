@@ -1,11 +1,9 @@
 """The main job: resume, advance, save when due, stop on a signal with everything saved."""
 
-import asyncio
 import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -210,6 +208,9 @@ def _stop_signals(job: _Job) -> Iterator[None]:
 
 def _complete(work: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

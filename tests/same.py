@@ -26,7 +26,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, complex):
         return same(a.real, b.real) and same(a.imag, b.imag)
     if isinstance(a, Decimal):
-        return a.as_tuple() == b.as_tuple()
+        return bool(a.as_tuple() == b.as_tuple())
     if isinstance(a, datetime.datetime | datetime.time):
         zones = a.tzinfo == b.tzinfo and type(a.tzinfo) is type(b.tzinfo)
         names = repr(a.tzinfo) == repr(b.tzinfo)

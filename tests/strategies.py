@@ -146,7 +146,7 @@ leaves: st.SearchStrategy[Typed] = st.one_of(
             (bool, st.booleans()),
             (str, text),
             (bytes, st.binary()),
-            (None, st.none()),
+            (type(None), st.none()),
             (Color, st.sampled_from(Color)),
             (Level, st.sampled_from(Level)),
             (Access, st.sampled_from([Access(0), Access.READ, Access.READ | Access.WRITE])),
@@ -255,7 +255,7 @@ def _attrs_class(draw: st.DrawFn, name: str, types: dict[str, Any]) -> Any:
         init = draw(st.integers(0, 4)) > 0
         late += [] if init else [field]
         attributes[field] = attrs.field(
-            type=draw(st.sampled_from([tp or type(None), Final[tp]])),
+            type=draw(st.sampled_from([tp, Final[tp]])),
             init=init,
             alias=f"{field}_alias" if draw(st.booleans()) else None,
             default=draw(st.sampled_from([attrs.NOTHING, None])),

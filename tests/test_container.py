@@ -347,7 +347,7 @@ def test_rank_32_is_the_most() -> None:
     [
         {"schema": None}, {"kernel": []}, {"step": True}, {"step": -1}, {"step": 2**63},
         {"step": np.int64(3)}, {"created": 3}, {"nonce": "xyz"}, {"nonce": 5}, {"tree": 2**64},
-        {"tree": {1: 2}}, {"tree": object()}, {"tree": "\ud800"},
+        {"tree": {1: 2}}, {"tree": object}, {"tree": "\ud800"},
     ],
     ids=str,
 )  # fmt: skip
