@@ -21,7 +21,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    session.install("-e", ".[cli]", *group("types"), "nox")
+    session.install("-e", ".[cli]", *group("types"))
     session.run("mypy", *session.posargs)
 
 

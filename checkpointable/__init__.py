@@ -34,7 +34,7 @@ from checkpointable.protocol import (
     shutdown,
     validate,
 )
-from checkpointable.runner import EX_PREEMPTED, Progress, Report, run
+from checkpointable.runner import EX_PREEMPTED, Preempted, Progress, Report, run
 from checkpointable.schema import checkpoint
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, open_store
@@ -58,6 +58,7 @@ __all__ = [
     "MemoryStore",
     "NoCheckpoint",
     "NotNow",
+    "Preempted",
     "Progress",
     "Report",
     "Restored",

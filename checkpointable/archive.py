@@ -27,7 +27,7 @@ from checkpointable.errors import (
 from checkpointable.policy import Keep
 from checkpointable.protocol import KernelMetadata
 from checkpointable.store import Store
-from checkpointable.stores.local import open_reader, write_durably
+from checkpointable.stores.files import open_reader, write_durably
 
 C = TypeVar("C")
 _NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?\.safetensors")

@@ -170,7 +170,7 @@ def header_size(start: Bytes, file_size: int) -> int:
     """
     size = 8 + int.from_bytes(start[:8], "little")
     if len(start) < 8 or size % _PAGE or size > min(file_size, strictjson.MAX_BYTES):
-        what = f"not a checkpoint, or truncated: {file_size} bytes, of them {size} of header"
+        what = f"not a checkpoint, or cut short: {file_size} bytes do not hold its header"
         raise CorruptCheckpoint(what, hint=_OLDER)
     return size
 

@@ -41,6 +41,17 @@ class Progress:
     stall_share: float
 
 
+class Preempted(SystemExit):
+    """A signal ended the run, with the state saved; `report` says how far it came.
+
+    As a `SystemExit` it ends the program with code 75 unless it is caught.
+    """
+
+    def __init__(self, report: "Report") -> None:
+        super().__init__(EX_PREEMPTED)
+        self.report = report
+
+
 @frozen
 class Report:
     """What a run did. `first_step` is where it began, `restored` what it resumed from."""
@@ -67,8 +78,9 @@ def run(
 
     Saves when `save` says (default: every 60 seconds), and at the end; keeps what `keep` says
     (default: the last 3). On SIGTERM and SIGINT it finishes the slice of steps in hand (about a
-    quarter of a second, one step at least), saves once more and raises `SystemExit(75)`; a second
-    SIGINT interrupts at once. Only one run at a time can use a store: `StoreLocked`.
+    quarter of a second, one step at least), saves once more and raises `Preempted`, a
+    `SystemExit` of code 75; a second SIGINT interrupts at once. Only one run at a time can use a
+    store: `StoreLocked`.
 
     Raises what the kernel raises, `InvalidKernel` if it is not a steppable kernel, and what
     `Checkpointer` raises; what was saved before stays.
@@ -154,10 +166,11 @@ class _Job:
         if self.saved_step != self.kernel.step:
             self._save()
         self._tell(rate, begin)
-        if self.stop_signal is not None and self.kernel.step < self.until:
-            raise SystemExit(EX_PREEMPTED)
         seconds = time.monotonic() - begin
-        return Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
+        report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
+        if self.stop_signal is not None and self.kernel.step < self.until:
+            raise Preempted(report)
+        return report
 
     def _next_steps(self, size: int) -> int:
         left = self.policy.steps_left(self.kernel.step)

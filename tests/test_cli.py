@@ -19,7 +19,7 @@ from attrs import frozen
 
 from checkpointable import Array, KernelMetadata, LocalStore, archive, codec, container, load_file
 from checkpointable.cli import main
-from checkpointable.stores.local import open_reader
+from checkpointable.stores.files import open_reader
 
 KERNELS = '''
 import signal

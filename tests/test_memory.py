@@ -23,7 +23,7 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.store import Reader
-from checkpointable.stores.local import open_reader
+from checkpointable.stores.files import open_reader
 
 MIB = 1 << 20
 STATE = 256  # MiB, of the two arrays together

@@ -25,7 +25,7 @@ from checkpointable.errors import (
 )
 from checkpointable.store import Buffer, Store
 from checkpointable.stores import LocalStore, MemoryStore, local, open_store
-from checkpointable.stores.local import open_reader, write_durably
+from checkpointable.stores.files import open_reader, write_durably
 
 
 @pytest.fixture(params=["local", "local, without O_TMPFILE", "memory"])
@@ -621,7 +621,7 @@ for fallocate in (os.posix_fallocate, lambda *args: None):
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[Path] = []
-        monkeypatch.setattr(local, "_sync_directory", synced.append)
+        monkeypatch.setattr(local, "sync_directory", synced.append)
         LocalStore(tmp_path / "a" / "b").create("x", 0, [])
         assert {tmp_path, tmp_path / "a"} <= set(synced)
         synced.clear()
@@ -632,7 +632,7 @@ for fallocate in (os.posix_fallocate, lambda *args: None):
         store = LocalStore(tmp_path)
         store.create("x", 0, [])
         synced: list[Path] = []
-        monkeypatch.setattr(local, "_sync_directory", synced.append)
+        monkeypatch.setattr(local, "sync_directory", synced.append)
         store.delete("x")
         assert synced == [tmp_path]
 

@@ -151,11 +151,9 @@ def _run(
                 kernel, where, until, save=policy, keep=last(keep),
                 on_restore=on_restore, on_progress=on_progress,
             )  # fmt: skip
-    except SystemExit as stop:
-        if stop.code != EX_PREEMPTED:
-            raise
-        newest = saved or held
-        tell("stopped", step=kernel.step, name=newest.name if newest else "", until=until)
+    except runner.Preempted as stop:
+        newest = stop.report.saves[-1] if stop.report.saves else stop.report.restored
+        tell("stopped", step=stop.report.step, name=newest.name if newest else "", until=until)
         return EX_PREEMPTED
     facts = {"step": report.step, "first_step": report.first_step, "until": until}
     tell("finished", **facts, seconds=report.seconds, saves=len(report.saves))

@@ -28,7 +28,7 @@ from checkpointable.cli._tree import shape_text, tree_lines
 from checkpointable.container import Header
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
 from checkpointable.store import Reader, Store
-from checkpointable.stores.local import open_reader
+from checkpointable.stores.files import open_reader
 
 Found = tuple[Header, dict[str, Statistics]]
 

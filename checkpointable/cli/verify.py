@@ -19,7 +19,7 @@ from checkpointable.cli._shared import (
 from checkpointable.container import Header
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
 from checkpointable.store import Store
-from checkpointable.stores.local import open_reader
+from checkpointable.stores.files import open_reader
 
 
 def verify(

@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 
 from checkpointable.errors import CheckpointExists, CorruptCheckpoint, NoCheckpoint
 from checkpointable.store import Buffer, Entry, Reader
-from checkpointable.stores.local import check_name, exactly
+from checkpointable.stores.files import check_name, exactly
 
 
 @define(eq=False)
