@@ -21,28 +21,28 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    session.install("-e", ".[cli]", *group("types"))
+    session.install("-e", ".[cli,test]", *group("dev"))
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default suite, on the Python that runs nox: under 10 minutes on 2 cores."""
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,test]")
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def versions(session: nox.Session) -> None:
     """The default suite on every supported Python that is installed."""
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,test]")
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
 def deep(session: nox.Session) -> None:
     """The round trips as Hypothesis properties, with 10,000 examples each."""
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,test]")
     files = [f"tests/test_{name}.py" for name in ("tree", "schema", "capture", "container")]
     session.run(
         "pytest", "-n", "2", *(session.posargs or files), env={"HYPOTHESIS_PROFILE": "deep"}
