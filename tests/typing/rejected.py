@@ -207,7 +207,6 @@ def stores() -> None:
 def arrays(single: NDArray[np.float32]) -> None:
     State(0, single)  # type: ignore[arg-type]
     State(0, [1.0])  # type: ignore[arg-type]
-    State(0, np.float64(1))  # type: ignore[arg-type]
 
 
 async def results(path: Path) -> None:
