@@ -1,4 +1,17 @@
-"""Checkpoint and restore for long-running, stateful GPU kernels."""
+"""Checkpoint and restore for long-running, stateful GPU kernels.
+
+The way of the data, and where each part is:
+
+kernel        `protocol` says what one is; `kernels` has a gallery
+checkpoint    `attributes`: `capture` and `reinstate`; `annotations` and `schema` know the classes
+tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
+container     `container`: the file format, without I/O; `codec` joins it with the above
+store         `store` says what one promises; `stores` has a directory and the memory
+archive       `archive`: checkpoints by step in a store, and single files
+run           `checkpointer`: one kernel and one store; `policy`; `runner`: the main job; `cli`
+
+Errors are in `errors`. Importing this package does not import Numba.
+"""
 
 from checkpointable.annotations import Array
 from checkpointable.archive import load_file, save_file

@@ -103,19 +103,19 @@ def load(store: Store, name: str, cls: type[C]) -> C:
 
     Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name.
     """
-    with _at(name), store.open(name) as reader:
+    with errors_at(name), store.open(name) as reader:
         return codec.decode(reader, cls)
 
 
 def read_header(store: Store, name: str) -> Header:
     """Read what a checkpoint says of itself, without reading its data or checking its seal."""
-    with _at(name), store.open(name) as reader:
+    with errors_at(name), store.open(name) as reader:
         return codec.read_header(reader)
 
 
 def verify(store: Store, name: str) -> Header:
     """Check a checkpoint's seal and every block; `CorruptCheckpoint` names what is damaged."""
-    with _at(name), store.open(name) as reader:
+    with errors_at(name), store.open(name) as reader:
         return codec.verify(reader)
 
 
@@ -211,7 +211,7 @@ def save_file(
     """
     target = Path(path)
     packed = codec.encode(checkpoint, step=step, cls=cls)
-    with _at(str(target)):
+    with errors_at(str(target)):
         write_durably(target.parent, target.name, packed.size, packed.chunks())
 
 
@@ -221,12 +221,12 @@ def load_file(path: str | os.PathLike[str], cls: type[C]) -> C:
     Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged or not a
     checkpoint, `SchemaMismatch` if it is one of another class or version.
     """
-    with _at(str(path)), open_reader(path) as reader:
+    with errors_at(str(path)), open_reader(path) as reader:
         return codec.decode(reader, cls)
 
 
 @contextmanager
-def _at(name: str) -> Iterator[None]:
+def errors_at(name: str) -> Iterator[None]:
     """Say in every error which checkpoint it is about."""
     try:
         yield

@@ -8,6 +8,7 @@ import typing
 from typing import Any, TypeVar, cast
 
 import attrs
+import numpy as np
 
 from checkpointable.annotations import fields_of, type_name
 from checkpointable.convert import hooks
@@ -92,6 +93,8 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
         with refusals_named(cls, field.name):
             wire, arrays = extract(to_wire(getattr(checkpoint, field.name)), field.name)
         live = _live_arrays(before, to_wire, field.name) if arrays else {}
+        if live:
+            _check_kept(before, _attribute(kernel, field.name, cls), kernel, field.name)
         for name in arrays.keys() & live.keys():
             _check_fit(f"{type(kernel).__qualname__}.{name}", live[name], arrays[name])
             into.append((live[name], on_host(arrays[name])))
@@ -143,6 +146,17 @@ def _live_arrays(value: Any, to_wire: Any, path: str) -> dict[str, Any]:
         return extract(to_wire(value), path)[1]
     except Refused:
         return {path: value} if is_array(value) else {}
+
+
+def _check_kept(before: Any, again: Any, kernel: object, name: str) -> None:
+    """Refuse a property that gives a copy: what is written into that would be lost."""
+    on_host = isinstance(before, np.ndarray) and isinstance(again, np.ndarray)
+    if on_host and before.size and not np.may_share_memory(before, again):
+        raise InvalidKernel(
+            "the attribute gives another array each time, so nothing can be restored into it",
+            where=f"{type(kernel).__qualname__}.{name}",
+            hint="name the checkpoint's field after the array itself, or write restore() by hand",
+        )
 
 
 def _check_fit(where: str, target: Any, source: Any) -> None:

@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from checkpointable import container
-from checkpointable.container import Header, Packed
+from checkpointable.container import Header, Packed, Placed
 from checkpointable.device.arrays import HostArray, on_host
 from checkpointable.protocol import KernelMetadata
 from checkpointable.schema import check_schema, schema_from_json, schema_of
@@ -79,14 +79,21 @@ def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostA
     """Read one array; each block is verified while it is warm in the cache."""
     placed = header.arrays[name]
     array: HostArray = np.empty(placed.shape, placed.dtype)
-    if placed.nbytes:
+    for index in range(placed.blocks):
         data = array.reshape(-1).view(np.uint8).data
-        for index in range(placed.blocks):
-            offset, size = placed.block(index)
-            block = data[index * container.BLOCK :][:size]
-            reader.read_into(offset, block)
-            container.check_block(placed, index, block, table)
+        read_block(reader, placed, index, table, data[index * container.BLOCK :])
     return array
+
+
+def read_block(
+    reader: Reader, placed: Placed, index: int, table: bytes, buffer: memoryview
+) -> memoryview:
+    """Read one block of an array into the buffer's beginning, verify it, and return that part."""
+    offset, size = placed.block(index)
+    block = buffer[:size]
+    reader.read_into(offset, block)
+    container.check_block(placed, index, block, table)
+    return block
 
 
 def verify(reader: Reader) -> Header:
@@ -95,9 +102,7 @@ def verify(reader: Reader) -> Header:
     buffer = memoryview(bytearray(container.BLOCK))
     for placed in header.arrays.values():
         for index in range(placed.blocks):
-            offset, size = placed.block(index)
-            reader.read_into(offset, buffer[:size])
-            container.check_block(placed, index, buffer[:size], table)
+            read_block(reader, placed, index, table, buffer)
     return header
 
 

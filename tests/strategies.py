@@ -38,6 +38,7 @@ class Level(enum.IntEnum):
 class Access(enum.Flag):
     READ = enum.auto()
     WRITE = enum.auto()
+    ROOT = 2**70
 
 
 Meters = NewType("Meters", float)
@@ -149,7 +150,7 @@ leaves: st.SearchStrategy[Typed] = st.one_of(
             (type(None), st.none()),
             (Color, st.sampled_from(Color)),
             (Level, st.sampled_from(Level)),
-            (Access, st.sampled_from([Access(0), Access.READ, Access.READ | Access.WRITE])),
+            (Access, st.sampled_from([Access(0), Access.READ | Access.WRITE, Access.ROOT])),
             (datetime.datetime, st.datetimes(timezones=timezones, allow_imaginary=True)),
             (datetime.date, st.dates()),
             (datetime.time, st.times(timezones=timezones)),

@@ -120,6 +120,32 @@ def test_a_read_only_array_is_refused_before_anything_changes() -> None:
     assert (k.field == 2).all()
 
 
+def test_a_property_that_gives_copies_is_refused() -> None:
+    class Copying(SimpleNamespace):
+        @property
+        def field(self) -> Any:
+            return self.hidden.copy()
+
+    hidden = np.full((2, 3), 2, np.float32)
+    k = Copying(**{n: v for n, v in vars(kernel(2)).items() if n != "field"}, hidden=hidden)
+    with pytest.raises(InvalidKernel, match=r"Copying\.field"):
+        run(reinstate(run(capture(State, kernel(1))), k))
+    assert k.step == 2
+
+
+def test_a_property_that_gives_views_is_restored_through() -> None:
+    class Viewing(SimpleNamespace):
+        @property
+        def field(self) -> Any:
+            return self.hidden[0]
+
+    hidden = np.full((2, 2, 3), 2, np.float32)
+    k = Viewing(**{n: v for n, v in vars(kernel(2)).items() if n != "field"}, hidden=hidden)
+    run(reinstate(run(capture(State, kernel(1))), k))
+    assert (k.hidden[0] == 1).all()
+    assert (k.hidden[1] == 2).all()
+
+
 def test_an_attribute_that_cannot_be_set_rolls_the_others_back() -> None:
     class Stubborn(SimpleNamespace):
         @property

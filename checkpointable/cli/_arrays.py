@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from attrs import define
 
-from checkpointable.container import BLOCK, AnyArray, Placed, check_block
+from checkpointable.codec import read_block
+from checkpointable.container import BLOCK, AnyArray, Placed
 from checkpointable.store import Reader
 
 
@@ -35,12 +36,10 @@ def statistics(reader: Reader, placed: Placed, table: bytes) -> Statistics:
     low: Any = None
     high: Any = None
     for index in range(placed.blocks):
-        offset, size = placed.block(index)
-        reader.read_into(offset, buffer[:size])
-        check_block(placed, index, buffer[:size], table)
+        block = read_block(reader, placed, index, table, buffer)
         if dtype is None:
             continue
-        numbers: AnyArray = np.frombuffer(buffer[:size], placed.dtype).astype(dtype, copy=False)
+        numbers: AnyArray = np.frombuffer(block, placed.dtype).astype(dtype, copy=False)
         if dtype.kind in "fcmM":
             missing = np.isnan(numbers)
             nans += int(np.count_nonzero(missing))

@@ -68,13 +68,8 @@ def _read(reader: Reader) -> Found:
 
 
 def _read_file(place: str) -> Found:
-    try:
-        with open_reader(place) as reader:
-            return _read(reader)
-    except CheckpointableError as error:
-        if place not in error.where:
-            error.where = f"{place}: {error.where}" if error.where else place
-        raise
+    with archive.errors_at(place), open_reader(place) as reader:
+        return _read(reader)
 
 
 def _find(store: Store, place: str, step: int | None, as_json: bool) -> tuple[Entry, str, Found]:

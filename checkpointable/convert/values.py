@@ -68,7 +68,7 @@ def enum(tp: type[Enum], hooks: Hooks) -> tuple[Hook, Hook]:
             raise Refused(f"a member of {stored_name!r:.60} where {name} is declared")
         if issubclass(tp, Flag):
             try:
-                return tp(expect(key, int))
+                return tp(expect(decode(key), int))
             except ValueError as error:
                 raise Refused(str(error)) from error
         if type(key) is not str or key not in tp.__members__:
