@@ -22,7 +22,7 @@ from checkpointable.device.arrays import (
     overwrite,
     owned,
 )
-from checkpointable.errors import InvalidCheckpoint, InvalidKernel
+from checkpointable.errors import InvalidCheckpoint, InvalidKernel, reason
 from checkpointable.schema import schema_of
 from checkpointable.tree import extract, from_tree, insert, refusals_named, to_tree
 
@@ -133,7 +133,7 @@ def _construct(cls: type[C], values: dict[str, Any]) -> C:
         made = origin(**values)
     except Exception as error:  # whatever a user's converter or validator raises
         raise InvalidCheckpoint(
-            f"the kernel's values are refused: {error}", where=type_name(cls)
+            f"the kernel's values are refused: {reason(error)}", where=type_name(cls)
         ) from error
     for name, value in late.items():
         object.__setattr__(made, name, value)

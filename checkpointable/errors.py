@@ -86,3 +86,12 @@ class StoreLocked(StoreError):
 
 class StoreFull(StoreError):
     """No space or no quota is left; the unfinished file was thrown away."""
+
+
+def reason(error: BaseException) -> str:
+    """Say why a foreign error was raised, without the arguments that attrs' validators add.
+
+    >>> reason(ValueError("x must be positive", object()))
+    'x must be positive'
+    """
+    return str(error.args[0]) if error.args else type(error).__name__

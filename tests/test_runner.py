@@ -16,6 +16,7 @@ from checkpointable import (
     LocalStore,
     MemoryStore,
     NoCheckpoint,
+    Preempted,
     Progress,
     StoreLocked,
     every,
@@ -121,6 +122,21 @@ def test_it_runs_where_a_loop_is_running_already() -> None:
         return run(Counter(), MemoryStore(), until=5).step
 
     assert asyncio.run(notebook()) == 5
+
+
+def test_preempted_says_how_far_it_came() -> None:
+    class Signalled(Counter):
+        def advance(self, steps: int) -> None:
+            super().advance(steps)
+            if self.step >= 20:
+                signal.raise_signal(signal.SIGTERM)
+
+    store, handler = MemoryStore(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted) as stopped:
+        run(Signalled(), store, until=10**6)
+    assert stopped.value.code == EX_PREEMPTED
+    assert stopped.value.report.step == entries(store)[-1].step < 10**6
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 ENDLESS = """

@@ -17,6 +17,7 @@ from checkpointable.annotations import (
 )
 from checkpointable.convert.scalars import Refused, expect
 from checkpointable.convert.types import Hook, Hooks
+from checkpointable.errors import reason
 
 
 def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
@@ -77,7 +78,9 @@ def _validate(field: Any, record: Any, value: Any) -> None:
     try:
         field.validator(record, field.attribute, value)
     except Exception as error:  # whatever a user's validator raises, it refuses the value
-        raise Refused(f"the validator refuses it: {error}").under(f".{field.name}") from error
+        raise Refused(f"the validator refuses it: {reason(error)}").under(
+            f".{field.name}"
+        ) from error
 
 
 def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
