@@ -1,5 +1,6 @@
 """Checkpoint objects to trees and files and back: equal in value and in type."""
 
+import struct
 from collections import deque
 from contextlib import suppress
 from typing import Any, Literal
@@ -43,6 +44,49 @@ def test_arrays_never_pass_through_json(made: tuple[Any, Any]) -> None:
     tree, arrays = to_tree(value, cls)
     orjson.dumps(tree)  # orjson refuses arrays unless asked
     assert all(isinstance(array, np.ndarray) for array in arrays.values())
+
+
+NAN = float("nan")
+PAYLOAD = struct.unpack(">d", bytes.fromhex("fff8000000001234"))[0]
+
+
+HARD: list[tuple[Any, Any]] = [
+    *((int, n + d) for n in (2**63, -(2**63), 2**64, -(2**64), 2**65) for d in (-1, 0, 1)),
+    (int, 10**6000), (float, NAN), (float, -NAN), (float, PAYLOAD), (float, -0.0),
+    (float, 5e-324), (complex, complex(-0.0, NAN)), (str, "\ud800"), (str, "\0"), (str, ""),
+    (np.str_, np.str_("a\0")), (np.bytes_, np.bytes_(b"a\0")),
+    *((dict[str, int], {key: 1}) for key in ("$", "$tuple", "$array", "$type", "a.b", "")),
+    (dict[str, dict[str, int]], {"$dict": {"$array": 1}}), (dict[int, int], {1: 1}),
+    (dict[str, int] | None, {"$type": 1}), (dict[str, int] | int, {"$int": 1}),
+    (dict[float, int], {NAN: 1, -0.0: 2}), (set[float], {NAN}), (tuple[()], ()),
+    (deque[int], deque([1], maxlen=1)), (list[bool | int | float], [True, 1, 1.0]),
+    (Literal[1] | Literal[True], True), (np.datetime64, np.datetime64("NaT")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tp", "value"), HARD, ids=range(len(HARD)))
+def test_hard_values_survive_the_file(tp: Any, value: Any) -> None:
+    holder = attrs.make_class("Holder", {"field": attrs.field(type=tp)})
+    store = MemoryStore()
+    entry = save(store, holder(value), 1)
+    assert same(load(store, entry.name, holder).field, value)
+
+
+@attrs.frozen(cache_hash=True)
+class SlottedKey:
+    x: int
+
+
+@attrs.frozen(slots=False, cache_hash=True)
+class PlainKey:
+    x: int
+
+
+@pytest.mark.parametrize("key", [SlottedKey(1), PlainKey(1)])
+def test_a_cached_hash_is_computed_anew(key: Any) -> None:
+    pair = Pair(key, 2)
+    restored = through_json(pair, Pair[type(key), int])  # type: ignore[misc]
+    assert {restored.first: 2}[key] == 2
 
 
 @given(st.data())
