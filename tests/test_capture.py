@@ -73,6 +73,15 @@ def test_what_is_reinstated_shares_nothing_with_the_checkpoint() -> None:
     assert same(checkpoint, run(capture(State, kernel(1))))
 
 
+def test_arrays_that_the_kernel_lacks_are_copies_of_its_own() -> None:
+    checkpoint = run(capture(State, kernel(1)))
+    k = kernel(2, layers=[])
+    run(reinstate(checkpoint, k))
+    for array in checkpoint.layers:
+        array += 1
+    assert same(k.layers, kernel(1).layers)
+
+
 def test_reinstate_writes_into_the_arrays_that_the_kernel_has() -> None:
     k = kernel(2)
     before = arrays_of(k)
