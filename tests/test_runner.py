@@ -113,8 +113,10 @@ def test_a_kernel_that_miscounts_is_stopped() -> None:
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
+    kernel = Counter()
     with LocalStore(tmp_path).lock(), pytest.raises(StoreLocked):
-        run(Counter(), tmp_path, until=5)
+        run(kernel, tmp_path, until=5)
+    assert kernel.step == 0  # refused at once, not at the first save
 
 
 def test_it_runs_where_a_loop_is_running_already() -> None:
