@@ -160,25 +160,14 @@ def _decode_zone(wire: Any) -> datetime.tzinfo | None:
     return datetime.timezone(offset, *(expect(decode(n), str) for n in wire[1:]))
 
 
-def _encode_datetime(value: datetime.datetime) -> Any:
+def _encode_time(tag: str, value: Any) -> Any:
     naive = value.replace(tzinfo=None, fold=0)
-    return {"$datetime": [naive.isoformat(), value.fold, _encode_zone(value.tzinfo)]}
+    return {tag: [naive.isoformat(), value.fold, _encode_zone(value.tzinfo)]}
 
 
-def _decode_datetime(payload: Any) -> datetime.datetime:
+def _decode_time(cls: Any, payload: Any) -> Any:
     text, fold, zone = _items(payload, 3)
-    naive = datetime.datetime.fromisoformat(expect(text, str))
-    return naive.replace(fold=expect(fold, int), tzinfo=_decode_zone(zone))
-
-
-def _encode_time(value: datetime.time) -> Any:
-    naive = value.replace(tzinfo=None, fold=0)
-    return {"$time": [naive.isoformat(), value.fold, _encode_zone(value.tzinfo)]}
-
-
-def _decode_time(payload: Any) -> datetime.time:
-    text, fold, zone = _items(payload, 3)
-    naive = datetime.time.fromisoformat(expect(text, str))
+    naive = cls.fromisoformat(expect(text, str))
     return naive.replace(fold=expect(fold, int), tzinfo=_decode_zone(zone))
 
 
@@ -234,9 +223,9 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     complex: lambda v: {"$complex": [_encode_float(v.real), _encode_float(v.imag)]},
     str: _encode_str,
     bytes: lambda v: {"$bytes": base64.b64encode(v).decode()},
-    datetime.datetime: _encode_datetime,
+    datetime.datetime: lambda v: _encode_time("$datetime", v),
     datetime.date: lambda v: {"$date": v.isoformat()},
-    datetime.time: _encode_time,
+    datetime.time: lambda v: _encode_time("$time", v),
     datetime.timedelta: lambda v: {"$timedelta": [v.days, v.seconds, v.microseconds]},
     UUID: lambda v: {"$uuid": str(v)},
     Decimal: lambda v: {"$decimal": str(v)},
@@ -252,9 +241,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$complex": _decode_complex,
     "$str": _decode_str,
     "$bytes": _decode_bytes,
-    "$datetime": _decode_datetime,
+    "$datetime": lambda p: _decode_time(datetime.datetime, p),
     "$date": lambda p: datetime.date.fromisoformat(expect(p, str)),
-    "$time": _decode_time,
+    "$time": lambda p: _decode_time(datetime.time, p),
     "$timedelta": _decode_timedelta,
     "$uuid": lambda p: UUID(expect(p, str)),
     "$decimal": lambda p: Decimal(expect(p, str)),
