@@ -260,7 +260,8 @@ def _own_annotations(cls: type) -> Mapping[str, Any]:
         import annotationlib
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    return inspect.get_annotations(cls)
+    else:
+        return inspect.get_annotations(cls)
 
 
 def _bindings(tp: Any) -> dict[type, dict[Any, Any]]:
