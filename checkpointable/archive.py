@@ -5,11 +5,12 @@ file that the run fell back from), the next attempt is `step-000000001200.1.safe
 is overwritten. The newest is the one of the highest step, then attempt; never by time.
 """
 
+import itertools
 import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,7 @@ from checkpointable import codec
 from checkpointable.container import Header
 from checkpointable.errors import (
     CheckpointableError,
+    CheckpointExists,
     CorruptCheckpoint,
     InvalidCheckpoint,
     NoCheckpoint,
@@ -92,9 +94,12 @@ def save(
     packed = codec.encode(checkpoint, step=step, kernel=kernel, cls=cls)
     with store.lock():
         attempts = [e.attempt for e in entries(store) if e.step == step]
-        attempt = max(attempts, default=-1) + 1
-        name = name_of(step, attempt)
-        store.create(name, packed.size, packed.chunks())
+        for attempt in itertools.count(max(attempts, default=-1) + 1):
+            name = name_of(step, attempt)
+            # Another thread of ours may have taken the name since it was listed.
+            with suppress(CheckpointExists):
+                store.create(name, packed.size, packed.chunks())
+                break
     return Entry(step, attempt, name, packed.size, time.time())
 
 

@@ -1,6 +1,6 @@
 """Checkpoints by step in a store: save, latest, load, list, verify, prune; and single files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.archive import at_step, entries, latest, load, name_of, prune, save, verify
+from checkpointable.store import Entry
 from tests.same import same
 from tests.strategies import Pair
 
@@ -125,6 +126,19 @@ def test_a_step_saved_again_is_a_new_attempt_and_the_newest(store: Store) -> Non
     assert found.checkpoint.step == 7
     damage(store, name_of(3, 2))
     assert at_step(store, 3, State).checkpoint.step == 6
+
+
+def test_a_name_that_is_taken_meanwhile_is_left_alone() -> None:
+    class Late(MemoryStore):
+        """Lists nothing of what another thread has just created."""
+
+        def list(self) -> Iterator[Entry]:
+            return iter(())
+
+    store = Late()
+    names = [save(store, state(value), 3).name for value in (5, 6)]
+    assert names == [name_of(3), name_of(3, 1)]
+    assert [load(store, name, State).step for name in names] == [5, 6]
 
 
 def test_a_step_that_is_not_there_is_named(store: Store) -> None:

@@ -179,7 +179,7 @@ def test_a_cancelled_save_ends_before_it_says_so() -> None:
 
     async def cancel_in_the_middle() -> None:
         task = asyncio.create_task(Checkpointer(after(3), store).save())
-        await asyncio.to_thread(store.entered.wait)
+        assert await asyncio.to_thread(store.entered.wait, 60)
         task.cancel()
         await asyncio.wait([task], timeout=0)  # the cancellation is delivered
         store.let_go.set()
