@@ -7,9 +7,7 @@ or a stored form that is not what the type writes, is `Refused` with its path. A
 import typing
 from collections.abc import Callable
 from functools import cache
-from typing import Any
-
-from cattrs import Converter
+from typing import TYPE_CHECKING, Any
 
 from checkpointable.annotations import (
     SEQUENCES,
@@ -23,6 +21,9 @@ from checkpointable.annotations import (
 )
 from checkpointable.convert import containers, records, values
 from checkpointable.convert.types import Hook, Hooks
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 
 @cache
@@ -40,8 +41,10 @@ def hooks(tp: Any) -> tuple[Hook, Hook]:
 
 
 @cache
-def _converter() -> Converter:
+def _converter() -> "Converter":
     """One converter; cattrs picks the pair of hooks for a type and keeps it."""
+    from cattrs import Converter  # here, to keep the import of the package short
+
     converter = Converter()
     kinds: list[tuple[Callable[[Any], bool], Callable[[Any, Hooks], tuple[Hook, Hook]]]] = [
         (lambda tp: plain(tp) is not tp, lambda tp, hooks: hooks(plain(tp))),
@@ -60,7 +63,7 @@ def _converter() -> Converter:
 
 
 def _register(
-    converter: Converter,
+    converter: "Converter",
     predicate: Callable[[Any], bool],
     make: Callable[[Any, Hooks], tuple[Hook, Hook]],
 ) -> None:
