@@ -112,14 +112,20 @@ def _describe_classes(
     described = classes[found[cls]] = {}
     for field in fields_of(cls, path):
         where = f"{path}.{field.name}"
-        for inner, inner_path in _check(field.type, where, ()):
+        try:
+            mentioned = list(_check(field.type, where))
+            described[field.name] = describe(field.type)
+        except RecursionError as error:  # a class may mention itself; only an alias is endless
+            raise UnsupportedType(
+                "a type alias refers to itself", where=where, hint="use a class instead"
+            ) from error
+        for inner, inner_path in mentioned:
             if inner not in found:
                 found[inner] = _free_name(type_name(inner), found)
                 if is_record(inner):
                     _describe_classes(inner, found, classes, inner_path)
                 else:
                     classes[found[inner]] = dict.fromkeys(inner.__members__, "member")
-        described[field.name] = describe(field.type)
 
 
 def _free_name(name: str, found: Mapping[Any, str]) -> str:
@@ -172,15 +178,8 @@ _ADVICE: dict[Any, str] = {
 }
 
 
-def _check(tp: Any, path: str, aliases: tuple[Any, ...]) -> Iterator[tuple[Any, str]]:
+def _check(tp: Any, path: str) -> Iterator[tuple[Any, str]]:
     """Refuse `tp` or yield the records and enums that it mentions, each with its path."""
-    if type(tp).__name__ == "TypeAliasType":
-        if tp in aliases:
-            raise UnsupportedType(
-                f"the alias {tp} refers to itself", where=path, hint="use a class instead"
-            )
-        aliases = (*aliases, tp)
-        tp = tp.__value__
     tp = plain(tp)
     origin, args = typing.get_origin(tp) or tp, typing.get_args(tp)
     array = array_type(tp)
@@ -210,21 +209,21 @@ def _check(tp: Any, path: str, aliases: tuple[Any, ...]) -> Iterator[tuple[Any, 
         members = members_of(tp)
         _check_union(members, path)
         for member in members:
-            yield from _check(member, path, aliases)
+            yield from _check(member, path)
     elif is_literal(tp):
         for value in args:
             if isinstance(value, Enum):
                 yield type(value), path
     elif origin is tuple and args != () and args[-1] is Ellipsis:
-        yield from _check(args[0], f"{path}[]", aliases)
+        yield from _check(args[0], f"{path}[]")
     elif origin is tuple and typing.get_origin(tp) is tuple:
         for i, arg in enumerate(args):
-            yield from _check(arg, f"{path}[{i}]", aliases)
+            yield from _check(arg, f"{path}[{i}]")
     elif origin in SEQUENCES and len(args) == 1:
-        yield from _check(args[0], f"{path}[]", aliases)
+        yield from _check(args[0], f"{path}[]")
     elif origin is dict and len(args) == 2:
-        yield from _check(args[0], f"{path}[key]", aliases)
-        yield from _check(args[1], f"{path}[value]", aliases)
+        yield from _check(args[0], f"{path}[key]")
+        yield from _check(args[1], f"{path}[value]")
     else:
         _refuse(tp, origin, path)
 

@@ -1,6 +1,7 @@
 """Checkpoint classes: what is supported, what is refused where, and how they are described."""
 
 import enum
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,24 @@ def test_annotations_that_cannot_be_resolved_are_refused() -> None:
 
     with pytest.raises(UnsupportedType, match="NoSuchThing"):
         schema_of(Lost)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is of Python 3.12")
+@pytest.mark.parametrize(
+    "alias",
+    [
+        "type A = list[A]; found = A",
+        "type A = int | list[A]; found = A",
+        "type A = int | list[A]; found = dict[str, A]",
+        "type A[T] = list[A[T]]; found = A[int]",
+    ],
+)
+def test_an_alias_that_refers_to_itself_is_refused(alias: str) -> None:
+    names: dict[str, Any] = {}
+    exec(alias, names)
+    with pytest.raises(UnsupportedType, match="refers to itself") as error:
+        schema_of(holder(names["found"]))
+    assert error.value.where == "Wave.source.shape"
 
 
 @given(any_type)
