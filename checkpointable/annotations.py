@@ -12,7 +12,7 @@ import sys
 import types
 import typing
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
 from functools import cache
@@ -76,11 +76,10 @@ class ArrayType:
 
 @frozen
 class Field:
-    """One field of a record: its name, its type with all TypeVars filled in, its validator."""
+    """One field of a record: its name, its type with all TypeVars filled in, attrs' attribute."""
 
     name: str
     type: Any
-    validator: Callable[[Any, Any, Any], Any] | None = None
     attribute: Any = None
 
 
@@ -216,11 +215,11 @@ def fields_of(tp: Any, path: str = "") -> tuple[Field, ...]:
 def _fields_of(tp: Any, path: str) -> tuple[Field, ...]:
     cls = typing.get_origin(tp) or tp
     path = path or cls.__name__
-    validators: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     declared: dict[str, Any]
     if attrs.has(cls):
-        declared = {a.name: a.type for a in attrs.fields(cls)}
-        validators = {a.name: a for a in attrs.fields(cls)}
+        attributes = {a.name: a for a in attrs.fields(cls)}
+        declared = {name: a.type for name, a in attributes.items()}
     elif is_named_tuple(cls):
         declared = dict.fromkeys(cls._fields)
     else:
@@ -236,9 +235,7 @@ def _fields_of(tp: Any, path: str) -> tuple[Field, ...]:
             )
         owner = next((k for k in cls.__mro__ if name in _own_annotations(k)), cls)
         resolved = _substitute(annotation, bound.get(owner, {}))
-        attribute = validators.get(name)
-        validator = getattr(attribute, "validator", None)
-        fields.append(Field(name, plain(resolved), validator, attribute))
+        fields.append(Field(name, plain(resolved), attributes.get(name)))
     return tuple(fields)
 
 

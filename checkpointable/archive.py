@@ -9,11 +9,11 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -32,6 +32,7 @@ from checkpointable.store import Store
 from checkpointable.stores.files import open_reader, write_durably
 
 C = TypeVar("C")
+R = TypeVar("R")
 _NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?\.safetensors")
 
 
@@ -49,13 +50,17 @@ class Entry:
     created: float
 
 
+Skipped: TypeAlias = tuple[tuple[Entry, CheckpointableError], ...]
+"""Checkpoints that were passed over, newest first, each with why."""
+
+
 @frozen
 class Found(Generic[C]):
     """A checkpoint that was loaded, and the newer ones that were passed over, each with why."""
 
     checkpoint: C
     entry: Entry
-    skipped: tuple[tuple[Entry, CheckpointableError], ...]
+    skipped: Skipped
 
 
 def name_of(step: int, attempt: int = 0) -> str:
@@ -131,12 +136,9 @@ def latest(store: Store, cls: type[C]) -> Found[C] | None:
     is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
-    skipped: list[tuple[Entry, CheckpointableError]] = []
-    for entry in reversed(entries(store)):
-        try:
-            return Found(load(store, entry.name, cls), entry, tuple(skipped))
-        except (CorruptCheckpoint, NoCheckpoint) as error:  # NoCheckpoint: pruned meanwhile
-            skipped.append((entry, error))
+    found, skipped = newest_sound(entries(store), lambda name: load(store, name, cls))
+    if found is not None:
+        return Found(*found, skipped)
     if not skipped:
         return None
     reasons = "".join(f"\n  - {entry.name}: {error.what}" for entry, error in skipped)
@@ -148,21 +150,36 @@ def latest(store: Store, cls: type[C]) -> Found[C] | None:
 
 def at_step(store: Store, step: int, cls: type[C]) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
-    skipped: list[tuple[Entry, CheckpointableError]] = []
-    for entry in reversed([e for e in entries(store) if e.step == step]):
-        try:
-            return Found(load(store, entry.name, cls), entry, tuple(skipped))
-        except CorruptCheckpoint as error:
-            skipped.append((entry, error))
+    listed = entries(store)
+    attempts = [e for e in listed if e.step == step]
+    found, skipped = newest_sound(attempts, lambda name: load(store, name, cls))
+    if found is not None:
+        return Found(*found, skipped)
     if skipped:
         raise skipped[0][1]
-    steps = [e.step for e in entries(store)]
+    steps = [e.step for e in listed]
     raise NoCheckpoint(
         f"there is no checkpoint of step {step}",
         hint=f"there are {len(steps)}, from step {steps[0]} to {steps[-1]}"
         if steps
         else "the store is empty",
     )
+
+
+def newest_sound(
+    listed: list[Entry], read: Callable[[str], R]
+) -> tuple[tuple[R, Entry] | None, Skipped]:
+    """Read the newest of these checkpoints that can be read, and say which were passed over, why.
+
+    Passed over are damaged ones, and those that were pruned since they were listed.
+    """
+    skipped: list[tuple[Entry, CheckpointableError]] = []
+    for entry in reversed(listed):
+        try:
+            return (read(entry.name), entry), tuple(skipped)
+        except (CorruptCheckpoint, NoCheckpoint) as error:
+            skipped.append((entry, error))
+    return None, tuple(skipped)
 
 
 def prune(store: Store, keep: Keep, *, sound: str | None = None) -> list[Entry]:

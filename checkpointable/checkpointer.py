@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 from attrs import frozen
 
 from checkpointable import archive
-from checkpointable.archive import Entry, Found
-from checkpointable.errors import CheckpointableError, NotNow
+from checkpointable.archive import Found, Skipped
+from checkpointable.errors import NotNow
 from checkpointable.protocol import (
     Checkpointable,
     can_checkpoint,
@@ -44,7 +44,7 @@ class Restored:
 
     step: int
     name: str
-    skipped: tuple[tuple[Entry, CheckpointableError], ...] = ()
+    skipped: Skipped = ()
 
 
 class Checkpointer(Generic[C]):

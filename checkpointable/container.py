@@ -159,7 +159,7 @@ def pack(meta: Meta, arrays: Mapping[str, AnyArray]) -> Packed:
     return Packed(
         _shifted(draft, len(prefix)),
         prefix,
-        {name: np.asarray(array) for name, array in arrays.items()},
+        dict(arrays),
     )
 
 

@@ -26,7 +26,7 @@ from checkpointable.cli._shared import (
 )
 from checkpointable.cli._tree import shape_text, tree_lines
 from checkpointable.container import Header
-from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.errors import NoCheckpoint
 from checkpointable.store import Reader, Store
 from checkpointable.stores.files import open_reader
 
@@ -54,7 +54,7 @@ def show(
         if path.exists() and not path.is_dir():
             where, note, found = place, "", _read_file(place)
         else:
-            entry, note, found = _find(store_at(place), place, step, as_json)
+            entry, note, found = _find(store_at(place), place, step)
             where = str(path / entry.name)
     if as_json:
         _say_json(where, *found)
@@ -72,22 +72,23 @@ def _read_file(place: str) -> Found:
         return _read(reader)
 
 
-def _find(store: Store, place: str, step: int | None, as_json: bool) -> tuple[Entry, str, Found]:
+def _find(store: Store, place: str, step: int | None) -> tuple[Entry, str, Found]:
     """Read the newest checkpoint (of a step) that verifies; warn of those passed over."""
+
+    def read(name: str) -> Found:
+        with store.open(name) as reader:
+            return _read(reader)
+
     entries = archive.entries(store)
     wanted = [e for e in entries if step in (None, e.step)]
-    first: CheckpointableError | None = None
-    for entry in reversed(wanted):
-        try:
-            with store.open(entry.name) as reader:
-                found = _read(reader)
-        except (CorruptCheckpoint, NoCheckpoint) as error:
-            first = first or error
-            say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
-            continue
-        verified = "newest that verifies" if first else "newest"
+    newest, skipped = archive.newest_sound(wanted, read)
+    for entry, error in skipped:
+        say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
+    if newest is not None:
+        found, entry = newest
+        verified = "newest that verifies" if skipped else "newest"
         return entry, f" ({verified} of {len(wanted)})" if len(wanted) > 1 else "", found
-    if first is not None:
+    if skipped:
         raise NoCheckpoint(
             f"of {count_text(len(wanted), 'checkpoint')}, none verifies",
             where=place,

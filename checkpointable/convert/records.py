@@ -25,14 +25,15 @@ def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
     cls = typing.get_origin(tp) or tp
     fields = fields_of(tp)
     names = {f.name for f in fields}
+    validated = [f.attribute for f in fields if f.attribute and f.attribute.validator]
     named_tuple = is_named_tuple(cls)
     # attrs keeps a cached hash in a slot that only its own __init__ sets.
     code = getattr(cls.__hash__, "__code__", None)
     caches_hash = code is not None and "_attrs_cached_hash" in code.co_names
 
     @cache  # on first use, since a record may mention itself
-    def steps() -> list[tuple[str, Any, Hook, Hook]]:
-        return [(f.name, f, *hooks(f.type)) for f in fields]
+    def steps() -> list[tuple[str, Hook, Hook]]:
+        return [(f.name, *hooks(f.type)) for f in fields]
 
     def unstructure(value: Any) -> Any:
         if type(value) is not cls:
@@ -41,7 +42,7 @@ def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 "declare a union of the classes that can occur",
             )
         wire = {}
-        for name, _, to_wire, _ in steps():
+        for name, to_wire, _ in steps():
             try:
                 wire[name] = to_wire(getattr(value, name))
             except Refused as refused:
@@ -54,7 +55,7 @@ def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
         if type(wire) is not dict or wire.keys() != names:
             raise Refused(f"the fields are not those of {cls.__qualname__}")
         values = {}
-        for name, _, _, from_wire in steps():
+        for name, _, from_wire in steps():
             try:
                 values[name] = from_wire(wire[name])
             except Refused as refused:
@@ -66,20 +67,19 @@ def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
             object.__setattr__(record, name, value)
         if caches_hash:
             object.__setattr__(record, "_attrs_cached_hash", None)
-        for field in fields:
-            if field.validator is not None:
-                _validate(field, record, values[field.name])
+        for attribute in validated:
+            _validate(attribute, record, values[attribute.name])
         return record
 
     return unstructure, structure
 
 
-def _validate(field: Any, record: Any, value: Any) -> None:
+def _validate(attribute: Any, record: Any, value: Any) -> None:
     try:
-        field.validator(record, field.attribute, value)
+        attribute.validator(record, attribute, value)
     except Exception as error:  # whatever a user's validator raises, it refuses the value
         raise Refused(f"the validator refuses it: {reason(error)}").under(
-            f".{field.name}"
+            f".{attribute.name}"
         ) from error
 
 
