@@ -3,7 +3,8 @@
 The way of the data, and where each part is:
 
 kernel        `protocol` says what one is; `kernels` has a gallery
-checkpoint    `attributes`: `capture` and `reinstate`; `annotations` and `schema` know the classes
+checkpoint    `attributes`: `capture` and `reinstate`
+its class     `annotations`, `supported`, `schema`; `migrations` lead from older versions to it
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
 container     `container`: the file format, without I/O; `codec` joins it with the above
 store         `store` says what one promises; `stores` has a directory and the memory
@@ -31,6 +32,7 @@ from checkpointable.errors import (
     StoreLocked,
     UnsupportedType,
 )
+from checkpointable.migrations import LazyArray, migrate
 from checkpointable.policy import every, last
 from checkpointable.protocol import (
     Checkpointable,
@@ -67,6 +69,7 @@ __all__ = [
     "InvalidKernel",
     "KernelMetadata",
     "KernelMode",
+    "LazyArray",
     "LocalStore",
     "MemoryStore",
     "NoCheckpoint",
@@ -92,6 +95,7 @@ __all__ = [
     "health_check",
     "last",
     "load_file",
+    "migrate",
     "open_store",
     "reinstate",
     "run",

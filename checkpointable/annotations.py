@@ -12,7 +12,7 @@ import sys
 import types
 import typing
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from functools import cache
@@ -76,11 +76,15 @@ class ArrayType:
 
 @frozen
 class Field:
-    """One field of a record: its name, its type with all TypeVars filled in, attrs' attribute."""
+    """One field of a record: its name, its type with all TypeVars filled in, attrs' attribute.
+
+    `make_default` makes its default, if it has one that does not depend on the other fields.
+    """
 
     name: str
     type: Any
     attribute: Any = None
+    make_default: Callable[[], Any] | None = None
 
 
 def is_record(tp: Any) -> bool:
@@ -235,8 +239,28 @@ def _fields_of(tp: Any, path: str) -> tuple[Field, ...]:
             )
         owner = next((k for k in cls.__mro__ if name in _own_annotations(k)), cls)
         resolved = _substitute(annotation, bound.get(owner, {}))
-        fields.append(Field(name, plain(resolved), attributes.get(name)))
+        make_default = _default(cls, name, attributes.get(name))
+        fields.append(Field(name, plain(resolved), attributes.get(name), make_default))
     return tuple(fields)
+
+
+def _default(cls: Any, name: str, attribute: Any) -> Callable[[], Any] | None:
+    if attribute is not None:
+        default, convert = attribute.default, attribute.converter
+        made = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
+        # A Converter object may ask for the object, as a factory may.
+        asks = isinstance(convert, attrs.Converter) or (made and default.takes_self)
+        if default is attrs.NOTHING or asks:
+            return None
+        make: Callable[[], Any] = default.factory if made else lambda: default
+        return make if convert is None else lambda: convert(make())
+    if is_named_tuple(cls):
+        given = cls._field_defaults
+        return (lambda: given[name]) if name in given else None
+    field = {f.name: f for f in dataclasses.fields(cls)}[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory
+    return None if field.default is dataclasses.MISSING else lambda: field.default
 
 
 def _hints(cls: type, declared: Mapping[str, Any], path: str) -> dict[str, Any]:

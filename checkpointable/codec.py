@@ -4,7 +4,10 @@ Here the parts meet: schema, tree and container. Nothing here knows where the by
 """
 
 import os
+import sys
+import typing
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import attrs
@@ -13,8 +16,9 @@ import numpy as np
 from checkpointable import container
 from checkpointable.container import Header, Packed, Placed
 from checkpointable.device.arrays import HostArray, on_host
+from checkpointable.migrations import LazyArray, from_older
 from checkpointable.protocol import KernelMetadata
-from checkpointable.schema import check_schema, schema_from_json, schema_of
+from checkpointable.schema import is_same, schema_from_json, schema_of
 from checkpointable.store import Reader
 from checkpointable.tree import from_tree, to_tree
 
@@ -38,9 +42,26 @@ def encode(
         step=step,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         nonce=os.urandom(16).hex(),
+        writer=_writer((typing.get_origin(cls) or cls).__module__.partition(".")[0]),
         tree=tree,
     )
     return container.pack(meta, {name: on_host(array) for name, array in arrays.items()})
+
+
+@cache
+def _writer(package: str) -> dict[str, str]:
+    """Who writes: the versions of this package and of the one that the checkpoint's class is of."""
+    own = {"checkpointable": _version("checkpointable")}
+    return own | {"package": package, "version": _version(package)}
+
+
+def _version(package: str) -> str:
+    from importlib import metadata  # here, since it takes a while
+
+    try:
+        return metadata.version(package)
+    except (metadata.PackageNotFoundError, ValueError):  # a program, or a package of another name
+        return str(getattr(sys.modules.get(package), "__version__", ""))
 
 
 def read_header(reader: Reader) -> Header:
@@ -66,13 +87,25 @@ def read_sealed(reader: Reader) -> tuple[Header, bytes]:
 def decode(reader: Reader, cls: type[C]) -> C:
     """Read a checkpoint of class `cls`; every byte of it is verified.
 
+    One of an older version is migrated; an array that its migrations drop is not read.
+
     Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
-    before any array is read, if the file is of another class or version.
+    before any array is read, if the file is of another class, a newer version, or an older one
+    that no migration leads from.
     """
     header, table = read_sealed(reader)
-    check_schema(schema_from_json(header.meta.schema), cls)
-    arrays = {name: read_array(reader, header, table, name) for name in header.arrays}
-    return from_tree(header.meta.tree, arrays, cls)
+    stored = schema_from_json(header.meta.schema)
+    read = partial(read_array, reader, header, table)
+    if is_same(stored, schema_of(cls)):
+        return from_tree(header.meta.tree, {name: read(name) for name in header.arrays}, cls)
+    lazy = {n: LazyArray(a.dtype, a.shape, partial(read, n)) for n, a in header.arrays.items()}
+    return from_older(header.meta.tree, lazy, stored, cls, newer=_requirement(header.meta.writer))
+
+
+def _requirement(writer: dict[str, str]) -> str:
+    """What has to be installed to read what this one wrote, as pip would have it."""
+    package, version = writer.get("package"), writer.get("version")
+    return f"{package}>={version}" if package and version else ""
 
 
 def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostArray:

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 import xxhash
-from attrs import evolve, fields_dict, frozen
+from attrs import evolve, field, fields_dict, frozen
 
 from checkpointable import strictjson
 from checkpointable.dtypes import dtype_from_json, dtype_to_json
@@ -60,7 +60,8 @@ class Meta:
     """What a checkpoint says of itself; every part is JSON as orjson takes it.
 
     `schema` and `kernel` are objects, `step` is 0 to 2^63 - 1, `created` a time for people,
-    `nonce` the writer's random hex digits, `tree` the checkpoint without its arrays.
+    `nonce` the writer's random hex digits, `tree` the checkpoint without its arrays. `writer` is
+    an object of texts: the versions of `checkpointable` and of the `package` of the class.
     """
 
     schema: dict[str, Any]
@@ -69,6 +70,7 @@ class Meta:
     created: str
     nonce: str
     tree: Any
+    writer: dict[str, str] = field(factory=dict)
 
 
 @frozen
@@ -193,11 +195,11 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     version = about.pop("format", None)
     if type(version) is int and version != FORMAT:
         what = f"the file has format {version}, and this version reads only format {FORMAT}"
-        raise InvalidCheckpoint(what, hint="upgrade checkpointable, or use the one that wrote it")
+        raise InvalidCheckpoint(what, hint=_upgrade(about.get("writer")))
     described, parents = about.pop("arrays", None), about.pop("parents", None)
     if type(parents) is list and parents:
         what = "the file continues others, which this version cannot read"
-        raise InvalidCheckpoint(what, hint="upgrade checkpointable")
+        raise InvalidCheckpoint(what, hint=_upgrade(about.get("writer")))
     if (
         type(version) is not int
         or about.keys() != fields_dict(Meta).keys()
@@ -279,8 +281,17 @@ def _check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
         and type(meta.created) is str
         and type(meta.nonce) is str
         and re.fullmatch("[0-9a-f]*", meta.nonce)
+        and type(meta.writer) is dict
+        and all(type(text) is str for text in meta.writer.values())
     ):
         raise error("the metadata is not that of a checkpoint", where=f"step {meta.step!r}")
+
+
+def _upgrade(writer: Any) -> str:
+    """What to install; `writer` is as a newer format has it, so nothing is known of it."""
+    version = writer.get("checkpointable") if type(writer) is dict else None
+    known = type(version) is str and re.fullmatch(r"[0-9a-z.+!]{1,40}", version)
+    return f"install checkpointable{f'>={version}' if known else ' in the version that wrote it'}"
 
 
 def _layout(meta: Meta, specs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> Header:

@@ -2,25 +2,28 @@
 
 Everything about the *class* is decided here, before any value exists. `schema_of` walks the types
 of all fields and raises `UnsupportedType` with the path to one that cannot be stored. Its
-description goes into every file, so that a file of another class, or of another version of the
-class, is refused with `SchemaMismatch`, field by field.
+description goes into every file: a file of an older version is brought up to date by `migrations`,
+any other that is not of the very same meaning is refused, field by field.
 """
 
+import hashlib
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
+from collections.abc import Callable, Mapping
+from enum import Enum, Flag
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
+import attrs
+import orjson
 from attrs import frozen
 
 from checkpointable.annotations import (
     SEQUENCES,
-    array_type,
+    Field,
     describe,
     fields_of,
     is_enum,
-    is_leaf,
     is_literal,
     is_record,
     is_union,
@@ -29,6 +32,7 @@ from checkpointable.annotations import (
     type_name,
 )
 from checkpointable.errors import InvalidCheckpoint, SchemaMismatch, UnsupportedType
+from checkpointable.supported import check_type
 
 T = TypeVar("T")
 
@@ -38,35 +42,74 @@ class Schema:
     """How a checkpoint class is described in a file.
 
     `classes` maps each class that can occur (the checkpoint's own under the schema's name) to
-    its fields and their types, as text.
+    its fields and their types, as text. `fingerprint`, 16 hex digits, is the same for two classes
+    if and only if they store the same: it depends on the names and types of the fields and on the
+    members of enums; not on the order of the fields, nor on the names of classes where a file does
+    not have them (it does in unions), nor on defaults, converters and validators.
     """
 
     name: str
     version: int
+    fingerprint: str
     classes: dict[str, dict[str, str]]
 
 
-def checkpoint(name: str, *, version: int = 1) -> Callable[[type[T]], type[T]]:
-    """Name the schema of a checkpoint class, so that the class itself may be renamed.
+@frozen
+class Mark:
+    """What `@checkpoint` notes on a class; `added` and `removed` give the version that did it."""
 
-    Without this decorator the schema has the name of the class, and version 1.
+    cls: type | None
+    name: str
+    version: int = 1
+    added: Mapping[str, int] = attrs.field(factory=dict)
+    removed: Mapping[str, int] = attrs.field(factory=dict)
+
+
+def checkpoint(
+    name: str,
+    *,
+    version: int = 1,
+    added: Mapping[str, int] | None = None,
+    removed: Mapping[str, int] | None = None,
+) -> Callable[[type[T]], type[T]]:
+    """Name the schema of a checkpoint class, and count its versions.
+
+    Without this decorator the schema has the name of the class, and version 1. With it the class
+    may be renamed. `added={"damping": 2}` says that version 2 brought the field: files of version
+    1 get its default. `removed={"log": 3}` says that version 3 dropped one: what older files have
+    of it is left aside. Any other change of meaning needs a `migrate` function.
 
     >>> from attrs import frozen
-    >>> @checkpoint("heat", version=2)
+    >>> @checkpoint("heat", version=2, added={"damping": 2})
     ... @frozen
     ... class HeatCheckpoint:
     ...     step: int
+    ...     damping: float = 0.0
     >>> schema_of(HeatCheckpoint).name, schema_of(HeatCheckpoint).version
     ('heat', 2)
     """
     if type(version) is not int or version < 1:
         raise ValueError(f"a schema's version is an int from 1, not {version!r}")
+    for changed, since in (*(added or {}).items(), *(removed or {}).items()):
+        if type(since) is not int or not 2 <= since <= version:
+            raise ValueError(f"{changed!r} changed in a version from 2 to {version}, not {since!r}")
 
     def mark(cls: type[T]) -> type[T]:
-        cls.__checkpoint_schema__ = (cls, name, version)  # type: ignore[attr-defined]
+        made = Mark(cls, name, version, dict(added or {}), dict(removed or {}))
+        cls.__checkpoint_schema__ = made  # type: ignore[attr-defined]
         return cls
 
     return mark
+
+
+def mark_of(cls: Any) -> Mark:
+    """What `@checkpoint` noted on this very class; its name and version 1 if nothing."""
+    origin = typing.get_origin(cls) or cls
+    mark: Mark | None = getattr(origin, "__checkpoint_schema__", None)
+    # A slotted attrs class is a copy of the one that a decorator below it saw; a subclass is not.
+    if mark is not None and mark.cls and mark.cls.__qualname__ == origin.__qualname__:
+        return mark
+    return Mark(None, origin.__name__)
 
 
 def schema_of(cls: Any) -> Schema:
@@ -94,15 +137,12 @@ def _schema_of(cls: Any) -> Schema:
             where=type_name(cls),
             hint="make the checkpoint an attrs class: @attrs.frozen",
         )
-    name, version = origin.__name__, 1
-    marked, marked_name, marked_version = getattr(origin, "__checkpoint_schema__", (None, "", 1))
-    # A slotted attrs class is a copy of the one that a decorator below it saw; a subclass is not.
-    if marked is not None and marked.__qualname__ == origin.__qualname__:
-        name, version = marked_name, marked_version
-    found: dict[Any, str] = {cls: name}
+    mark = mark_of(cls)
+    found: dict[Any, str] = {cls: mark.name}
     classes: dict[str, dict[str, str]] = {}
     _describe_classes(cls, found, classes, origin.__name__)
-    return Schema(name, version, classes)
+    _check_evolution(mark, fields_of(cls), origin.__name__)
+    return Schema(mark.name, mark.version, _fingerprint(cls, [*found]), classes)
 
 
 def _describe_classes(
@@ -113,7 +153,7 @@ def _describe_classes(
     for field in fields_of(cls, path):
         where = f"{path}.{field.name}"
         try:
-            mentioned = list(_check(field.type, where))
+            mentioned = list(check_type(field.type, where))
             described[field.name] = describe(field.type)
         except RecursionError as error:  # a class may mention itself; only an alias is endless
             raise UnsupportedType(
@@ -125,7 +165,82 @@ def _describe_classes(
                 if is_record(inner):
                     _describe_classes(inner, found, classes, inner_path)
                 else:
-                    classes[found[inner]] = dict.fromkeys(inner.__members__, "member")
+                    classes[found[inner]] = _enum_members(inner)
+
+
+def _enum_members(enum: type[Enum]) -> dict[str, str]:
+    """Members are stored by name, those of flags by value."""
+    flag = issubclass(enum, Flag)
+    return {n: str(m.value) if flag else "member" for n, m in enum.__members__.items()}
+
+
+def _check_evolution(mark: Mark, fields: tuple[Field, ...], where: str) -> None:
+    """Refuse a declared change that the class itself contradicts."""
+    defaults = {f.name: f.make_default for f in fields}
+    for name in mark.added:
+        if defaults.get(name) is None:
+            what = "has no default of its own" if name in defaults else "is no field"
+            raise UnsupportedType(
+                f"{name!r} is declared as added, but {what}",
+                where=f"{where}.{name}",
+                hint="give the field a default, for the files that do not have it",
+            )
+    for name in mark.removed.keys() & defaults.keys():
+        raise UnsupportedType(
+            f"{name!r} is declared as removed, but is a field",
+            where=f"{where}.{name}",
+            hint="take it out of the class, or out of @checkpoint(removed=...)",
+        )
+
+
+def _fingerprint(cls: Any, classes: list[Any]) -> str:
+    """Digest what the class stores: the smallest automaton that tells the same as its classes.
+
+    By partition refinement (Hopcroft, Moore): a class's mark is made from its fields, in which
+    other classes stand by their marks of the round before; as many rounds as there are classes
+    tell any two apart that differ. Then they are numbered as they are met from the top.
+    """
+    marks = dict.fromkeys(classes, "")
+    for _ in classes:
+        marks = {c: _digest(_meaning_of_class(c, marks.__getitem__)) for c in classes}
+    met = {marks[cls]: cls}
+
+    def number(mentioned: Any) -> str:
+        met.setdefault(marks[mentioned], mentioned)
+        return str([*met].index(marks[mentioned]))
+
+    meanings: list[Any] = []
+    while len(meanings) < len(met):
+        meanings.append(_meaning_of_class([*met.values()][len(meanings)], number))
+    return _digest(meanings)
+
+
+def _meaning_of_class(cls: Any, name: Callable[[Any], str]) -> list[list[str]]:
+    if is_enum(cls):
+        return [[cls.__name__], *sorted([*item] for item in _enum_members(cls).items())]
+    fields = sorted(fields_of(cls), key=attrgetter("name"))
+    return [[f.name, _meaning(f.type, name)] for f in fields]
+
+
+def _meaning(tp: Any, name: Callable[[Any], str]) -> str:
+    """Describe a type; `name` gives what classes are called."""
+    tp = plain(tp)
+    origin, args = typing.get_origin(tp), typing.get_args(tp)
+    if is_record(tp) or is_enum(tp):
+        return f"<{name(tp)}>"
+    if is_union(tp):  # in this order, since a file has a member's place; and it names records
+        tags = [(typing.get_origin(m) or m).__name__ * is_record(m) for m in members_of(tp)]
+        said = [_meaning(m, name) for m in members_of(tp)]
+        return " | ".join(f"{tag}{meaning}" for tag, meaning in zip(tags, said, strict=True))
+    if origin in (*SEQUENCES, tuple, dict):
+        return f"{type_name(origin)}[{', '.join(_meaning(arg, name) for arg in args)}]"
+    # Flags are stored by value, other members by name, which the description has.
+    flags = sorted(v.value for v in args if isinstance(v, Flag)) if is_literal(tp) else []
+    return f"{describe(tp)}{flags or ''}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(orjson.dumps(value)).hexdigest()[:16]
 
 
 def _free_name(name: str, found: Mapping[Any, str]) -> str:
@@ -133,12 +248,21 @@ def _free_name(name: str, found: Mapping[Any, str]) -> str:
     return next(n for n in (name, *(f"{name}#{i}" for i in range(2, 9999))) if n not in taken)
 
 
-def check_schema(stored: Schema, cls: Any, where: str = "") -> None:
-    """Raise `SchemaMismatch`, naming both sides field by field, unless `stored` describes `cls`."""
+def is_same(stored: Schema, expected: Schema) -> bool:
+    """Say whether what is stored by one can be read by the other as it is."""
+    key = attrgetter("name", "version", "fingerprint")
+    return bool(key(stored) == key(expected))
+
+
+def mismatch(stored: Schema, cls: Any) -> SchemaMismatch:
+    """The error for a file of another schema, or of a changed class under the same version."""
     expected = schema_of(cls)
-    if stored == expected:
-        return
     sides = [f"{s.name} version {s.version}" for s in (stored, expected)]
+    if stored.name != expected.name:
+        return SchemaMismatch(
+            f"the checkpoint holds {sides[0]}, the class is {sides[1]}",
+            hint="load it with the class that wrote it, or start from another checkpoint",
+        )
     lines = []
     for name in sorted(stored.classes.keys() | expected.classes.keys()):
         old, new = stored.classes.get(name, {}), expected.classes.get(name, {})
@@ -146,107 +270,29 @@ def check_schema(stored: Schema, cls: Any, where: str = "") -> None:
             if old.get(field) != new.get(field):
                 a, b = (side.get(field, "nothing") for side in (old, new))
                 lines.append(f"\n  - {name}.{field}: {a} in the file, {b} in the class")
-    raise SchemaMismatch(
-        f"the checkpoint holds {sides[0]}, the class is {sides[1]}{''.join(lines)}",
-        where=where,
-        hint="load it with the class that wrote it, or start from another checkpoint",
+    return SchemaMismatch(
+        f"the checkpoint holds {sides[0]}, but the class has changed since{''.join(lines)}",
+        hint="load it with the class that wrote it; to read it with this one, give the class the "
+        f"version {expected.version + 1} and write a function under "
+        f"@migrate({expected.name!r}, {expected.version})",
     )
 
 
 def schema_from_json(value: object) -> Schema:
     """Read a schema back from a file's metadata; `InvalidCheckpoint` if it is none."""
     match value:
-        case {"name": str(name), "version": int(version), "classes": dict(classes), **rest} if (
-            not rest
-            and all(
-                isinstance(fields, dict)
-                and all(isinstance(t, str) for item in fields.items() for t in item)
-                for fields in classes.values()
-            )
+        case {
+            "name": str(name),
+            "version": int(version),
+            "fingerprint": str(fingerprint),
+            "classes": dict(classes),
+            **rest,
+        } if not rest and all(
+            isinstance(fields, dict)
+            and all(isinstance(t, str) for item in fields.items() for t in item)
+            for fields in classes.values()
         ):
-            return Schema(name, version, classes)
+            return Schema(name, version, fingerprint, classes)
     raise InvalidCheckpoint(
         "the metadata holds no schema description", hint="the file was not written by this package"
     )
-
-
-_ADVICE: dict[Any, str] = {
-    Any: "say what it holds: a type, or a union of types",
-    object: "say what it holds: a type, or a union of types",
-    bytearray: "use bytes, or an array of np.uint8",
-    memoryview: "use bytes, or an array of np.uint8",
-}
-
-
-def _check(tp: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Refuse `tp` or yield the records and enums that it mentions, each with its path."""
-    tp = plain(tp)
-    origin, args = typing.get_origin(tp) or tp, typing.get_args(tp)
-    array = array_type(tp)
-    if array is not None:
-        if not array.scalars:
-            raise UnsupportedType(
-                f"an array of {type_name(args[-1])} has no bytes to store",
-                where=path,
-                hint="use a dtype with a fixed size, or a list of attrs objects",
-            )
-    elif is_leaf(tp):
-        pass
-    elif is_enum(tp):
-        yield tp, path
-    elif is_record(tp):
-        if issubclass(origin, BaseException):
-            raise UnsupportedType("an exception class is not data", where=path, hint="use another")
-        unbound = len(getattr(origin, "__parameters__", ())) - len(args)
-        if unbound:
-            raise UnsupportedType(
-                f"{origin.__name__} is generic, but its type parameters are not given",
-                where=path,
-                hint=f"write {origin.__name__}[...], with the types that it holds",
-            )
-        yield tp, path
-    elif is_union(tp):
-        members = members_of(tp)
-        _check_union(members, path)
-        for member in members:
-            yield from _check(member, path)
-    elif is_literal(tp):
-        for value in args:
-            if isinstance(value, Enum):
-                yield type(value), path
-    elif origin is tuple and args != () and args[-1] is Ellipsis:
-        yield from _check(args[0], f"{path}[]")
-    elif origin is tuple and typing.get_origin(tp) is tuple:
-        for i, arg in enumerate(args):
-            yield from _check(arg, f"{path}[{i}]")
-    elif origin in SEQUENCES and len(args) == 1:
-        yield from _check(args[0], f"{path}[]")
-    elif origin is dict and len(args) == 2:
-        yield from _check(args[0], f"{path}[key]")
-        yield from _check(args[1], f"{path}[value]")
-    else:
-        _refuse(tp, origin, path)
-
-
-def _check_union(members: tuple[Any, ...], path: str) -> None:
-    tagged = [typing.get_origin(m) or m for m in members if is_record(m) or is_enum(m)]
-    names = [c.__name__ for c in tagged]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise UnsupportedType(
-            f"the union has more than one class named {twice[0]}, and a file names them by it",
-            where=path,
-            hint="rename one, or wrap them in classes of different names",
-        )
-
-
-def _refuse(tp: Any, origin: Any, path: str) -> None:
-    if isinstance(tp, TypeVar):
-        what, hint = f"the type parameter {tp.__name__} is not given", "give the class its types"
-    elif origin in (*SEQUENCES, tuple, dict):
-        what = f"{origin.__name__} does not say what it holds"
-        hint = f"write {origin.__name__}[...], with the types of its items"
-    else:
-        what = f"{type_name(tp)} cannot be stored without loss"
-        hint = _ADVICE.get(origin, "use an attrs class, a list, a tuple, a dict, or an array")
-    raise UnsupportedType(what, where=path, hint=hint)

@@ -765,6 +765,6 @@ def test_help_and_version(cli: Cli) -> None:
     shown = cli("--help")
     assert shown == cli()
     assert shown.code == 0
-    for name in ("run", "ls", "show", "verify"):
+    for name in ("run", "ls", "show", "verify", "schema"):
         assert name in shown.out
         assert "--json" in cli(name, "--help").out

@@ -347,7 +347,8 @@ def test_rank_32_is_the_most() -> None:
     [
         {"schema": None}, {"kernel": []}, {"step": True}, {"step": -1}, {"step": 2**63},
         {"step": np.int64(3)}, {"created": 3}, {"nonce": "xyz"}, {"nonce": 5}, {"tree": 2**64},
-        {"tree": {1: 2}}, {"tree": object}, {"tree": "\ud800"},
+        {"tree": {1: 2}}, {"tree": object}, {"tree": "\ud800"}, {"writer": []},
+        {"writer": {"package": None}},
     ],
     ids=str,
 )  # fmt: skip
@@ -625,18 +626,32 @@ def test_a_lying_header_is_refused(header: bytes) -> None:
     read(forge(HEADER, SMALL))
 
 
-def test_a_newer_format_says_so() -> None:
+IN_THAT_VERSION = "install checkpointable in the version that wrote it"
+
+
+@pytest.mark.parametrize(
+    ("writer", "hint"),
+    [
+        ({"checkpointable": "2.0.1rc1", "news": 1}, "install checkpointable>=2.0.1rc1"),
+        *(
+            (writer, IN_THAT_VERSION)
+            for writer in ({}, None, [], {"checkpointable": 2}, {"checkpointable": "\x1b; rm"})
+        ),
+    ],
+    ids=str,
+)
+def test_a_newer_format_says_what_to_install(writer: Any, hint: str) -> None:
     with pytest.raises(InvalidCheckpoint, match=r"format 2.* format 1") as caught:
-        read(forge_about(said(format=2, news={}), SMALL))
+        read(forge_about(said(format=2, news={}, writer=writer), SMALL))
     assert not isinstance(caught.value, CorruptCheckpoint)
-    assert "upgrade" in caught.value.hint
+    assert caught.value.hint == hint
 
 
-def test_a_continued_file_says_so() -> None:
+def test_a_continued_file_says_what_to_install() -> None:
     with pytest.raises(InvalidCheckpoint, match="continues") as caught:
         read(forge_about(said(parents=[["step-1", "00"]]), SMALL))
     assert not isinstance(caught.value, CorruptCheckpoint)
-    assert "upgrade" in caught.value.hint
+    assert caught.value.hint == IN_THAT_VERSION
 
 
 @pytest.mark.parametrize("size", [0, 1, 4087, 4089, 24415 * 4096 - 8, 2**63, 2**64 - 8])

@@ -14,14 +14,15 @@ ROOT = Path(checkpointable.__file__).parent
 LAYERS = {
     "errors": 0,
     "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
-    "schema": 2, "convert": 2, "container": 2, "store": 2,
-    "tree": 3, "stores": 3, "policy": 3,
-    "attributes": 4, "codec": 4,
-    "archive": 5,
-    "checkpointer": 6,
-    "runner": 7,
-    "__init__": 8,
-    "kernels": 9, "testing": 9, "cli": 10, "__main__": 11,
+    "supported": 2, "convert": 2, "container": 2, "store": 2,
+    "schema": 3, "tree": 3, "stores": 3, "policy": 3,
+    "attributes": 4, "migrations": 4,
+    "codec": 5,
+    "archive": 6,
+    "checkpointer": 7,
+    "runner": 8,
+    "__init__": 9,
+    "kernels": 10, "testing": 10, "cli": 11, "__main__": 12,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 

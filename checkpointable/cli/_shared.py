@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import orjson
 import typer
 
+from checkpointable.archive import entries
 from checkpointable.cli import EX_CONFIG
 from checkpointable.errors import (
     CheckpointableError,
@@ -18,8 +19,9 @@ from checkpointable.errors import (
     NoCheckpoint,
     UnsupportedType,
 )
-from checkpointable.store import Store
+from checkpointable.store import Reader, Store
 from checkpointable.stores import open_store
+from checkpointable.stores.files import open_reader
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
@@ -135,6 +137,19 @@ def errors_told(as_json: bool) -> Iterator[None]:
         code = exit_code(error)
         tell_error(error, as_json=as_json, code=code)
         raise typer.Exit(code) from None
+
+
+def checkpoints_at(place: str) -> list[tuple[str, Store | None, str]]:
+    """Give each checkpoint at a place: its path, and if the place is a store, that and its name."""
+    if Path(place).exists() and not Path(place).is_dir():
+        return [(place, None, "")]
+    store = store_at(place)
+    return [(str(Path(place) / entry.name), store, entry.name) for entry in entries(store)]
+
+
+def open_checkpoint(path: str, store: Store | None, name: str) -> AbstractContextManager[Reader]:
+    """Open what `checkpoints_at` gave."""
+    return open_reader(path) if store is None else store.open(name)
 
 
 def store_at(place: str) -> Store:

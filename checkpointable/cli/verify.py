@@ -1,25 +1,23 @@
 """`checkpointable verify`: check every byte of checkpoints, in memory for one block."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from checkpointable import archive, codec
+from checkpointable import codec
 from checkpointable.cli._shared import (
+    checkpoints_at,
     count_text,
     errors_told,
+    open_checkpoint,
     say,
     say_json,
     size_text,
-    store_at,
     why,
 )
 from checkpointable.container import Header
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
 from checkpointable.store import Store
-from checkpointable.stores.files import open_reader
 
 
 def verify(
@@ -36,7 +34,7 @@ def verify(
     checked = bad = 0
     for place in places:
         with errors_told(as_json):
-            targets = list(_targets(place))
+            targets = checkpoints_at(place)
         for path, store, name in targets:
             error = _check(path, store, name)
             if isinstance(error, NoCheckpoint) and store is not None:
@@ -52,19 +50,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def _targets(place: str) -> Iterator[tuple[str, Store | None, str]]:
-    """Give each checkpoint at a place: its path, and if the place is a store, that and its name."""
-    if Path(place).exists() and not Path(place).is_dir():
-        yield place, None, ""
-        return
-    store = store_at(place)
-    for entry in archive.entries(store):
-        yield str(Path(place) / entry.name), store, entry.name
-
-
 def _check(path: str, store: Store | None, name: str) -> Header | CheckpointableError:
     try:
-        with open_reader(path) if store is None else store.open(name) as reader:
+        with open_checkpoint(path, store, name) as reader:
             return codec.verify(reader)
     except CheckpointableError as error:
         return error

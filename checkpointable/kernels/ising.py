@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from checkpointable import Array, KernelMetadata, capture, reinstate
+from checkpointable import Array, KernelMetadata, capture, checkpoint, reinstate
 from checkpointable.kernels._checks import require, require_fit, require_sound
 from checkpointable.kernels._target import Device, choose_target
 
@@ -33,6 +33,7 @@ class IsingSetup:
     warmup: int
 
 
+@checkpoint("ising")
 @frozen
 class IsingCheckpoint:
     """The state of an `Ising` after `step` sweeps.

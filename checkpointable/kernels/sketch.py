@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from attrs import frozen
 
-from checkpointable import Array, InvalidKernel, KernelMetadata, capture, reinstate
+from checkpointable import Array, InvalidKernel, KernelMetadata, capture, checkpoint, reinstate
 from checkpointable.kernels._checks import require, require_fit, require_sound
 from checkpointable.kernels._sketch_layout import (
     BINS,
@@ -44,6 +44,7 @@ class SketchSetup:
     ends: str
 
 
+@checkpoint("sketch")
 @frozen
 class SketchCheckpoint:
     """The state of a `Sketch` after `step` batches, when `offset` values were read.

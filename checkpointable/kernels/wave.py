@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from attrs import frozen
 
-from checkpointable import Array, HealthStatus, KernelMetadata, capture, reinstate
+from checkpointable import Array, HealthStatus, KernelMetadata, capture, checkpoint, reinstate
 from checkpointable.kernels._checks import require, require_fit
 from checkpointable.kernels._prem import RADIUS, speed
 from checkpointable.kernels._target import Device, choose_target
@@ -41,6 +41,7 @@ class WaveSetup:
     courant: float
 
 
+@checkpoint("wave")
 @frozen
 class WaveCheckpoint:
     """The state of a `Wave` after `step` steps.

@@ -1,0 +1,117 @@
+"""`checkpointable schema`: what a checkpoint class stores, and what becomes of older files."""
+
+from typing import Annotated, Any
+
+import typer
+from attrs import asdict
+
+from checkpointable import codec
+from checkpointable.cli._kernel import find_factory
+from checkpointable.cli._shared import (
+    checkpoints_at,
+    errors_told,
+    open_checkpoint,
+    say,
+    say_json,
+    usage_error,
+    why,
+)
+from checkpointable.errors import CheckpointableError
+from checkpointable.migrations import step_from
+from checkpointable.protocol import checkpoint_class
+from checkpointable.schema import Schema, schema_of
+from checkpointable.store import Reader
+
+
+def schema(
+    name: Annotated[
+        str,
+        typer.Argument(help="A checkpoint class, or that of a kernel.", metavar="MODULE:CLASS"),
+    ],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoint files, and directories of them.", metavar="FILE|STORE..."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Load these files, and say what becomes of them.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show what a checkpoint class stores; with --check, load files as it would.
+
+    Exit code 1 if one of the files cannot be loaded.
+    """
+    if bool(files) is not check:
+        raise usage_error("--check goes with files: module:Class --check FILE...")
+    found = find_factory(name)
+    with errors_told(as_json):
+        cls = checkpoint_class(found) if hasattr(found, "checkpoint") else found  # type: ignore[arg-type]
+        described = schema_of(cls)
+        targets = [target for place in files or () for target in checkpoints_at(place)]
+    if not check:
+        tell = _say_json if as_json else _say_text
+        tell(described, cls)
+    verdicts = [_check(target, cls, described, as_json) for target in targets]
+    if not all(verdicts):
+        raise typer.Exit(1)
+
+
+def _say_text(described: Schema, cls: Any) -> None:
+    title = f"{described.name}, version {described.version}, fingerprint {described.fingerprint}"
+    say(title)
+    for name, fields in described.classes.items():
+        if name != described.name:
+            say(f"\n{name}")
+        width = max(map(len, fields), default=0)
+        for field, tp in fields.items():
+            say(f"  {field:{width}}  {tp}" if tp != "member" else f"  {field}")
+    if described.version > 1:
+        say("\nfrom older versions")
+    for version in range(1, described.version):
+        step = step_from(cls, version) or "nothing: files of this version are refused"
+        say(f"  {version} to {version + 1}  {step}")
+
+
+def _say_json(described: Schema, cls: Any) -> None:
+    steps = {version: step_from(cls, version) for version in range(1, described.version)}
+    told = {str(version): str(step) if step else None for version, step in steps.items()}
+    say_json(asdict(described) | {"from_older_versions": told})
+
+
+def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
+    """Load one file and tell how that went; say whether it did."""
+    path, _, _ = target
+    try:
+        with open_checkpoint(*target) as reader:
+            stored, step = _load(reader, cls)
+    except CheckpointableError as error:
+        if as_json:
+            facts = {"what": error.what, "where": error.where, "hint": error.hint}
+            say_json({"path": path, "ok": False, "error": type(error).__name__, **facts})
+        else:
+            say(
+                f"refused   {path}: {why(error, path)}"
+                + f"\n  hint: {error.hint}" * bool(error.hint)
+            )
+        return False
+    if as_json:
+        say_json(
+            {
+                "path": path,
+                "ok": True,
+                "step": step,
+                "version": stored,
+                "migrated": stored != now.version,
+            }
+        )
+    elif stored == now.version:
+        say(f"same      {path}  step {step}")
+    else:
+        say(f"migrates  {path}  step {step}, version {stored} to {now.version}")
+    return True
+
+
+def _load(reader: Reader, cls: Any) -> tuple[int, int]:
+    meta = codec.read_header(reader).meta
+    codec.decode(reader, cls)
+    return meta.schema["version"], meta.step
