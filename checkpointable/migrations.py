@@ -60,7 +60,7 @@ class LazyArray:
                 f"and gave {array.dtype} of shape {array.shape}",
                 hint="give it the dtype and shape of what its function returns",
             )
-        return array if dtype is None else array.astype(dtype, copy=False)
+        return array  # which NumPy casts
 
     def astype(self, dtype: Any) -> "LazyArray":
         """The same values in another dtype, cast as `numpy.ndarray.astype` does."""

@@ -107,8 +107,22 @@ def test_what_a_migration_drops_is_not_read(name: str) -> None:
         return store
 
     assert same(archive.load(damaged(bytes([2] * 10)), "it", new), new(value.kept))
-    with pytest.raises(CorruptCheckpoint, match="damaged"):
+    with pytest.raises(CorruptCheckpoint, match="damaged") as error:
         archive.load(damaged(bytes([1] * 10)), "it", new)
+    assert error.value.hint == "use an older checkpoint"
+
+
+def test_damage_that_a_migration_meets_is_damage(name: str) -> None:
+    @migrate(name, 1)
+    def step(tree: dict[str, Any]) -> dict[str, Any]:
+        return {"total": float(np.asarray(tree["u"]).sum())}
+
+    packed = codec.encode(version(name, 1, u=Array[np.uint8])(np.full(10, 1, np.uint8)))
+    blob = b"".join(packed.chunks()).replace(bytes([1] * 10), bytes([1] * 9 + [0]))
+    store = MemoryStore()
+    store.create("it", len(blob), [blob])
+    with pytest.raises(CorruptCheckpoint, match="damaged"):
+        archive.load(store, "it", version(name, 2, total=float))
 
 
 @given(
@@ -130,9 +144,10 @@ def test_a_lazy_array_is_what_numpy_makes(dtype: Any, shape: Any, data: st.DataO
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, -1), (-1, -1), (2, 2), (0, -1), (-2, -3)])
-def test_a_lazy_array_refuses_another_size(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("size", [6, 1])
+def test_a_lazy_array_refuses_another_size(size: int, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="cannot have the shape"):
-        LazyArray(np.int8, (6,), lambda: np.zeros(6, np.int8)).reshape(*shape)
+        LazyArray(np.int8, (size,), lambda: np.zeros(size, np.int8)).reshape(*shape)
 
 
 @pytest.mark.parametrize("given", [np.zeros(3), np.zeros((1, 3), np.float32)])
