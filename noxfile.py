@@ -41,9 +41,10 @@ def versions(session: nox.Session) -> None:
 
 @nox.session
 def deep(session: nox.Session) -> None:
-    """The round trips as Hypothesis properties, with 10,000 examples each."""
+    """The properties with 10,000 examples each, and the conformance kit far deeper."""
     session.install("-e", ".[cli,test]")
-    files = [f"tests/test_{name}.py" for name in ("tree", "schema", "capture", "container")]
+    names = ("tree", "schema", "fingerprint", "migrations", "capture", "container")
+    files = [f"tests/test_{name}.py" for name in names]
     session.run(
         "pytest", "-n", "2", *(session.posargs or files), env={"HYPOTHESIS_PROFILE": "deep"}
     )
@@ -53,7 +54,7 @@ def deep(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure us, the peers and the physical limit side by side."""
     session.install("-e", ".[cli]", *group("bench"))
-    for name in ("save_load", "import_time", "listing"):
+    for name in ("save_load", "structured", "import_time", "listing"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
 
 

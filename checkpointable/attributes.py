@@ -65,8 +65,9 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     A field that holds no array yet, or holds arrays in lists or objects of another form than now,
     gets host arrays of its own.
 
-    Raises `InvalidCheckpoint` if an array differs in dtype or shape from the kernel's, and
-    `InvalidKernel` if an attribute is missing or cannot be set.
+    Raises `InvalidCheckpoint` if an array differs in dtype or shape from the kernel's, if a field
+    was never set, or if a validator refuses what it holds now; `InvalidKernel` if an attribute is
+    missing or cannot be set.
 
     >>> import asyncio, attrs
     >>> @attrs.frozen
@@ -85,6 +86,7 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
             f"a {type(checkpoint).__qualname__} where a {type_name(cls)} is expected",
             where=type(kernel).__qualname__,
         )
+    _check_whole(checkpoint, cls)
     into: list[tuple[Any, HostArray]] = []  # an array of the kernel's, and what goes into it
     values: dict[str, Any] = {}
     for field in fields_of(cls):
@@ -105,6 +107,21 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     _set_all(kernel, values)
     for target, source in into:
         overwrite(target, source)
+
+
+def _check_whole(checkpoint: Any, cls: Any) -> None:
+    """Refuse a checkpoint that lacks a field, or of which something has changed for the worse."""
+    for field in fields_of(cls):
+        where = f"{type_name(cls)}.{field.name}"
+        value = getattr(checkpoint, field.name, _MISSING)
+        if value is _MISSING:
+            raise InvalidCheckpoint("the field was never set", where=where)
+        if field.attribute is not None and field.attribute.validator is not None:
+            try:
+                field.attribute.validator(checkpoint, field.attribute, value)
+            except Exception as error:  # whatever a user's validator raises
+                what = f"the validator refuses it: {reason(error)}"
+                raise InvalidCheckpoint(what, where=where) from error
 
 
 def _attribute(kernel: object, name: str, cls: Any) -> Any:

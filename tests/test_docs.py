@@ -14,7 +14,13 @@ import pytest
 import checkpointable
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+BLOCKS = blocks("README.md")
 
 
 def run_program(code: str, folder: Path, **environment: str) -> str:
@@ -27,10 +33,16 @@ def run_program(code: str, folder: Path, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_the_readme_runs_as_printed(block: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(block)  # a file, since Numba's cache wants one
-    run_program("import runpy; runpy.run_path('program.py')", tmp_path)
+SHOWN = [(page, n) for page in ("README.md", "docs/contract.md") for n in range(len(blocks(page)))]
+
+
+@pytest.mark.parametrize(("page", "n"), SHOWN)
+def test_what_is_shown_runs_as_printed(page: str, n: int, tmp_path: Path) -> None:
+    block = blocks(page)[n]
+    (tmp_path / "test_program.py").write_text(block)  # a file, since Numba's cache wants one
+    program = "import runpy; runpy.run_path('test_program.py')"
+    tests = "; import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
+    run_program(program + tests * ("def test_" in block or "Tests" in block), tmp_path)
 
 
 def test_the_readme_kernel_resumes(tmp_path: Path) -> None:

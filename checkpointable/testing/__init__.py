@@ -1,0 +1,23 @@
+"""Tools that prove your own kernels, stores and checkpoint classes right; needs Hypothesis.
+
+- `KernelTests`, `verify_kernel`: a kernel keeps the contract.
+- `StoreTests`, `verify_store`: a store keeps its promises. `FaultyStore` goes wrong on demand.
+- `assert_schema`: what a checkpoint class stores has not changed by mistake.
+- `checkpoints`, `checkpoint_classes`: Hypothesis strategies for your own properties.
+
+Install them with `pip install 'checkpointable[testing]'`. What is wrong comes out as
+`ObligationBroken`: which obligation, where, and the usual cause.
+"""
+
+from checkpointable.testing.faulty import FaultyStore
+from checkpointable.testing.kernels import KernelTests, verify_kernel
+from checkpointable.testing.report import ObligationBroken
+from checkpointable.testing.schemas import assert_schema
+
+__all__ = [
+    "FaultyStore",
+    "KernelTests",
+    "ObligationBroken",
+    "assert_schema",
+    "verify_kernel",
+]

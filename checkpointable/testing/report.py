@@ -1,0 +1,28 @@
+"""How the conformance kit says what is wrong."""
+
+
+class ObligationBroken(AssertionError):
+    """An obligation of the contract does not hold: what happened, where, and the usual cause.
+
+    >>> print(ObligationBroken("Restore is all or nothing", "it took a wrong field",
+    ...                        where="Heat.field", cause="restore() does not check"))
+    Restore is all or nothing
+      broken: it took a wrong field
+      where: Heat.field
+      usual cause: restore() does not check
+    """
+
+    def __init__(self, obligation: str, what: str, *, where: str = "", cause: str = "") -> None:
+        super().__init__(obligation, what)
+        self.obligation = obligation
+        self.what = what
+        self.where = where
+        self.cause = cause
+
+    def __str__(self) -> str:
+        lines = [self.obligation, f"  broken: {self.what}"]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.cause:
+            lines.append(f"  usual cause: {self.cause}")
+        return "\n".join(lines)

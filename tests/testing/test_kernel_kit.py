@@ -1,0 +1,245 @@
+"""The conformance kit for kernels: honest ones pass, each broken one is rejected for its reason."""
+
+import asyncio
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import hypothesis
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from checkpointable import Array, capture, reinstate
+from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
+from checkpointable.testing import _obligations as obligations
+from checkpointable.testing._subject import Subject
+from checkpointable.testing.kernels import SETTINGS
+from tests.testing import broken_kernels as broken
+from tests.toys import Counter, CounterCheckpoint
+
+
+class TestCounter(KernelTests[CounterCheckpoint]):
+    def make(self) -> Counter:
+        return Counter()
+
+
+class TestHonest(KernelTests[broken.WalkCheckpoint]):
+    steps = 9
+    settings = hypothesis.settings(SETTINGS, max_examples=30)
+
+    def make(self) -> broken.Honest:
+        return broken.Honest()
+
+    def scramble(self, kernel: Any) -> None:
+        kernel.at[:] = np.nan
+        kernel.generator.standard_normal(7)
+
+
+@dataclasses.dataclass
+class Cell:
+    value: npt.NDArray[np.int32]
+    age: int
+
+
+@dataclasses.dataclass
+class GrowingCheckpoint:
+    step: int
+    cells: list[Cell]
+    weights: dict[str, npt.NDArray[np.float32]]
+
+
+class Growing:
+    """A list of objects with arrays, that grows; on every third step it cannot be interrupted."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.cells = [Cell(np.arange(2, dtype=np.int32), 0)]
+        self.weights = {"a": np.ones(2, np.float32)}
+
+    def can_checkpoint(self) -> bool:
+        return self.step % 3 != 2
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step += 1
+            for cell in self.cells:
+                cell.value += 1
+                cell.age += 1
+            self.weights["a"] += 0.5
+            if self.step % 4 == 0:
+                self.cells.append(Cell(np.full(2, self.step, np.int32), 0))
+
+    async def checkpoint(self) -> GrowingCheckpoint:
+        assert self.can_checkpoint()
+        return await capture(GrowingCheckpoint, self)
+
+    async def restore(self, checkpoint: GrowingCheckpoint) -> None:
+        await reinstate(checkpoint, self)
+
+
+class TestGrowing(KernelTests[GrowingCheckpoint]):
+    def make(self) -> Growing:
+        return Growing()
+
+
+REASONS: list[tuple[Callable[[], Any], Callable[..., None], list[str]]] = [
+    (broken.Sync, obligations.is_a_kernel, ["checkpoint is `def`, but must be `async def`"]),
+    (broken.Unseeded, obligations.runs_agree, ["two runs from make() differ", "without a seed"]),
+    (broken.Miscounting, obligations.runs_agree, ["led to step", "not counted"]),
+    (broken.InBatches, obligations.runs_agree, ["in parts", "each call of advance()"]),
+    (broken.Drawing, obligations.taking_changes_nothing, ["draws from the RNG"]),
+    (broken.Aliasing, obligations.held_is_unchanged, ["'at' aliases live state: copy it in che"]),
+    (broken.OneBuffer, obligations.held_is_unchanged, ["fills the same 'at' each time"]),
+    (broken.Adopting, obligations.held_is_unchanged, ["keeps the checkpoint's own 'at'"]),
+    (broken.ForgottenRng, obligations.resumed_fresh, ["depends on 'generator', and the che"]),
+    (broken.ForgottenParity, obligations.resumed_fresh, ["depends on 'parity', and the che"]),
+    (broken.Incomplete, obligations.resumed_fresh, ["does not set 'before'"]),
+    (broken.StaleCache, obligations.resumed_used, ["depends on 'cache', and the checkpoint"]),
+    (broken.Adding, obligations.resumed_used, ["does not set 'at'"]),
+    (broken.Unchecked, obligations.refuses_whole, ["took a wrong", "'at' is float32", "check all"]),
+    (broken.OtherError, obligations.refuses_whole, ["ended in ValueError", "raise InvalidCheck"]),
+    (broken.Partial, obligations.refuses_whole, ["but changed", "writes 'at' before it has"]),
+    (broken.Elements, obligations.size_is_estimated, ["it says 6000 bytes", "not elements"]),
+    (broken.Careless, obligations.not_now, ["returned no bool"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "obligation", "said"), REASONS, ids=range(len(REASONS)))
+def test_a_broken_kernel_is_rejected_for_its_reason(
+    make: Any, obligation: Callable[..., None], said: list[str]
+) -> None:
+    with pytest.raises(ObligationBroken) as error:
+        verify_kernel(make)
+    assert error.value.obligation == obligations.words(obligation)
+    for words in said:
+        assert words in str(error.value)
+    assert error.value.cause
+
+
+def test_every_obligation_has_a_test_and_its_words() -> None:
+    tests = [name for name, _ in inspect.getmembers(KernelTests, inspect.isfunction)]
+    assert {n for n in tests if n.startswith("test_")} == {
+        f"test_{obligation.__name__}" for obligation in obligations.OBLIGATIONS
+    }
+    assert len({obligations.words(o) for o in obligations.OBLIGATIONS}) == len(
+        obligations.OBLIGATIONS
+    )
+
+
+def subject(make: Callable[[], Any]) -> Any:
+    return Subject(make, lambda kernel: kernel.advance(3), 12, SETTINGS)
+
+
+@pytest.mark.parametrize("obligation", obligations.OBLIGATIONS, ids=lambda o: o.__name__)
+def test_each_obligation_alone_rejects_one_of_them(obligation: Callable[[Any], None]) -> None:
+    if obligation is obligations.restoring_twice_is_once:
+        make: Callable[[], Any] = Drifting
+    elif obligation is obligations.stored_and_back:
+        make = Mending
+    elif obligation is obligations.survives_anything:
+        make = broken.ForgottenRng
+    else:
+        make = next(make for make, found, _ in REASONS if found is obligation)
+    with pytest.raises(ObligationBroken) as error:
+        obligation(subject(make))
+    assert error.value.obligation == obligations.words(obligation)
+
+
+class Drifting(broken.Honest):
+    """Restores right the first time only."""
+
+    restored = False
+
+    async def restore(self, checkpoint: broken.WalkCheckpoint) -> None:
+        await reinstate(checkpoint, self)
+        self.at += self.restored
+        self.restored = True
+
+
+def mend(_: Any, attribute: Any, value: Any) -> None:
+    value[...] = np.maximum(value, 0.5)
+
+
+@attrs.frozen
+class MendedCheckpoint:
+    step: int
+    at: Array[np.float64] = attrs.field(validator=mend)
+
+
+class Mending:
+    """Its validator changes values: what is loaded is not what was saved."""
+
+    def __init__(self) -> None:
+        self.step, self.at = 0, np.zeros(2)
+
+    def advance(self, steps: int) -> None:
+        self.step += steps
+
+    async def checkpoint(self) -> MendedCheckpoint:
+        made = MendedCheckpoint(self.step, np.ones(2))
+        np.asarray(made.at)[:] = self.at
+        return made
+
+    async def restore(self, checkpoint: MendedCheckpoint) -> None:
+        self.step = checkpoint.step
+
+
+KEPT = Counter()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Counter, "Counter is a class, not a kernel object"),
+        (lambda: KEPT, "the same object twice"),
+        (lambda: object(), "restore is missing"),
+    ],
+    ids=range(3),
+)
+def test_what_is_no_kernel_is_rejected(make: Any, said: str) -> None:
+    with pytest.raises(ObligationBroken) as error:
+        verify_kernel(make)
+    assert said in str(error.value)
+
+
+def test_a_kernel_that_can_never_be_checkpointed_is_rejected() -> None:
+    class Never(Counter):
+        def can_checkpoint(self) -> bool:
+            return False
+
+    with pytest.raises(ObligationBroken, match="false for 1000 steps"):
+        verify_kernel(Never)
+
+
+def test_without_make_it_says_what_is_missing() -> None:
+    class TestNothing(KernelTests[Any]):
+        pass
+
+    with pytest.raises(NotImplementedError, match="TestNothing needs a method make"):
+        TestNothing().test_runs_agree()
+
+
+def test_it_works_where_a_loop_is_running() -> None:
+    async def notebook() -> None:
+        verify_kernel(Counter, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=2))
+
+    asyncio.run(notebook())
+
+
+class Shut(Counter):
+    living = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Shut.living += 1
+
+    def shutdown(self) -> None:
+        Shut.living -= 1
+
+
+def test_every_kernel_is_shut_down() -> None:
+    verify_kernel(Shut, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=3))
+    assert Shut.living == 0
