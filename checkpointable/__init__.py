@@ -16,7 +16,7 @@ Errors are in `errors`. Importing this package does not import Numba.
 
 from checkpointable.annotations import Array
 from checkpointable.archive import load_file, save_file
-from checkpointable.attributes import capture, reinstate
+from checkpointable.attributes import capture, check_fit, reinstate
 from checkpointable.checkpointer import Checkpointer, Restored, Saved
 from checkpointable.errors import (
     CheckpointableError,
@@ -88,6 +88,7 @@ __all__ = [
     "UnsupportedType",
     "can_checkpoint",
     "capture",
+    "check_fit",
     "check_kernel",
     "checkpoint",
     "checkpoint_size_estimate",

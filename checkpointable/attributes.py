@@ -79,7 +79,38 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     >>> asyncio.run(reinstate(CounterCheckpoint(count=3), kernel)); kernel.count
     3
     """
-    cls = cls or type(checkpoint)
+    values, into = _plan(checkpoint, kernel, cls or type(checkpoint))
+    _set_all(kernel, values)
+    for target, source in into:
+        overwrite(target, source)
+
+
+def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:
+    """Raise what `reinstate` would raise, and change nothing.
+
+    For a `restore` that has checks of its own, about values: after this it can rely on the class,
+    on every field being there, and on dtypes and shapes.
+
+    >>> import attrs
+    >>> @attrs.frozen
+    ... class WalkCheckpoint:
+    ...     at: np.ndarray
+    >>> class Walk:
+    ...     at = np.zeros(3)
+    >>> check_fit(WalkCheckpoint(np.zeros(4)), Walk())
+    Traceback (most recent call last):
+        ...
+    checkpointable.errors.InvalidCheckpoint: the checkpoint holds float64 of shape (4,), the kernel has float64 of shape (3,)
+      where: Walk.at
+      hint: make the kernel with the parameters of the one that was saved
+    """  # noqa: E501
+    _plan(checkpoint, kernel, cls or type(checkpoint))
+
+
+def _plan(
+    checkpoint: object, kernel: object, cls: Any
+) -> tuple[dict[str, Any], list[tuple[Any, HostArray]]]:
+    """Check everything; say which attributes get which values, and which arrays go into which."""
     schema_of(cls)
     if not isinstance(checkpoint, typing.get_origin(cls) or cls):
         raise InvalidCheckpoint(
@@ -104,9 +135,7 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
             filled = {n: live[n] if n in live else owned(a) for n, a in arrays.items()}
             with refusals_named(cls, field.name):
                 values[field.name] = from_wire(insert(wire, filled))
-    _set_all(kernel, values)
-    for target, source in into:
-        overwrite(target, source)
+    return values, into
 
 
 def _check_whole(checkpoint: Any, cls: Any) -> None:

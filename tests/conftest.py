@@ -1,10 +1,15 @@
-"""Hypothesis profiles: 200 examples by default, 10,000 in `nox -s deep`."""
+"""Hypothesis profiles: 200 examples by default, 10,000 in `nox -s deep`; the kit's likewise."""
 
 import os
 
 from hypothesis import HealthCheck, settings
 
+from checkpointable.testing import KernelTests
+
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("deep", max_examples=10_000, deadline=None, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+if os.environ.get("HYPOTHESIS_PROFILE") == "deep":
+    KernelTests.settings = settings(KernelTests.settings, max_examples=500, stateful_step_count=50)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import Array, InvalidCheckpoint, InvalidKernel, capture, reinstate
+from checkpointable import Array, InvalidCheckpoint, InvalidKernel, capture, check_fit, reinstate
 from tests.same import same
 from tests.strategies import Pair, checkpoints
 
@@ -241,3 +241,42 @@ def test_a_dlpack_producer_is_read_and_written() -> None:
     k.field.array[:] = 0
     run(reinstate(checkpoint, k))
     assert same(k.field.array, np.arange(3.0))
+
+
+def positive(_: Any, attribute: Any, value: Any) -> None:
+    if not np.all(value > 0):
+        raise ValueError(f"{attribute.name} must be positive")
+
+
+@attrs.frozen
+class CheckedCheckpoint:
+    first: Array[np.float64]
+    second: Array[np.float64] = attrs.field(validator=positive)
+
+
+class CheckedKernel:
+    def __init__(self) -> None:
+        self.first, self.second = np.zeros(2), np.ones(2)
+
+
+@pytest.mark.parametrize("check", [check_fit, lambda *given: asyncio.run(reinstate(*given))])
+@pytest.mark.parametrize("fault", ["missing", "invalid", "other"])
+def test_what_does_not_fit_is_refused_before_anything_is_written(check: Any, fault: str) -> None:
+    kernel = CheckedKernel()
+    checkpoint: Any = CheckedCheckpoint(np.full(2, 5.0), np.full(2, 6.0))
+    if fault == "missing":
+        object.__delattr__(checkpoint, "second")
+    elif fault == "invalid":
+        checkpoint.second[1] = np.nan
+    else:
+        checkpoint = CheckedCheckpoint(np.full(2, 5.0), np.full(3, 6.0))
+    with pytest.raises(InvalidCheckpoint) as error:
+        check(checkpoint, kernel)
+    assert ".second" in error.value.where
+    assert same((kernel.first, kernel.second), (np.zeros(2), np.ones(2)))
+
+
+def test_checking_writes_nothing() -> None:
+    kernel = CheckedKernel()
+    check_fit(CheckedCheckpoint(np.full(2, 5.0), np.full(2, 6.0)), kernel)
+    assert same((kernel.first, kernel.second), (np.zeros(2), np.ones(2)))

@@ -21,6 +21,7 @@ def blocks(page: str) -> list[str]:
 
 
 BLOCKS = blocks("README.md")
+RUN = "import runpy; runpy.run_path"
 
 
 def run_program(code: str, folder: Path, **environment: str) -> str:
@@ -38,18 +39,55 @@ SHOWN = [(page, n) for page in ("README.md", "docs/contract.md") for n in range(
 
 @pytest.mark.parametrize(("page", "n"), SHOWN)
 def test_what_is_shown_runs_as_printed(page: str, n: int, tmp_path: Path) -> None:
+    (tmp_path / "heat.py").write_text(BLOCKS[0])  # a file, since Numba's cache wants one
     block = blocks(page)[n]
-    (tmp_path / "test_program.py").write_text(block)  # a file, since Numba's cache wants one
-    program = "import runpy; runpy.run_path('test_program.py')"
-    tests = "; import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
-    run_program(program + tests * ("def test_" in block or "Tests" in block), tmp_path)
+    (tmp_path / "test_program.py").write_text(block)
+    if "\nclass Test" in block or "\ndef test_" in block:
+        program = "import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
+        assert re.search(r"^[1-9]\d* passed", run_program(program, tmp_path), re.MULTILINE)
+    else:
+        run_program(
+            "import runpy; runpy.run_path('test_program.py', run_name='__main__')", tmp_path
+        )
 
 
 def test_the_readme_kernel_resumes(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(BLOCKS[0])
-    program = "import runpy; runpy.run_path('program.py')"
+    (tmp_path / "heat.py").write_text(BLOCKS[0])
+    program = f"{RUN}('heat.py', run_name='__main__')"
     assert run_program(program, tmp_path).startswith("from step 0 to 20000")
     assert run_program(program, tmp_path) == "from step 20000 to 20000, saved 0 times\n"
+
+
+def test_the_readme_says_what_the_kit_says(tmp_path: Path) -> None:
+    wrong = BLOCKS[0].replace(
+        "return await capture(HeatCheckpoint, self)",
+        "return HeatCheckpoint(self.step, self.temperature)",
+    )
+    (tmp_path / "heat.py").write_text(wrong)
+    program = """
+from heat import Heat
+from checkpointable.testing import verify_kernel
+try:
+    verify_kernel(lambda: Heat(n=64))
+except AssertionError as broken:
+    print(broken)
+"""
+    said, shown = run_program(program, tmp_path), (ROOT / "README.md").read_text()
+    digits = re.compile(r"\d[\d.e-]*")  # the last ones depend on the processor
+    assert digits.sub("0", f"```text\n{said}```") in digits.sub("0", shown)
+
+
+def test_the_cuda_example_passes_the_kit_in_the_simulator(tmp_path: Path) -> None:
+    program = f"""
+import runpy
+import hypothesis
+from checkpointable.testing import verify_kernel
+from checkpointable.testing.kernels import SETTINGS
+Heat = runpy.run_path({str(ROOT / "examples/heat_cuda.py")!r})["Heat"]
+few = hypothesis.settings(SETTINGS, max_examples=3, stateful_step_count=6)
+verify_kernel(lambda: Heat(6), steps=3, settings=few)
+"""
+    run_program(program, tmp_path, NUMBA_ENABLE_CUDASIM="1")
 
 
 def test_ci_runs_the_command_of_the_readme() -> None:

@@ -2,7 +2,7 @@
 
 import attrs
 
-from checkpointable import InvalidCheckpoint, InvalidKernel
+from checkpointable import InvalidCheckpoint, InvalidKernel, check_fit
 
 
 def require(condition: bool, what: str, *, option: str, hint: str) -> None:
@@ -19,14 +19,14 @@ def require(condition: bool, what: str, *, option: str, hint: str) -> None:
         raise InvalidKernel(what, where=option, hint=hint)
 
 
-def require_fit(checkpoint: object, cls: type, setup: attrs.AttrsInstance) -> None:
-    """Raise `InvalidCheckpoint` unless it is a `cls` with an equal `setup` and a step >= 0."""
+def require_fit(checkpoint: object, cls: type, kernel: object, setup: attrs.AttrsInstance) -> None:
+    """Raise `InvalidCheckpoint` unless it is a `cls` that fits, of an equal `setup`, step >= 0."""
     if not isinstance(checkpoint, cls):
         raise InvalidCheckpoint(
             f"a {type(checkpoint).__name__} is not a {cls.__name__}",
             hint="restore the kernel that this checkpoint was taken of",
         )
-    found = getattr(checkpoint, "setup")  # noqa: B009  (cls is known at run time only)
+    found = getattr(checkpoint, "setup", setup)  # a missing one is refused below
     for field in attrs.fields(type(setup)):
         theirs, ours = getattr(found, field.name, None), getattr(setup, field.name)
         if theirs != ours:
@@ -36,7 +36,8 @@ def require_fit(checkpoint: object, cls: type, setup: attrs.AttrsInstance) -> No
                 where=f"setup.{field.name}",
                 hint="make the kernel with the options of the run it continues",
             )
-    require_sound(getattr(checkpoint, "step") >= 0, "the step is negative", "step")  # noqa: B009
+    check_fit(checkpoint, kernel)
+    require_sound(getattr(checkpoint, "step") >= 0, "the step is negative", "step")  # noqa: B009  (cls is known at run time only)
 
 
 def require_sound(condition: bool, what: str, where: str) -> None:

@@ -141,7 +141,7 @@ class Ising:
 
         Raises `InvalidCheckpoint` if its setup is another, or its energy not that of its spins.
         """
-        require_fit(checkpoint, IsingCheckpoint, self.setup)
+        require_fit(checkpoint, IsingCheckpoint, self, self.setup)
         spins = np.asarray(checkpoint.spins)
         require_sound(bool(np.all(np.abs(spins) == 1)), "a spin is neither 1 nor -1", "spins")
         energy = _ground_energy(self.setup.n) + int(np.asarray(checkpoint.energy).sum())

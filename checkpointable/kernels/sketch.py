@@ -186,7 +186,7 @@ class Sketch:
         Raises `InvalidCheckpoint` if it is of another file, dtype or batch, or if what was
         counted is not what was read.
         """
-        require_fit(checkpoint, SketchCheckpoint, self.setup)
+        require_fit(checkpoint, SketchCheckpoint, self, self.setup)
         offset = min(checkpoint.step * self.setup.batch, self.setup.size // 8)
         require_sound(checkpoint.offset == offset, f"{offset} values were to be read", "offset")
         counted = _total(checkpoint.histogram) + _total(checkpoint.specials)

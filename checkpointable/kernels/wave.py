@@ -182,7 +182,7 @@ class Wave:
 
     async def restore(self, checkpoint: WaveCheckpoint) -> None:
         """Continue from `checkpoint`; raises `InvalidCheckpoint` if its setup is another."""
-        require_fit(checkpoint, WaveCheckpoint, self.setup)
+        require_fit(checkpoint, WaveCheckpoint, self, self.setup)
         await reinstate(checkpoint, self)
 
     def checkpoint_size_estimate(self) -> int:
