@@ -1,7 +1,10 @@
 """What a store must promise: one capability per Protocol, the guarantee in its docstring.
 
 A store keeps named, immutable blobs. `checkpointable.archive` builds checkpoints on it; anything
-that keeps these promises can be a store.
+that keeps these promises can be a store, and proves it with `checkpointable.testing.StoreTests`.
+
+A name is 1 to 255 bytes of UTF-8 without slash, NUL, or a dot at its beginning; any other raises
+`StoreError`. A store may be used from many threads.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,7 +49,7 @@ class Create(Protocol):
         """Store the `size` bytes of `chunks` under `name`.
 
         Whole or absent: no reader and no crash ever shows a part. Durable when the call returns.
-        Never overwrites. `chunks` is consumed once, in order, and not kept.
+        Never overwrites. `chunks` is consumed once, in order, each used up before the next.
 
         Raises `CheckpointExists` if the name is taken, `StoreLocked` if another writer holds the
         store, `StoreFull` if the space ends, `StoreError` for anything else; in each case nothing

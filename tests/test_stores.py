@@ -23,7 +23,7 @@ from checkpointable.errors import (
     StoreFull,
     StoreLocked,
 )
-from checkpointable.store import Buffer, Store
+from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, local, open_store
 from checkpointable.stores.files import open_reader, write_durably
 
@@ -68,27 +68,7 @@ def files(store: Store) -> set[str]:
 
 
 class TestAnyStore:
-    def test_it_gives_back_what_it_was_given(self, store: Store) -> None:
-        chunks: list[Buffer] = [b"ab", memoryview(b"cd"), b"", bytearray(b"efg")]
-        store.create("a", 7, iter(chunks))
-        store.create("empty", 0, [])
-        assert read(store, "a") == b"abcdefg"
-        assert read(store, "empty") == b""
-        assert contents(store) == {"a": 7, "empty": 0}
-        assert all(entry.created > 1.7e9 for entry in store.list())
-
-    def test_it_reads_ranges(self, store: Store) -> None:
-        store.create("a", 10, [b"0123456789"])
-        with store.open("a") as reader:
-            assert reader.size == 10
-            buffer = bytearray(4)
-            for offset in (6, 0, 3):
-                reader.read_into(offset, memoryview(buffer))
-                assert buffer == b"0123456789"[offset : offset + 4]
-            reader.read_into(10, memoryview(bytearray()))
-            for offset in (7, 10, 10**15):
-                with pytest.raises(CorruptCheckpoint):
-                    reader.read_into(offset, memoryview(buffer))
+    """What `testing.StoreTests` does not ask of every store, but ours do."""
 
     def test_many_threads_read_one_reader(self, store: Store) -> None:
         data = os.urandom(1 << 16)
@@ -146,33 +126,6 @@ class TestAnyStore:
         assert contents(store) == {}
         assert files(store) == set()
 
-    def test_what_is_being_written_is_not_there_yet(self, store: Store) -> None:
-        def chunks() -> Iterator[bytes]:
-            assert contents(store) == {}
-            with pytest.raises(NoCheckpoint), store.open("a"):
-                pass
-            yield b"x"
-
-        store.create("a", 1, chunks())
-        assert contents(store) == {"a": 1}
-
-    def test_deleting(self, store: Store) -> None:
-        with pytest.raises(NoCheckpoint):
-            store.delete("a")
-        store.create("a", 3, [b"abc"])
-        with store.open("a") as reader:
-            store.delete("a")
-            assert contents(store) == {}
-            buffer = bytearray(3)
-            reader.read_into(0, memoryview(buffer))
-            assert buffer == b"abc"
-        with pytest.raises(NoCheckpoint):
-            store.delete("a")
-        with pytest.raises(NoCheckpoint), store.open("a"):
-            pass
-        store.create("a", 3, [b"new"])
-        assert read(store, "a") == b"new"
-
     def test_a_store_that_was_never_written_is_empty(self, store: Store) -> None:
         assert contents(store) == {}
         with pytest.raises(NoCheckpoint), store.open("a"):
@@ -206,31 +159,6 @@ class TestAnyStore:
             thread.join()
         with store.lock():
             assert contents(store) == {"b": 1}
-
-    def test_of_racing_writers_one_wins(self, store: Store) -> None:
-        barrier = threading.Barrier(4)
-        won: list[int] = []
-        lost: list[int] = []
-
-        def write(number: int) -> None:
-            def chunks() -> Iterator[bytes]:
-                barrier.wait()
-                yield bytes([number])
-
-            try:
-                store.create("a", 1, chunks())
-            except CheckpointExists:
-                lost.append(number)
-            else:
-                won.append(number)
-
-        threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert (len(won), len(lost)) == (1, 3)
-        assert read(store, "a") == bytes(won)
 
     def test_open_store_takes_it_as_it_is(self, store: Store) -> None:
         assert open_store(store) is store

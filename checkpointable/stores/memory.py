@@ -27,7 +27,7 @@ class MemoryStore:
         """See `checkpointable.store.Create`."""
         check_name(name)
         if name not in self._blobs:
-            blob = b"".join(exactly(size, chunks, name))
+            blob = b"".join([bytes(chunk) for chunk in exactly(size, chunks, name)])
             # One step under the interpreter's lock: of two racing writers one finds the other.
             if self._blobs.setdefault(name, (mine := (blob, time.time()))) is mine:
                 return

@@ -13,11 +13,14 @@ from checkpointable.testing.faulty import FaultyStore
 from checkpointable.testing.kernels import KernelTests, verify_kernel
 from checkpointable.testing.report import ObligationBroken
 from checkpointable.testing.schemas import assert_schema
+from checkpointable.testing.stores import StoreTests, verify_store
 
 __all__ = [
     "FaultyStore",
     "KernelTests",
     "ObligationBroken",
+    "StoreTests",
     "assert_schema",
     "verify_kernel",
+    "verify_store",
 ]

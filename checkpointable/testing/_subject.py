@@ -97,6 +97,11 @@ class Subject:
         return st.integers(0, self.steps)
 
 
+def words(obligation: Callable[..., None]) -> str:
+    """The obligation in words: the first line of its docstring."""
+    return str(obligation.__doc__).partition("\n")[0].rstrip(".")
+
+
 def wait_for(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end, also where a loop is running already (a notebook)."""
     try:

@@ -7,6 +7,7 @@ import hypothesis
 
 from checkpointable.protocol import SteppableKernel
 from checkpointable.testing import _obligations as obligations
+from checkpointable.testing import _saving as saving
 from checkpointable.testing._subject import Subject
 
 C = TypeVar("C")
@@ -129,15 +130,15 @@ class KernelTests(Generic[C]):
 
     def test_stored_and_back(self) -> None:
         """A round trip through a file and through every store gives the same."""
-        self._check(obligations.stored_and_back)
+        self._check(saving.stored_and_back)
 
     def test_not_now(self) -> None:
         """While can_checkpoint() is false, a save raises NotNow and does nothing."""
-        self._check(obligations.not_now)
+        self._check(saving.not_now)
 
     def test_size_is_estimated(self) -> None:
         """The size estimate, if there is one, is within a factor of two."""
-        self._check(obligations.size_is_estimated)
+        self._check(saving.size_is_estimated)
 
     def test_survives_anything(self) -> None:
         """Any order of advance, checkpoint, restore, save, load and failure is survived."""

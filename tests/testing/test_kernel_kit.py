@@ -15,7 +15,8 @@ import pytest
 from checkpointable import Array, capture, reinstate
 from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
 from checkpointable.testing import _obligations as obligations
-from checkpointable.testing._subject import Subject
+from checkpointable.testing import _saving as saving
+from checkpointable.testing._subject import Subject, words
 from checkpointable.testing.kernels import SETTINGS
 from tests.testing import broken_kernels as broken
 from tests.toys import Counter, CounterCheckpoint
@@ -102,8 +103,8 @@ REASONS: list[tuple[Callable[[], Any], Callable[..., None], list[str]]] = [
     (broken.Unchecked, obligations.refuses_whole, ["took a wrong", "'at' is float32", "check all"]),
     (broken.OtherError, obligations.refuses_whole, ["ended in ValueError", "raise InvalidCheck"]),
     (broken.Partial, obligations.refuses_whole, ["but changed", "writes 'at' before it has"]),
-    (broken.Elements, obligations.size_is_estimated, ["it says 6000 bytes", "not elements"]),
-    (broken.Careless, obligations.not_now, ["returned no bool"]),
+    (broken.Elements, saving.size_is_estimated, ["it says 6000 bytes", "not elements"]),
+    (broken.Careless, saving.not_now, ["returned no bool"]),
 ]  # fmt: skip
 
 
@@ -113,9 +114,9 @@ def test_a_broken_kernel_is_rejected_for_its_reason(
 ) -> None:
     with pytest.raises(ObligationBroken) as error:
         verify_kernel(make)
-    assert error.value.obligation == obligations.words(obligation)
-    for words in said:
-        assert words in str(error.value)
+    assert error.value.obligation == words(obligation)
+    for text in said:
+        assert text in str(error.value)
     assert error.value.cause
 
 
@@ -124,9 +125,7 @@ def test_every_obligation_has_a_test_and_its_words() -> None:
     assert {n for n in tests if n.startswith("test_")} == {
         f"test_{obligation.__name__}" for obligation in obligations.OBLIGATIONS
     }
-    assert len({obligations.words(o) for o in obligations.OBLIGATIONS}) == len(
-        obligations.OBLIGATIONS
-    )
+    assert len({words(o) for o in obligations.OBLIGATIONS}) == len(obligations.OBLIGATIONS)
 
 
 def subject(make: Callable[[], Any]) -> Any:
@@ -137,7 +136,7 @@ def subject(make: Callable[[], Any]) -> Any:
 def test_each_obligation_alone_rejects_one_of_them(obligation: Callable[[Any], None]) -> None:
     if obligation is obligations.restoring_twice_is_once:
         make: Callable[[], Any] = Drifting
-    elif obligation is obligations.stored_and_back:
+    elif obligation is saving.stored_and_back:
         make = Mending
     elif obligation is obligations.survives_anything:
         make = broken.ForgottenRng
@@ -145,7 +144,7 @@ def test_each_obligation_alone_rejects_one_of_them(obligation: Callable[[Any], N
         make = next(make for make, found, _ in REASONS if found is obligation)
     with pytest.raises(ObligationBroken) as error:
         obligation(subject(make))
-    assert error.value.obligation == obligations.words(obligation)
+    assert error.value.obligation == words(obligation)
 
 
 class Drifting(broken.Honest):
