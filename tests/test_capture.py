@@ -90,7 +90,7 @@ def test_reinstate_writes_into_the_arrays_that_the_kernel_has() -> None:
     assert same(run(capture(State, k)), run(capture(State, kernel(1))))
 
 
-@given(checkpoints(), st.booleans())
+@given(checkpoints, st.booleans())
 def test_reinstate_undoes_any_change(made: tuple[Any, Any], lost: bool) -> None:
     cls, value = made
     names = [f.name for f in attrs.fields(cls)] if attrs.has(cls) else []

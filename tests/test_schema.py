@@ -16,6 +16,7 @@ from hypothesis import given
 from checkpointable import Array, InvalidCheckpoint, UnsupportedType, checkpoint
 from checkpointable.annotations import describe, fields_of
 from checkpointable.schema import is_same, mismatch, schema_from_json, schema_of
+from checkpointable.testing._classes import Access
 from tests import strategies
 from tests.strategies import Chain, Color, Narrow, Pair, Point, any_type
 
@@ -119,7 +120,7 @@ def test_the_description_is_the_meaning_of_the_class() -> None:
         data: list[Data]
         choice: Literal["b", "a"]
         chain: "strategies.Chain"
-        access: strategies.Access
+        access: Access
 
     assert schema_of(Whole).classes == {
         "Whole": {

@@ -24,13 +24,13 @@ def through_json(value: Any, cls: Any) -> Any:
     return from_tree(orjson.loads(orjson.dumps(tree)), arrays, cls)
 
 
-@given(checkpoints())
+@given(checkpoints)
 def test_every_class_and_value_survives_the_tree(made: tuple[Any, Any]) -> None:
     cls, value = made
     assert same(through_json(value, cls), value)
 
 
-@given(checkpoints())
+@given(checkpoints)
 def test_every_class_and_value_survives_the_file(made: tuple[Any, Any]) -> None:
     cls, value = made
     store = MemoryStore()
@@ -38,7 +38,7 @@ def test_every_class_and_value_survives_the_file(made: tuple[Any, Any]) -> None:
     assert same(load(store, entry.name, cls), value)
 
 
-@given(checkpoints())
+@given(checkpoints)
 def test_arrays_never_pass_through_json(made: tuple[Any, Any]) -> None:
     cls, value = made
     tree, arrays = to_tree(value, cls)

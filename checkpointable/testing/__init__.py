@@ -14,6 +14,7 @@ from checkpointable.testing.kernels import KernelTests, verify_kernel
 from checkpointable.testing.report import ObligationBroken
 from checkpointable.testing.schemas import assert_schema
 from checkpointable.testing.stores import StoreTests, verify_store
+from checkpointable.testing.strategies import checkpoint_classes, checkpoints
 
 __all__ = [
     "FaultyStore",
@@ -21,6 +22,8 @@ __all__ = [
     "ObligationBroken",
     "StoreTests",
     "assert_schema",
+    "checkpoint_classes",
+    "checkpoints",
     "verify_kernel",
     "verify_store",
 ]

@@ -1,94 +1,89 @@
-"""What attrs' own validators allow, so that values are drawn within it instead of filtered."""
+"""What attrs' own validators allow, read off them, so that values are made, not found by chance."""
 
-import math
-import re
-from collections.abc import Collection
 from typing import Any
 
 import attrs
-from attrs import frozen
+import numpy as np
+from attrs import evolve, frozen
+from hypothesis import strategies as st
+
+from checkpointable.testing._scalars import Strategy, leaf_values
 
 
 @frozen
 class Limits:
-    """What a validator asks of a value; `items`, `keys` and `values` are alternatives for each."""
+    """Bounds on a value; None and 0 where there are none."""
 
-    options: Collection[Any] | None = None
-    low: Any = -math.inf
-    high: Any = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    pattern: re.Pattern[Any] | None = None
-    whole: bool = True
-    min_len: int = 0
-    max_len: int | None = None
-    items: "tuple[Limits, ...]" = ()
-    keys: "tuple[Limits, ...]" = ()
-    values: "tuple[Limits, ...]" = ()
-
-    def sizes(self, usual: int = 3) -> dict[str, int]:
-        """The sizes to draw, as Hypothesis takes them: small, and as long as they must be."""
-        top = max(usual, self.min_len)
-        return {"min_size": self.min_len, "max_size": min(top, self.max_len or top)}
+    options: Any = None  # a sequence
+    low: Any = None
+    high: Any = None
+    above: bool = False  # not low itself
+    below: bool = False  # not high itself
+    pattern: str | None = None
+    least: int = 0
+    most: int | None = None
+    items: "Limits | None" = None  # of an iterable, or of a mapping's values
+    keys: "Limits | None" = None
 
 
-ANY = Limits()
+NONE = Limits()
 
 
-def limits_of(validator: Any, within: Limits = ANY) -> tuple[Limits, ...]:
-    """Read what a validator allows: alternatives, each of which is narrower than `within`.
+def limits_of(validator: Any, limits: Limits = NONE) -> Limits:
+    """Read a field's validator, as far as it is known; what is not is left to chance.
 
-    attrs' validators are private classes: they are known by what they hold. One that is unknown,
-    or has changed, narrows nothing, and then merely filters.
+    Known are those of `attrs.validators` for numbers, options, lengths and patterns, also within
+    `and_`, `or_` (its first), `optional`, `deep_iterable` and `deep_mapping`. They are private
+    classes, so they are known by their attributes.
     """
-    if not type(validator).__module__.startswith("attr."):
-        return (within,)
-    match vars_of(validator):
-        case {"_validators": parts}:
-            found = (within,)
-            for part in parts:
-                found = tuple(n for limits in found for n in limits_of(part, limits))
-            return found
-        case {"validators": branches}:
-            return tuple(n for branch in branches for n in limits_of(branch, within))
-        case {"exc_types": _}:
-            return (within,)
-        case {"validator": inner}:
-            return (attrs.evolve(within, options=(None,)), *limits_of(inner, within))
-        case {"options": options} if within.options is None and isinstance(options, Collection):
-            stable = sorted(options, key=repr) if isinstance(options, set | frozenset) else options
-            return (attrs.evolve(within, options=stable),)
-        case {"bound": int() | float() as bound, "compare_op": str(operator)}:
-            return (_bounded(within, bound, operator),)
-        case {"pattern": re.Pattern() as pattern, "match_func": match}:
-            whole = getattr(match, "__name__", "") == "fullmatch"
-            return (attrs.evolve(within, pattern=pattern, whole=whole),)
-        case {"min_length": int(length)}:
-            return (attrs.evolve(within, min_len=max(within.min_len, length)),)
-        case {"max_length": int(length)}:
-            shortest = length if within.max_len is None else min(within.max_len, length)
-            return (attrs.evolve(within, max_len=shortest),)
-        case {"member_validator": member, "iterable_validator": outer}:
-            return tuple(attrs.evolve(n, items=limits_of(member)) for n in limits_of(outer, within))
-        case {"key_validator": key, "value_validator": value, "mapping_validator": outer}:
-            inner = {"keys": limits_of(key), "values": limits_of(value)}
-            return tuple(attrs.evolve(n, **inner) for n in limits_of(outer, within))
-        case _:
-            return (within,)
+    for inner in getattr(validator, "_validators", ()):  # and_
+        limits = limits_of(inner, limits)
+    known: Any = attrs.asdict(validator, recurse=False) if attrs.has(type(validator)) else {}
+    match known:
+        case {"bound": bound, "compare_op": ">=" | ">" as op}:
+            return evolve(limits, low=bound, above=op == ">")
+        case {"bound": bound, "compare_op": "<=" | "<" as op}:
+            return evolve(limits, high=bound, below=op == "<")
+        case {"options": options}:
+            ordered = isinstance(options, list | tuple | range)
+            return evolve(limits, options=options if ordered else sorted(options, key=repr))
+        case {"pattern": pattern}:
+            return evolve(limits, pattern=pattern.pattern)
+        case {"min_length": least}:
+            return evolve(limits, least=least)
+        case {"max_length": most}:
+            return evolve(limits, most=most)
+        case {"member_validator": item, "iterable_validator": whole}:
+            return evolve(limits_of(whole, limits), items=limits_of(item))
+        case {"key_validator": key, "value_validator": value, "mapping_validator": whole}:
+            limits = limits_of(whole, limits)
+            return evolve(limits, keys=limits_of(key), items=limits_of(value))
+        case {"validators": [first, *_]}:
+            return limits_of(first, limits)
+        case {"validator": inner} if type(validator).__name__ == "_OptionalValidator":
+            return limits_of(inner, limits)
+    return limits
 
 
-def vars_of(validator: Any) -> dict[str, Any]:
-    """The attributes of an attrs object, slotted or not, by name."""
-    if not attrs.has(type(validator)):
-        return {}
-    return {a.name: getattr(validator, a.name, None) for a in attrs.fields(type(validator))}
+def limited_leaves(cls: type, limits: Limits) -> Strategy:
+    """Values of a scalar type within limits."""
+    low, high = limits.low, limits.high
+    if cls is int and (low is not None or high is not None):
+        least = None if low is None else int(np.floor(low)) + 1 if limits.above else _up(low)
+        most = None if high is None else _up(high) - 1 if limits.below else int(np.floor(high))
+        return st.integers(least, most)
+    if cls is float and (low is not None or high is not None):
+        return st.floats(
+            low, high, exclude_min=limits.above, exclude_max=limits.below, allow_nan=False
+        )
+    if cls is str and limits.pattern is not None:
+        return st.from_regex(limits.pattern, fullmatch=True)
+    if cls is str and (limits.least or limits.most is not None):
+        return st.text(min_size=limits.least, max_size=limits.most)
+    if cls is bytes and (limits.least or limits.most is not None):
+        return st.binary(min_size=limits.least, max_size=limits.most)
+    return leaf_values(cls)
 
 
-def _bounded(within: Limits, bound: Any, operator: str) -> Limits:
-    if operator in (">", ">=") and bound >= within.low:
-        is_open = operator == ">" or (within.open_low and bound == within.low)
-        return attrs.evolve(within, low=bound, open_low=is_open)
-    if operator in ("<", "<=") and bound <= within.high:
-        is_open = operator == "<" or (within.open_high and bound == within.high)
-        return attrs.evolve(within, high=bound, open_high=is_open)
-    return within
+def _up(bound: Any) -> int:
+    return bound if isinstance(bound, int) else int(np.ceil(bound))

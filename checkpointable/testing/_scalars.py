@@ -1,126 +1,170 @@
-"""Strategies for scalars, the hard ones on purpose, within what a validator allows."""
+"""Hypothesis strategies for the leaves of a checkpoint: scalars, dtypes and arrays.
+
+Hard values on purpose: NaN with payloads, -0.0, ints beyond 64 bits, lone surrogates, odd time
+zones, empty and 0-d arrays, strides, Fortran order, padding.
+"""
 
 import datetime
-import functools
-import math
-import operator
-from collections.abc import Callable
+import importlib.util
 from decimal import Decimal
-from enum import Enum, Flag
-from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
-from types import NoneType
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from checkpointable.testing._arrays import numpy_scalars
-from checkpointable.testing._limits import Limits
+Strategy = st.SearchStrategy[Any]
 
 text = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 _offsets = st.timedeltas(datetime.timedelta(hours=-23), datetime.timedelta(hours=23))
-_zones: st.SearchStrategy[datetime.tzinfo | None] = st.one_of(
+_zones = st.one_of(
     st.none(),
     st.timezones(),
     st.builds(datetime.timezone, _offsets),
     st.builds(datetime.timezone, _offsets, text),
 )
 _path_text = text.map(lambda s: s.replace("\0", ""))
-_paths: dict[type[PurePath], st.SearchStrategy[PurePath]] = {
-    cls: _path_text.map(cls) for cls in (Path, PurePosixPath, PureWindowsPath)
+
+xoroshiro = np.dtype([("s0", np.uint64), ("s1", np.uint64)], align=True)
+"""The state of Numba's random numbers."""
+
+plain_dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
+    hnp.boolean_dtypes(),
+    hnp.integer_dtypes(endianness="?"),
+    hnp.unsigned_integer_dtypes(endianness="?"),
+    hnp.floating_dtypes(endianness="?"),
+    hnp.complex_number_dtypes(endianness="?"),
+    hnp.datetime64_dtypes(endianness="?"),
+    hnp.timedelta64_dtypes(endianness="?"),
+    hnp.byte_string_dtypes(min_len=1),
+    hnp.unicode_string_dtypes(min_len=1, endianness="?"),
+)
+
+
+def _extension_dtypes() -> st.SearchStrategy[np.dtype[Any]]:
+    """Those of ml_dtypes, if that is installed."""
+    if not importlib.util.find_spec("ml_dtypes"):
+        return st.nothing()
+    import ml_dtypes
+
+    names = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4")
+    return st.sampled_from([np.dtype(getattr(ml_dtypes, name)) for name in names])
+
+
+dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
+    plain_dtypes,
+    st.deferred(_extension_dtypes),
+    st.just(xoroshiro),
+    hnp.array_dtypes(plain_dtypes, allow_subarrays=True),
+    st.integers(0, 40).map(lambda n: np.dtype(f"V{n}")),
+    st.sampled_from([np.dtype("S0"), np.dtype("U0")]),
+)
+
+
+def dtypes_of(scalars: tuple[type[np.generic], ...]) -> st.SearchStrategy[np.dtype[Any]]:
+    """Dtypes of these scalar types, abstract ones among them."""
+    return st.one_of([_dtypes_of(scalar) for scalar in scalars])
+
+
+def _dtypes_of(scalar: type[np.generic]) -> st.SearchStrategy[np.dtype[Any]]:
+    if scalar is np.generic:
+        return dtypes
+    if scalar is np.void:
+        return st.just(xoroshiro)
+    if scalar is np.datetime64:
+        return st.sampled_from([np.dtype("M8[us]"), np.dtype("M8[D]")])
+    if scalar is np.timedelta64:
+        return st.sampled_from([np.dtype("m8[us]"), np.dtype("m8[D]")])
+    if scalar in (np.str_, np.bytes_):
+        return st.integers(1, 5).map(lambda n: np.dtype((scalar, n)))
+    kinds = [np.dtype(char).type for char in np.typecodes["All"] if char not in "OVMmSU"]
+    concrete = [kind for kind in dict.fromkeys(kinds) if issubclass(kind, scalar)]
+    return st.sampled_from([np.dtype(kind) for kind in concrete or [scalar]])
+
+
+_SPECIAL: dict[str, list[Any]] = {
+    "f": [np.nan, np.inf, -np.inf, -0.0],
+    "c": [complex(np.nan, -0.0), complex(np.inf, 1)],
+    "M": ["NaT"],
+    "m": ["NaT"],
 }
-NOTHING: st.SearchStrategy[Any] = st.nothing()
 
 
-def _integers(limits: Limits) -> st.SearchStrategy[Any]:
-    if (limits.low, limits.high) == (-math.inf, math.inf):
-        return st.integers() | st.integers(-(2**70), 2**70) | st.booleans()
-    low = None if limits.low == -math.inf else math.ceil(limits.low)
-    high = None if limits.high == math.inf else math.floor(limits.high)
-    if low is not None and limits.open_low and low == limits.low:
-        low += 1
-    if high is not None and limits.open_high and high == limits.high:
-        high -= 1
-    empty = low is not None and high is not None and low > high
-    return NOTHING if empty else st.integers(low, high)
+@st.composite
+def arrays(draw: st.DrawFn, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Arrays of a dtype and shape, of any memory layout, of any bytes that the dtype allows."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    array = np.zeros(shape, dtype)
+    if size and dtype.names is None and dtype.subdtype is None and dtype.kind == "U":
+        array[...] = "é"
+    elif size and not _holds_text(dtype):
+        raw = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), np.uint8)
+        array.reshape(-1).view(np.uint8)[:] = raw & 1 if dtype.kind == "b" else raw
+        if dtype.kind in _SPECIAL and draw(st.booleans()):
+            at = draw(st.integers(0, array.size - 1))
+            array.reshape(-1)[at] = draw(st.sampled_from(_SPECIAL[dtype.kind]))
+    if array.ndim and draw(st.booleans()):
+        array = np.asfortranarray(array)
+    if array.ndim and draw(st.booleans()):
+        wide = np.zeros((2 * shape[0], *shape[1:]), dtype)
+        wide[:: draw(st.sampled_from([2, -2]))] = array
+        array = wide[::2] if draw(st.booleans()) else wide[::-2]
+        array = array if array.shape == shape else np.zeros(shape, dtype)
+    return array
 
 
-def _floats(limits: Limits) -> st.SearchStrategy[Any]:
-    if (limits.low, limits.high) == (-math.inf, math.inf):
-        return st.floats() | st.integers(-5, 5) | st.floats().map(np.float64)
-    low, high = float(limits.low), float(limits.high)
-    found = st.floats(
-        None if limits.low == -math.inf else low,
-        None if limits.high == math.inf else high,
-        exclude_min=limits.open_low and low == limits.low,
-        exclude_max=limits.open_high and high == limits.high,
-    )
-    whole = _integers(limits)
-    return found if whole is NOTHING else found | found.map(np.float64) | whole
+def _holds_text(dtype: np.dtype[Any]) -> bool:
+    """Fields of text or truth, where not any bytes will do."""
+    if dtype.subdtype is not None:
+        return _holds_text(dtype.subdtype[0])
+    if dtype.names is not None:
+        return any(_holds_text(dtype[name]) for name in dtype.names)
+    return dtype.kind == "U" or (dtype.kind == "b" and dtype.names is not None)
 
 
-def _texts(limits: Limits) -> st.SearchStrategy[Any]:
-    if limits.pattern is not None:
-        return st.from_regex(limits.pattern, fullmatch=limits.whole)
-    if limits.min_len == 0 and limits.max_len is None:
-        return text
-    characters = st.characters(exclude_categories=())
-    return st.text(characters, **limits.sizes(usual=20))
+def numpy_scalars(dtype: np.dtype[Any]) -> Strategy:
+    """Scalars of a dtype."""
+    return arrays(dtype, (1,)).map(lambda array: array[0])
 
 
-def _bytes(limits: Limits) -> st.SearchStrategy[Any]:
-    if limits.pattern is not None:
-        return st.from_regex(limits.pattern, fullmatch=limits.whole)
-    return st.binary(**limits.sizes(usual=20))
-
-
-_MAKERS: dict[type, Callable[[Limits], st.SearchStrategy[Any]]] = {
-    int: _integers,
-    float: _floats,
-    str: _texts,
-    bytes: _bytes,
-}
-_LEAVES: dict[type, st.SearchStrategy[Any]] = {
+_LEAVES: dict[type, Strategy] = {
+    int: st.integers() | st.integers(-(2**70), 2**70) | st.booleans(),
+    float: st.floats() | st.integers(-5, 5) | st.floats().map(np.float64),
+    complex: st.complex_numbers(),
     bool: st.booleans(),
-    complex: st.complex_numbers() | st.floats() | st.integers(-5, 5),
-    NoneType: st.none(),
+    str: text,
+    bytes: st.binary(),
+    type(None): st.none(),
     datetime.datetime: st.datetimes(timezones=_zones, allow_imaginary=True),
     datetime.date: st.dates(),
     datetime.time: st.times(timezones=_zones),
     datetime.timedelta: st.timedeltas(),
     UUID: st.uuids(),
     Decimal: st.decimals(),
-    **_paths,
-    PurePath: st.one_of(*_paths.values()),
-    # The concrete class of another system cannot be made on this one.
-    PosixPath: _paths[Path] if isinstance(Path(), PosixPath) else NOTHING,
-    WindowsPath: _paths[Path] if isinstance(Path(), WindowsPath) else NOTHING,
+    PurePosixPath: _path_text.map(PurePosixPath),
+    PureWindowsPath: _path_text.map(PureWindowsPath),
+    PurePath: _path_text.map(PurePosixPath) | _path_text.map(PureWindowsPath),
+    Path: _path_text.map(Path),
+    np.str_: text.map(np.str_),
+    np.bytes_: st.binary().map(np.bytes_),
 }
 
 
-@functools.lru_cache(maxsize=1000)
-def _numpy(tp: type[np.generic]) -> st.SearchStrategy[Any]:
-    return numpy_scalars(tp)
+def leaf_values(cls: type) -> Strategy:
+    """Values of a scalar type: exactly of it, or what PEP 484 promotes to it."""
+    if cls in _LEAVES:
+        return _LEAVES[cls]
+    if issubclass(cls, np.generic):
+        return _dtypes_of(cls).flatmap(numpy_scalars)
+    return _path_text.map(cls)  # PosixPath or WindowsPath, where this machine has it
 
 
-def scalars(tp: type, limits: Limits) -> st.SearchStrategy[Any]:
-    """Values of a scalar type, and those that PEP 484 promotes to it."""
-    if tp in _MAKERS:
-        try:
-            return _MAKERS[tp](limits)
-        except (OverflowError, ValueError):  # bounds that no float has, NaN: the validator decides
-            return _MAKERS[tp](Limits())
-    return _LEAVES[tp] if tp in _LEAVES else _numpy(tp)
-
-
-def members(tp: type[Enum]) -> st.SearchStrategy[Any]:
-    """Members of an enumeration; of flags, any combination."""
-    named = list(tp.__members__.values())
-    if not issubclass(tp, Flag):
-        return st.sampled_from(named) if named else NOTHING
-    none = tp(0)
-    if not named:
-        return st.just(none)
-    some = st.lists(st.sampled_from(named), max_size=3)
-    return some.map(lambda flags: functools.reduce(operator.or_, flags, none))
+def is_hashable(value: Any) -> bool:
+    """Say whether it can be in a set: not so a signaling NaN, or a structured scalar."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
