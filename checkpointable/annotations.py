@@ -306,3 +306,19 @@ def _substitute(tp: Any, bound: Mapping[Any, Any]) -> Any:
     if isinstance(tp, type) and not typing.get_args(tp):  # a bare generic class: nothing to fill
         return tp
     return tp[tuple(bound.get(p, p) for p in parameters)] if parameters else tp
+
+
+def holds_arrays(tp: Any) -> bool:
+    """Say whether a value of the type can hold an array, however deep inside."""
+    return _holds_arrays(tp, set())
+
+
+def _holds_arrays(tp: Any, seen: set[Any]) -> bool:
+    tp = plain(tp)
+    if array_type(tp) is not None:
+        return True
+    if tp in seen:
+        return False
+    seen.add(tp)
+    inner = [f.type for f in fields_of(tp)] if is_record(tp) else typing.get_args(tp)
+    return any(_holds_arrays(t, seen) for t in inner if t is not Ellipsis)

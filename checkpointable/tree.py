@@ -16,9 +16,10 @@ Records are restored field by field, as pickle does: converters and `__init__` d
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar, cast
 
-from checkpointable.annotations import type_name
+from checkpointable.annotations import fields_of, holds_arrays, is_record, type_name
 from checkpointable.convert import hooks
 from checkpointable.convert.scalars import Refused
 from checkpointable.device.arrays import is_array
@@ -42,7 +43,7 @@ def to_tree(checkpoint: object, cls: Any) -> tuple[Any, dict[str, Any]]:
     """
     unstructure, _ = hooks(cls)
     with refusals_named(cls):
-        return extract(unstructure(checkpoint))
+        return extract(unstructure(checkpoint), bare=_bare_fields(cls))
 
 
 def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
@@ -51,9 +52,10 @@ def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
     Raises `InvalidCheckpoint` with the path to what does not fit `cls`.
     """
 
-    _, structure = hooks(cast(Any, cls))
-    with refusals_named(cls):
-        return cast("C", structure(insert(tree, arrays)))
+    tp = cast(Any, cls)
+    _, structure = hooks(tp)
+    with refusals_named(tp):
+        return cast("C", structure(insert(tree, arrays, bare=_bare_fields(tp))))
 
 
 @contextmanager
@@ -73,18 +75,32 @@ def refusals_named(cls: Any, field: str = "") -> Iterator[None]:
         ) from error
 
 
-def extract(wire: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
-    """Replace each array by its name; a pure walk, which copies only what holds arrays."""
+@cache
+def _bare_fields(cls: Any) -> frozenset[str]:
+    """The fields that hold no arrays, however deep inside: they need not be walked."""
+    fields = fields_of(cls) if is_record(cls) else ()
+    return frozenset(field.name for field in fields if not holds_arrays(field.type))
+
+
+def extract(
+    wire: Any, path: str = "", bare: frozenset[str] = frozenset()
+) -> tuple[Any, dict[str, Any]]:
+    """Replace each array by its name; a pure walk, which copies only what holds arrays.
+
+    Keys in `bare`, of the outermost object, are passed over.
+    """
     arrays: dict[str, Any] = {}
-    return _extract(wire, path, arrays), arrays
+    return _extract(wire, path, arrays, bare), arrays
 
 
-def _extract(wire: Any, path: str, arrays: dict[str, Any]) -> Any:
+def _extract(
+    wire: Any, path: str, arrays: dict[str, Any], bare: frozenset[str] = frozenset()
+) -> Any:
     kind = type(wire)
     if kind is dict:
         changed = {}
         for i, (key, value) in enumerate(wire.items()):
-            if type(value) in (dict, list) or is_array(value):
+            if key not in bare and (type(value) in (dict, list) or is_array(value)):
                 new = _extract(value, _child(path, key, i), arrays)
                 if new is not value:
                     changed[key] = new
@@ -109,16 +125,16 @@ def _child(path: str, key: str, index: int) -> str:
     return f"{path}.{part}" if path else part
 
 
-def insert(wire: Any, arrays: Mapping[str, Any]) -> Any:
+def insert(wire: Any, arrays: Mapping[str, Any], bare: frozenset[str] = frozenset()) -> Any:
     """Put the arrays back, each in its place; the inverse of `extract`."""
     left = dict(arrays)
-    filled = _insert(wire, left)
+    filled = _insert(wire, left, bare)
     if left:
         raise Refused(f"the array {min(left)!r} is not mentioned in the tree")
     return filled
 
 
-def _insert(wire: Any, arrays: dict[str, Any]) -> Any:
+def _insert(wire: Any, arrays: dict[str, Any], bare: frozenset[str] = frozenset()) -> Any:
     kind = type(wire)
     if kind is dict:
         if "$array" in wire:
@@ -126,7 +142,10 @@ def _insert(wire: Any, arrays: dict[str, Any]) -> Any:
             if len(wire) != 1 or type(name) is not str or name not in arrays:
                 raise Refused(f"the tree refers to an array that is not there: {name!r:.80}")
             return arrays.pop(name)
-        return {k: _insert(v, arrays) if type(v) in (dict, list) else v for k, v in wire.items()}
+        return {
+            k: _insert(v, arrays) if type(v) in (dict, list) and k not in bare else v
+            for k, v in wire.items()
+        }
     if kind is list:
         return [_insert(v, arrays) if type(v) in (dict, list) else v for v in wire]
     return wire

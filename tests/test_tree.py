@@ -1,6 +1,8 @@
 """Checkpoint objects to trees and files and back: equal in value and in type."""
 
+import linecache
 import struct
+import traceback
 from collections import deque
 from contextlib import suppress
 from typing import Any, Literal
@@ -327,3 +329,93 @@ def test_array_names_are_their_paths() -> None:
     value = Layers({"w": one, "../x": one, "": one}, [(one, 1)])
     _, arrays = to_tree(value, Layers)
     assert list(arrays) == ["weights.w", "weights.#1", "weights.#2", "pairs[0][0]"]
+
+
+def test_the_code_for_a_class_is_made_once() -> None:
+    def made() -> set[str]:
+        return {file for file in linecache.cache if file.startswith("<checkpointable ")}
+
+    value = Chain(1, Chain(2), [Chain(3), Chain(4)])
+    assert same(through_json(value, Chain), value)
+    before = made()
+    assert before
+    for _ in range(3):
+        assert same(through_json(value, Chain), value)
+    assert made() == before
+
+
+@attrs.frozen
+class Many:
+    step: int
+    points: list[Pair[int, float]]
+    field: Array[np.int8]
+    nested: list[Array[np.int8]]
+
+
+def test_an_array_that_is_mentioned_where_none_can_be_is_refused() -> None:
+    value = Many(1, [Pair(1, 0.5)], np.zeros(2, np.int8), [np.ones(3, np.int8)])
+    tree, arrays = to_tree(value, Many)
+    assert same(from_tree(tree, arrays, Many), value)
+    for wrong in (
+        tree | {"points": [{"first": {"$array": "field"}, "second": 0.5}]},
+        tree | {"points": {"$array": "field"}},
+        tree | {"step": {"$array": "field"}},
+        tree | {"field": {"$array": "nested[0]"}},
+        tree | {"nested": []},
+    ):
+        with pytest.raises(InvalidCheckpoint):
+            from_tree(wrong, arrays, Many)
+
+
+def test_a_traceback_shows_the_generated_code() -> None:
+    class Strange:
+        pass
+
+    with pytest.raises(InvalidCheckpoint) as error:
+        to_tree(Many(Strange(), [], np.zeros(2), []), Many)  # type: ignore[arg-type]
+    assert any("value.step" in line for line in traceback.format_exception(error.value))
+
+
+PLAIN: list[Any] = [True, 1, 0.5, "a", None]
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=repr)
+@pytest.mark.parametrize("tp", [bool, int, float, str, type(None)])
+def test_plain_values_are_taken_by_their_own_types_only(tp: Any, value: Any) -> None:
+    one = attrs.make_class("One", {"x": attrs.field(type=tp), "items": attrs.field(type=list[tp])})
+    taken = isinstance(value, tp) or (tp is float and isinstance(value, int))
+    for holder in (one(value, []), one(next(v for v in PLAIN if type(v) is tp), [value])):
+        if taken:
+            tree, _ = to_tree(holder, one)
+            assert from_tree(tree, {}, one) == holder
+        else:
+            with pytest.raises(InvalidCheckpoint):
+                to_tree(holder, one)
+            with pytest.raises(InvalidCheckpoint):
+                from_tree({"x": holder.x, "items": holder.items}, {}, one)
+
+
+@pytest.mark.parametrize(
+    "wire", [{"first": 1, "second": 2, "third": 3}, {"first": 1}, {"first": 1, "other": 2}, [1, 2]]
+)
+def test_a_record_has_its_fields_and_no_others(wire: Any) -> None:
+    with pytest.raises(InvalidCheckpoint, match="the fields are not those of Pair"):
+        from_tree(wire, {}, Pair[int, int])
+
+
+def test_a_field_that_was_never_set_is_refused() -> None:
+    late = attrs.make_class(
+        "Late", {"a": attrs.field(type=int, default=1), "b": attrs.field(type=int, init=False)}
+    )
+    with pytest.raises(InvalidCheckpoint, match="never set") as error:
+        to_tree(late(), late)
+    assert error.value.where == "Late.b"
+
+
+@pytest.mark.parametrize("slots", [True, False])
+def test_names_that_source_code_would_change_survive(slots: bool) -> None:
+    name = "\ufb01"  # a ligature, which Python reads as "fi"
+    cls = attrs.make_class("Odd", {name: attrs.field(type=int, init=False)}, slots=slots)
+    value = cls()
+    object.__setattr__(value, name, 5)
+    assert getattr(through_json(value, cls), name) == 5

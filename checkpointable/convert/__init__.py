@@ -35,9 +35,9 @@ def hooks(tp: Any) -> tuple[Hook, Hook]:
         # float, for which it has hooks of its own that cast instead of checking.
         unstructure, checked = (values.enum if is_enum(tp) else values.leaf)(tp, hooks)
         converter.register_unstructure_hook(tp, unstructure)
-        converter.register_structure_hook(tp, lambda wire, _: checked(wire))
-    structure = converter.get_structure_hook(tp)
-    return converter.get_unstructure_hook(tp), lambda wire: structure(wire, tp)
+        converter.register_structure_hook(tp, _for_cattrs(checked))
+    structure: Any = converter.get_structure_hook(tp)
+    return converter.get_unstructure_hook(tp), structure.direct
 
 
 @cache
@@ -67,9 +67,15 @@ def _register(
     predicate: Callable[[Any], bool],
     make: Callable[[Any, Hooks], tuple[Hook, Hook]],
 ) -> None:
-    def structure_factory(tp: Any) -> Callable[[Any, Any], Any]:
-        structure = make(tp, hooks)[1]
-        return lambda wire, _: structure(wire)
-
     converter.register_unstructure_hook_factory(predicate, lambda tp: make(tp, hooks)[0])
-    converter.register_structure_hook_factory(predicate, structure_factory)
+    converter.register_structure_hook_factory(predicate, lambda tp: _for_cattrs(make(tp, hooks)[1]))
+
+
+def _for_cattrs(structure: Hook) -> Callable[[Any, Any], Any]:
+    """A structure hook as cattrs calls it, and in its `direct` without a call between."""
+
+    def hook(wire: Any, _: Any) -> Any:
+        return structure(wire)
+
+    hook.direct = structure  # type: ignore[attr-defined]
+    return hook

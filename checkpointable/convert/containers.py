@@ -2,49 +2,42 @@
 
 import typing
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from checkpointable.annotations import describe
+from checkpointable.convert.generate import FROM_WIRE, TO_WIRE, each
 from checkpointable.convert.scalars import Refused, expect
 from checkpointable.convert.types import Hook, Hooks, tagged
-
-
-def _each(items: Any, hook: Hook) -> list[Any]:
-    result = []
-    try:
-        for item in items:
-            result.append(hook(item))
-    except Refused as refused:
-        raise refused.under(f"[{len(result)}]") from None
-    return result
 
 
 def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
     """Lists, sets, frozensets and deques of one type of item."""
     cls: Any = typing.get_origin(tp)
-    to_wire, from_wire = hooks(typing.get_args(tp)[0])
+    item_type = typing.get_args(tp)[0]
+    to_wires, from_wires = each(item_type, hooks, TO_WIRE), each(item_type, hooks, FROM_WIRE)
     tag = f"${cls.__name__}"
 
     def unstructure(value: Any) -> Any:
         if type(value) is not cls:
             raise Refused(f"a {type(value).__qualname__} where {describe(tp)} is declared")
-        items = _each(value, to_wire)
+        items = to_wires(value)
         if cls is list:
             return items
         return {tag: items, "$maxlen": value.maxlen} if cls is deque else {tag: items}
 
     def structure(wire: Any) -> Any:
         if cls is list:
-            return _each(expect(wire, list), from_wire)
+            return from_wires(expect(wire, list))
         if cls is deque:
             if type(wire) is not dict or wire.keys() != {"$deque", "$maxlen"}:
                 raise Refused(f"{type(wire).__name__} where {tag} is due")
             maxlen = expect(wire["$maxlen"], int, type(None))
-            items = _each(expect(wire["$deque"], list), from_wire)
+            items = from_wires(expect(wire["$deque"], list))
             if maxlen is not None and len(items) > maxlen:
                 raise Refused(f"{len(items)} items in a deque of at most {maxlen}")
             return deque(items, maxlen)
-        return _unique(cls, _each(tagged(wire, tag), from_wire))
+        return _unique(cls, from_wires(tagged(wire, tag)))
 
     return unstructure, structure
 
@@ -62,23 +55,34 @@ def _unique(cls: Any, items: list[Any]) -> Any:
 def fixed_tuple(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
     """Tuples, of a fixed form or of any length."""
     args = typing.get_args(tp)
-    endless = args[-1:] == (Ellipsis,)
-    pairs = [hooks(arg) for arg in args if arg is not Ellipsis]
-
-    def convert(items: Any, side: int) -> list[Any]:
-        if endless:
-            return _each(items, pairs[0][side])
-        if len(items) != len(pairs):
-            raise Refused(f"{len(items)} items where {describe(tp)} is declared")
-        together = zip(items, pairs, strict=True)
-        return _each(together, lambda item: item[1][side](item[0]))
+    if args[-1:] == (Ellipsis,):
+        convert = tuple(each(args[0], hooks, side) for side in (TO_WIRE, FROM_WIRE))
+    else:
+        convert = tuple(_each_its_own(tp, hooks, side) for side in (TO_WIRE, FROM_WIRE))
 
     def unstructure(value: Any) -> Any:
         if type(value) is not tuple:
             raise Refused(f"a {type(value).__qualname__} where {describe(tp)} is declared")
-        return {"$tuple": convert(value, 0)}
+        return {"$tuple": convert[TO_WIRE](value)}
 
-    return unstructure, lambda wire: tuple(convert(tagged(wire, "$tuple"), 1))
+    return unstructure, lambda wire: tuple(convert[FROM_WIRE](tagged(wire, "$tuple")))
+
+
+def _each_its_own(tp: Any, hooks: Hooks, side: int) -> Callable[[Any], list[Any]]:
+    ways = [hooks(arg)[side] for arg in typing.get_args(tp)]
+
+    def convert(items: Any) -> list[Any]:
+        if len(items) != len(ways):
+            raise Refused(f"{len(items)} items where {describe(tp)} is declared")
+        made: list[Any] = []
+        try:
+            for way, item in zip(ways, items, strict=True):
+                made.append(way(item))
+        except Refused as refused:
+            raise refused.under(f"[{len(made)}]") from None
+        return made
+
+    return convert
 
 
 def dictionary(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:

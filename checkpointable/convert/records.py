@@ -1,13 +1,17 @@
 """Hooks for classes with named fields, and for unions, which tell them apart by name."""
 
+import inspect
+import keyword
+import types
 import typing
-from functools import cache
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from checkpointable.annotations import (
     SEQUENCES,
+    Field,
     array_type,
     describe,
     fields_of,
@@ -15,63 +19,110 @@ from checkpointable.annotations import (
     is_record,
     members_of,
 )
+from checkpointable.convert.generate import FROM_WIRE, TO_WIRE, compiled, converted, late_hook
 from checkpointable.convert.scalars import Refused, expect
 from checkpointable.convert.types import Hook, Hooks
 from checkpointable.errors import reason
 
 
 def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """attrs classes, dataclasses and named tuples, field by field."""
+    """attrs classes, dataclasses and named tuples, field by field, in generated code."""
+    return _unstructure(tp, hooks), _structure(tp, hooks)
+
+
+def _unstructure(tp: Any, hooks: Hooks) -> Hook:
     cls = typing.get_origin(tp) or tp
     fields = fields_of(tp)
-    names = {f.name for f in fields}
-    validated = [f.attribute for f in fields if f.attribute and f.attribute.validator]
-    named_tuple = is_named_tuple(cls)
+
+    def refuse(value: Any) -> Any:
+        raise Refused(
+            f"a {type(value).__qualname__} where {cls.__qualname__} is declared",
+            "declare a union of the classes that can occur",
+        )
+
+    names: dict[str, Any] = {"cls": cls, "refuse": refuse, "at_line": _at_line(fields, 4)}
+    lines = ["def function(value):", "    if value.__class__ is not cls:", "        refuse(value)"]
+    lines += ["    try:"]
+    for i, field in enumerate(fields):
+        late_hook(names, f"hook{i}", field.type, hooks, TO_WIRE)
+        # One line for each field: by it a refusal is told where it comes from.
+        get = f"value.{field.name}" if _is_plain(field.name) else f"getattr(value, {field.name!r})"
+        lines += [
+            f"        v{i} = {get}; w{i} = {converted(field.type, f'v{i}', f'hook{i}', TO_WIRE)}"
+        ]
+    wire = ", ".join(f"{field.name!r}: w{i}" for i, field in enumerate(fields))
+    lines += [f"        return {{{wire}}}", "    except (Refused, AttributeError) as error:"]
+    lines += ["        raise at_line(error) from error.__cause__"]
+    return compiled("\n".join(lines), names | {"Refused": Refused}, cls.__qualname__)
+
+
+def _structure(tp: Any, hooks: Hooks) -> Hook:
+    cls = typing.get_origin(tp) or tp
+    fields = fields_of(tp)
+
+    def refuse() -> Any:
+        raise Refused(f"the fields are not those of {cls.__qualname__}")
+
+    names: dict[str, Any] = {"cls": cls, "refuse": refuse, "at_line": _at_line(fields, 8)}
+    names |= {"new": object.__new__, "new_tuple": tuple.__new__, "set": object.__setattr__}
+    lines = [
+        "def function(wire):",
+        f"    if wire.__class__ is not dict or len(wire) != {len(fields)}:",
+    ]
+    lines += ["        refuse()", "    try:"]
+    gets = "".join(f"wire[{field.name!r}], " for field in fields)
+    lines += [f"        {''.join(f'w{i}, ' for i in range(len(fields))) or '()'} = {gets or '()'}"]
+    lines += ["    except KeyError:", "        refuse()", "    try:"]
+    for i, field in enumerate(fields):
+        late_hook(names, f"hook{i}", field.type, hooks, FROM_WIRE)
+        lines += [f"        v{i} = {converted(field.type, f'w{i}', f'hook{i}', FROM_WIRE)}"]
+    lines += ["        pass", "    except Refused as error:"]
+    lines += ["        raise at_line(error) from error.__cause__"]
+    if is_named_tuple(cls):
+        lines += [f"    return new_tuple(cls, ({''.join(f'v{i}, ' for i in range(len(fields)))}))"]
+    else:
+        lines += ["    made = new(cls)", *_setting(cls, fields, names)]
+        lines += ["    return made"]
+    return compiled("\n".join(lines), names | {"Refused": Refused}, cls.__qualname__)
+
+
+def _setting(cls: Any, fields: tuple[Field, ...], names: dict[str, Any]) -> Iterator[str]:
+    """Lines that set the fields of `made`, whatever the class's own __setattr__ says."""
+    for i, field in enumerate(fields):
+        slot = inspect.getattr_static(cls, field.name, None)
+        if isinstance(slot, types.MemberDescriptorType):
+            names[f"set{i}"] = slot.__set__
+            yield f"    set{i}(made, v{i})"
+        else:
+            yield f"    set(made, {field.name!r}, v{i})"
     # attrs keeps a cached hash in a slot that only its own __init__ sets.
     code = getattr(cls.__hash__, "__code__", None)
-    caches_hash = code is not None and "_attrs_cached_hash" in code.co_names
+    if code is not None and "_attrs_cached_hash" in code.co_names:
+        yield "    set(made, '_attrs_cached_hash', None)"
+    for i, field in enumerate(fields):
+        if field.attribute and field.attribute.validator:
+            names |= {f"attribute{i}": field.attribute, "validate": _validate}
+            yield f"    validate(attribute{i}, made, v{i})"
 
-    @cache  # on first use, since a record may mention itself
-    def steps() -> list[tuple[str, Hook, Hook]]:
-        return [(f.name, *hooks(f.type)) for f in fields]
 
-    def unstructure(value: Any) -> Any:
-        if type(value) is not cls:
-            raise Refused(
-                f"a {type(value).__qualname__} where {cls.__qualname__} is declared",
-                "declare a union of the classes that can occur",
-            )
-        wire = {}
-        for name, to_wire, _ in steps():
-            try:
-                wire[name] = to_wire(getattr(value, name))
-            except Refused as refused:
-                raise refused.under(f".{name}") from None
-            except AttributeError as error:
-                raise Refused("the field was never set").under(f".{name}") from error
-        return wire
+def _is_plain(name: str) -> bool:
+    """Say whether the name can be written into source as it is; NFKC would change some."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
 
-    def structure(wire: Any) -> Any:
-        if type(wire) is not dict or wire.keys() != names:
-            raise Refused(f"the fields are not those of {cls.__qualname__}")
-        values = {}
-        for name, _, from_wire in steps():
-            try:
-                values[name] = from_wire(wire[name])
-            except Refused as refused:
-                raise refused.under(f".{name}") from None
-        if named_tuple:
-            return tuple.__new__(cls, values.values())
-        record = object.__new__(cls)
-        for name, value in values.items():
-            object.__setattr__(record, name, value)
-        if caches_hash:
-            object.__setattr__(record, "_attrs_cached_hash", None)
-        for attribute in validated:
-            _validate(attribute, record, values[attribute.name])
-        return record
 
-    return unstructure, structure
+def _at_line(fields: tuple[Field, ...], first: int) -> Callable[[Exception], Refused]:
+    """What adds a field's name to a refusal's path, by the line on which that came up."""
+
+    def at_line(error: Exception) -> Refused:
+        assert error.__traceback__ is not None
+        name = fields[error.__traceback__.tb_lineno - first - 1].name
+        if not isinstance(error, Refused):
+            refused = Refused("the field was never set")
+            refused.__cause__ = error
+            return refused.under(f".{name}")
+        return error.under(f".{name}")
+
+    return at_line
 
 
 def _validate(attribute: Any, record: Any, value: Any) -> None:
@@ -87,8 +138,12 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
     """Unions: the first member that takes the value; records and like containers are tagged."""
     members = [(m, *hooks(m)) for m in members_of(tp)]
     kinds = [_container(m) for m in members_of(tp)]
+    records = {typing.get_origin(m) or m: to_wire for m, to_wire, _ in members if is_record(m)}
 
     def unstructure(value: Any) -> Any:
+        to_wire = records.get(type(value))
+        if to_wire is not None:
+            return {"$type": type(value).__name__, **to_wire(value)}
         inner = None
         for i, (member, to_wire, _) in enumerate(members):
             try:
