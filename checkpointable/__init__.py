@@ -4,7 +4,7 @@ The way of the data, and where each part is:
 
 kernel        `protocol` says what one is; `kernels` has a gallery
 checkpoint    `attributes`: `capture` and `reinstate`
-its class     `annotations`, `supported`, `schema`; `migrations` lead from older versions to it
+its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
 container     `container`: the file format, without I/O; `codec` joins it with the above
 store         `store` says what one promises; `stores` has a directory and the memory

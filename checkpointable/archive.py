@@ -5,12 +5,11 @@ file that the run fell back from), the next attempt is `step-000000001200.1.safe
 is overwritten. The newest is the one of the highest step, then attempt; never by time.
 """
 
-import itertools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -18,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from attrs import frozen
 
 from checkpointable import codec
-from checkpointable.container import Header
+from checkpointable.container import Header, Packed
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
@@ -99,13 +98,19 @@ def save(
     packed = codec.encode(checkpoint, step=step, kernel=kernel, cls=cls)
     with store.lock():
         attempts = [e.attempt for e in entries(store) if e.step == step]
-        for attempt in itertools.count(max(attempts, default=-1) + 1):
-            name = name_of(step, attempt)
-            # Another thread of ours may have taken the name since it was listed.
-            with suppress(CheckpointExists):
-                store.create(name, packed.size, packed.chunks())
-                break
-    return Entry(step, attempt, name, packed.size, time.time())
+        attempt = max(attempts, default=-1) + 1
+        while not _created(store, name_of(step, attempt), packed):
+            attempt += 1
+    return Entry(step, attempt, name_of(step, attempt), packed.size, time.time())
+
+
+def _created(store: Store, name: str, packed: Packed) -> bool:
+    """Create a file; False if another thread of ours has taken the name since it was listed."""
+    try:
+        store.create(name, packed.size, packed.chunks())
+    except CheckpointExists:
+        return False
+    return True
 
 
 def load(store: Store, name: str, cls: type[C]) -> C:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import attrs
 import numpy as np
 
-from checkpointable.annotations import fields_of, type_name
+from checkpointable.annotations import type_name
 from checkpointable.convert import hooks
 from checkpointable.convert.scalars import Refused
 from checkpointable.device.arrays import (
@@ -23,6 +23,7 @@ from checkpointable.device.arrays import (
     owned,
 )
 from checkpointable.errors import InvalidCheckpoint, InvalidKernel, reason
+from checkpointable.fields import fields_of
 from checkpointable.schema import schema_of
 from checkpointable.tree import extract, from_tree, insert, refusals_named, to_tree
 
@@ -176,7 +177,7 @@ def _construct(cls: type[C], values: dict[str, Any]) -> C:
     elif dataclasses.is_dataclass(origin):
         late = {f.name: values.pop(f.name) for f in dataclasses.fields(origin) if not f.init}
     try:
-        made = origin(**values)
+        made = cast(Any, origin)(**values)
     except Exception as error:  # whatever a user's converter or validator raises
         raise InvalidCheckpoint(
             f"the kernel's values are refused: {reason(error)}", where=type_name(cls)

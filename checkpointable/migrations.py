@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from attrs import frozen
 
-from checkpointable.annotations import fields_of
 from checkpointable.convert import hooks
 from checkpointable.device.arrays import HostArray
 from checkpointable.errors import (
@@ -21,6 +20,7 @@ from checkpointable.errors import (
     InvalidCheckpoint,
     SchemaMismatch,
 )
+from checkpointable.fields import fields_of
 from checkpointable.schema import Schema, mark_of, mismatch, schema_of
 from checkpointable.tree import insert, refusals_named
 

@@ -20,9 +20,7 @@ from attrs import frozen
 
 from checkpointable.annotations import (
     SEQUENCES,
-    Field,
     describe,
-    fields_of,
     is_enum,
     is_literal,
     is_record,
@@ -32,6 +30,7 @@ from checkpointable.annotations import (
     type_name,
 )
 from checkpointable.errors import InvalidCheckpoint, SchemaMismatch, UnsupportedType
+from checkpointable.fields import Field, fields_of
 from checkpointable.supported import check_type
 
 T = TypeVar("T")

@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from checkpointable.annotations import fields_of, holds_arrays, is_record, type_name
+from checkpointable.annotations import is_record, type_name
 from checkpointable.convert import hooks
 from checkpointable.convert.scalars import Refused
 from checkpointable.device.arrays import is_array
 from checkpointable.errors import InvalidCheckpoint
+from checkpointable.fields import fields_of, holds_arrays
 
 C = TypeVar("C")
 

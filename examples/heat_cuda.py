@@ -5,6 +5,9 @@
 Without a GPU it runs in Numba's simulator, slowly: NUMBA_ENABLE_CUDASIM=1.
 """
 
+# Numba describes what is used within kernels as classes, not as what it becomes there.
+# pyright: reportCallIssue=false, reportIndexIssue=false
+
 import sys
 from typing import Any
 

@@ -37,7 +37,7 @@ class Pair(Generic[T, U]):
     second: U
 
 
-@attrs.define
+@attrs.frozen
 class Narrow(Pair[int, U]):
     third: list[U] = attrs.field(factory=list)
 

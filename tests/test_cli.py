@@ -168,7 +168,8 @@ class Cli:
     def __call__(self, *words: str | Path) -> Result:
         self.capsys.readouterr()
         code = main([*map(str, words)])
-        return Result(code, *self.capsys.readouterr())
+        out, err = self.capsys.readouterr()
+        return Result(code, out, err)
 
 
 @pytest.fixture

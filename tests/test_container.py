@@ -635,7 +635,7 @@ IN_THAT_VERSION = "install checkpointable in the version that wrote it"
         ({"checkpointable": "2.0.1rc1", "news": 1}, "install checkpointable>=2.0.1rc1"),
         *(
             (writer, IN_THAT_VERSION)
-            for writer in ({}, None, [], {"checkpointable": 2}, {"checkpointable": "\x1b; rm"})
+            for writer in (None, "", 2, {"checkpointable": 2}, {"checkpointable": "\x1b; rm"})
         ),
     ],
     ids=str,

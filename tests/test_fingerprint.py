@@ -12,7 +12,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from checkpointable import Array, checkpoint
-from checkpointable.annotations import describe, fields_of, is_record, is_union, members_of
+from checkpointable.annotations import (
+    describe,
+    is_record,
+    is_union,
+    members_of,
+)
+from checkpointable.fields import fields_of
 from checkpointable.schema import schema_of
 from tests.strategies import Chain, Color, any_type, of
 
@@ -92,8 +98,8 @@ def members(make: Callable[..., Any], name: str, members: dict[str, Any]) -> Any
     return made("A", x=make(name, members))
 
 
-ONE: Any = enum.Flag("F", {"A": 1})
-TWO: Any = enum.Flag("F", {"A": 2})
+FLAG: Any = enum.Flag
+ONE, TWO = FLAG("F", {"A": 1}), FLAG("F", {"A": 2})
 
 
 @pytest.mark.parametrize(

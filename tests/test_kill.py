@@ -43,7 +43,7 @@ def run(command: list[str], kill_after: float | None = None) -> tuple[list[Any],
     return events, process.wait()
 
 
-def final_arrays(store: Path) -> dict[str, object]:
+def final_arrays(store: Path) -> dict[str, Any]:
     name = entries(LocalStore(store))[-1].name
     with LocalStore(store).open(name) as reader:
         header, table = read_sealed(reader)

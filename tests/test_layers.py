@@ -14,15 +14,16 @@ ROOT = Path(checkpointable.__file__).parent
 LAYERS = {
     "errors": 0,
     "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
-    "supported": 2, "convert": 2, "container": 2, "store": 2,
-    "schema": 3, "tree": 3, "stores": 3, "policy": 3,
-    "attributes": 4, "migrations": 4,
-    "codec": 5,
-    "archive": 6,
-    "checkpointer": 7,
-    "runner": 8,
-    "__init__": 9,
-    "kernels": 10, "testing": 10, "cli": 11, "__main__": 12,
+    "fields": 2, "container": 2, "store": 2,
+    "supported": 3, "convert": 3, "stores": 3, "policy": 3,
+    "schema": 4, "tree": 4,
+    "attributes": 5, "migrations": 5,
+    "codec": 6,
+    "archive": 7,
+    "checkpointer": 8,
+    "runner": 9,
+    "__init__": 10,
+    "kernels": 11, "testing": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -38,7 +38,9 @@ class Good:
 class Provided(CheckpointableKernel[int]):
     """Inherits, and so gets the provided bodies."""
 
-    metadata = KernelMetadata(id="p", mode=KernelMode.RING)
+    @property
+    def metadata(self) -> KernelMetadata:
+        return KernelMetadata(id="p", mode=KernelMode.RING)
 
     async def checkpoint(self) -> int:
         return 1

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 
 from checkpointable import Array, InvalidCheckpoint, UnsupportedType, checkpoint
-from checkpointable.annotations import describe, fields_of
+from checkpointable.annotations import describe
+from checkpointable.fields import fields_of
 from checkpointable.schema import is_same, mismatch, schema_from_json, schema_of
 from checkpointable.testing._classes import Access
 from tests import strategies

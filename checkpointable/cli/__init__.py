@@ -8,6 +8,7 @@ won't help; 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from checkpointable.cli._shared import tell_usage_error, usage_error
 
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # whatever the terminal's encoding, no name may stop us
+        if isinstance(stream, io.TextIOWrapper):  # no name may stop us, whatever the encoding
             stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app())

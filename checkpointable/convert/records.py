@@ -11,10 +11,8 @@ import numpy as np
 
 from checkpointable.annotations import (
     SEQUENCES,
-    Field,
     array_type,
     describe,
-    fields_of,
     is_named_tuple,
     is_record,
     members_of,
@@ -23,6 +21,7 @@ from checkpointable.convert.generate import FROM_WIRE, TO_WIRE, compiled, conver
 from checkpointable.convert.scalars import Refused, expect
 from checkpointable.convert.types import Hook, Hooks
 from checkpointable.errors import reason
+from checkpointable.fields import Field, fields_of
 
 
 def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:

@@ -3,6 +3,9 @@
 All values are handled as the 64 bits that they are stored in.
 """
 
+# Numba describes what is used within kernels as classes, not as what it becomes there.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOptionalSubscript=false
+
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Numba infers the types of what it compiles.
 

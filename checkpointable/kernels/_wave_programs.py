@@ -1,5 +1,8 @@
 """The compiled half of `wave`. Importing it imports Numba."""
 
+# Numba describes what is used within kernels as classes, not as what it becomes there.
+# pyright: reportCallIssue=false
+
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Numba infers the types of what it compiles.
 

@@ -80,14 +80,13 @@ def open_reader(path: str | os.PathLike[str], follow_symlinks: bool = True) -> I
             file = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
             stack.callback(os.close, file)
             status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.ENXIO, "not a regular file")
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENXIO):
-                raise _translated(error, Path(path)) from error
-            regular = False
-        else:
-            regular = stat.S_ISREG(status.st_mode)
-        if not regular:
-            raise CorruptCheckpoint("not a regular file", where=os.fspath(path))
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                what = "not a regular file"
+                raise CorruptCheckpoint(what, where=os.fspath(path)) from error
+            raise _translated(error, Path(path)) from error
         reader = _Reader(file, status.st_size, Path(path))
         stack.callback(reader.close)
         yield reader

@@ -105,8 +105,9 @@ def classes(draw: st.DrawFn, inner: Strategy) -> Any:
 
 
 def _attrs_class(draw: st.DrawFn, name: str, types: dict[str, Any]) -> Any:
+    make_field: Any = attrs.field  # its types know no Final
     attributes = {
-        field: attrs.field(
+        field: make_field(
             type=draw(st.sampled_from([tp, Final[tp]])),
             init=draw(st.integers(0, 4)) > 0,
             alias=f"{field}_alias" if draw(st.booleans()) else None,

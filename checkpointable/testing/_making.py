@@ -6,7 +6,7 @@ import math
 import typing
 from collections import deque
 from collections.abc import Iterator
-from enum import Enum, Flag
+from enum import Flag
 from functools import cache
 from typing import Any
 
@@ -16,9 +16,7 @@ from attrs import frozen
 from hypothesis import strategies as st
 
 from checkpointable.annotations import (
-    Field,
     array_type,
-    fields_of,
     is_enum,
     is_leaf,
     is_literal,
@@ -32,6 +30,7 @@ from checkpointable.annotations import (
 from checkpointable.convert import hooks
 from checkpointable.convert.scalars import Refused as CannotConvert
 from checkpointable.errors import reason
+from checkpointable.fields import Field, fields_of
 from checkpointable.testing._limits import NONE, Limits, limited_leaves, limits_of
 from checkpointable.testing._scalars import Strategy, arrays, dtypes_of, is_hashable
 from checkpointable.testing._shapes import Shapes, likely_shapes
@@ -188,7 +187,7 @@ class Maker:
         return None
 
 
-def _members(enum: type[Enum]) -> Strategy:
+def _members(enum: Any) -> Strategy:
     if issubclass(enum, Flag):
         return st.sets(st.sampled_from([*enum])).map(lambda some: _combined(enum, some))
     return st.sampled_from([*enum])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from checkpointable.annotations import fields_of
+from checkpointable.fields import fields_of
 from checkpointable.protocol import check_kernel, shutdown
 from checkpointable.schema import schema_of
 from checkpointable.testing._machine import run_machine

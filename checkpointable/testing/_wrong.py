@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from checkpointable.annotations import fields_of, type_name
+from checkpointable.annotations import type_name
 from checkpointable.device.arrays import HostArray, on_host
 from checkpointable.errors import InvalidCheckpoint
+from checkpointable.fields import fields_of
 from checkpointable.testing._states import State, field_of, fields_in, rebuilt, swapped
 from checkpointable.testing._subject import Subject, expect_same, put
 from checkpointable.testing.report import ObligationBroken

@@ -17,7 +17,12 @@ SETTINGS = hypothesis.settings(
     stateful_step_count=15,
     deadline=None,
     report_multiple_bugs=False,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.large_base_example,
+        hypothesis.HealthCheck.filter_too_much,
+    ],
 )
 """Few examples, since a kernel may take seconds for each; give your own for more."""
 

@@ -14,7 +14,12 @@ SETTINGS = hypothesis.settings(
     stateful_step_count=30,
     deadline=None,
     report_multiple_bugs=False,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.large_base_example,
+        hypothesis.HealthCheck.filter_too_much,
+    ],
 )
 """Enough for a store on this machine; give your own for more, or for a slow one."""
 

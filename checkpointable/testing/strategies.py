@@ -5,7 +5,8 @@ from typing import Any, TypeVar, cast
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from checkpointable.annotations import fields_of, type_name
+from checkpointable.annotations import type_name
+from checkpointable.fields import fields_of
 from checkpointable.schema import schema_of
 from checkpointable.testing._classes import checkpoint_classes
 from checkpointable.testing._making import Maker, Refused

@@ -197,13 +197,14 @@ class Collects(Plain):
 class ReopensByName(Plain):
     @contextmanager
     def open(self, name: str, /) -> Iterator[Reader]:
-        with super().open(name) as first:
+        again = super().open
+        with again(name) as first:
 
             class ByName:
                 size = first.size
 
-                def read_into(_, offset: int, buffer: memoryview, /) -> None:
-                    with Plain.open(self, name) as reader:
+                def read_into(self, offset: int, buffer: memoryview, /) -> None:
+                    with again(name) as reader:
                         reader.read_into(offset, buffer)
 
             yield ByName()

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpointable import Array, UnsupportedType
-from checkpointable.annotations import fields_of, is_named_tuple, is_record, is_union
+from checkpointable.annotations import is_named_tuple, is_record, is_union
+from checkpointable.fields import fields_of
 from checkpointable.kernels.ising import IsingCheckpoint
 from checkpointable.kernels.sketch import SketchCheckpoint
 from checkpointable.kernels.wave import WaveCheckpoint
@@ -148,7 +149,7 @@ class Counted:
     n: int = attrs.field(validator=v.in_(range(1, 7)))
     field: Array[np.float32] = attrs.field()
 
-    @field.validator
+    @field.validator  # pyright: ignore[reportAttributeAccessIssue]
     def _square(self, attribute: Any, value: Any) -> None:
         if value.shape != (self.n, self.n):
             raise ValueError("field must be (n, n)")

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, assert_type
 
 import numpy as np
 from attrs import frozen
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from checkpointable import (
@@ -20,6 +21,7 @@ from checkpointable import (
     GpuKernel,
     HealthStatus,
     KernelMetadata,
+    LazyArray,
     LocalStore,
     MemoryStore,
     Report,
@@ -29,15 +31,25 @@ from checkpointable import (
     Store,
     archive,
     capture,
+    checkpoint,
     every,
     last,
     load_file,
+    migrate,
     open_store,
     reinstate,
     run,
     save_file,
 )
 from checkpointable.store import Buffer, Entry, Reader
+from checkpointable.testing import (
+    FaultyStore,
+    KernelTests,
+    StoreTests,
+    checkpoints,
+    verify_kernel,
+    verify_store,
+)
 from tests.typing.strangers import Count, CountCheckpoint, Stepper, Walk, WalkCheckpoint
 
 T = TypeVar("T")
@@ -143,20 +155,24 @@ def kernels(heat: Heat, full: FullHeat) -> None:
 class Inheriting(CheckpointableKernel[HeatCheckpoint], SteppableKernel[HeatCheckpoint]):
     """Writes what has no default; validate, health_check and the rest come with the contract."""
 
-    step = 0
+    done = 0
+
+    @property
+    def step(self) -> int:  # for pyright a property must stay one where it is inherited
+        return self.done
 
     @property
     def metadata(self) -> KernelMetadata:
         return KernelMetadata("heat")
 
     def advance(self, steps: int) -> None:
-        self.step += steps
+        self.done += steps
 
     async def checkpoint(self) -> HeatCheckpoint:
         return HeatCheckpoint(self.step, np.zeros(3, np.float32))
 
     async def restore(self, checkpoint: HeatCheckpoint) -> None:
-        self.step = checkpoint.step
+        self.done = checkpoint.step
 
 
 class Careful(Inheriting):
@@ -258,3 +274,47 @@ def runs(heat: Heat, path: Path) -> None:
     assert_type(run(Walk(), path, 100, save=every(seconds=30), keep=last(3)), Report)
     run(Stepper(), MemoryStore(), 100, cls=WalkCheckpoint, on_progress=print, on_restore=print)
     run(Inheriting(), path, until=100, on_progress=lambda progress: progress.rate)
+
+
+# --- the kit, and older files --------------------------------------------------------------------
+
+
+class TestWalk(KernelTests[WalkCheckpoint]):
+    def make(self) -> Walk:
+        return Walk()
+
+    def scramble(self, kernel: SteppableKernel[WalkCheckpoint]) -> None:
+        kernel.advance(7)
+
+
+class TestShelf(StoreTests):
+    def make(self) -> Shelf:
+        return Shelf()
+
+    def again(self, store: Shelf) -> Shelf:
+        return store
+
+
+def kit() -> None:
+    verify_kernel(Walk)
+    verify_kernel(lambda: Heat(np.zeros(3, np.float32)), steps=5)
+    verify_store(Shelf, again=lambda shelf: Shelf())
+    verify_store(lambda: FaultyStore(MemoryStore(), "fail", "create", at=1))
+    assert_type(checkpoints(HeatCheckpoint), st.SearchStrategy[HeatCheckpoint])
+
+
+@checkpoint("walk", version=2, added={"pace": 2})
+@frozen
+class PacedCheckpoint:
+    step: int
+    pace: float = 1.0
+
+
+@migrate("walk", 1)
+def paced(tree: dict[str, Any]) -> dict[str, Any]:
+    tree["at"] = LazyArray(np.float32, (3,), lambda: np.zeros(3, np.float32))
+    return tree
+
+
+assert_type(PacedCheckpoint(1).pace, float)
+assert_type(paced({}), dict[str, Any])

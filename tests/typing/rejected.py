@@ -6,9 +6,11 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import frozen
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from checkpointable import (
@@ -22,11 +24,13 @@ from checkpointable import (
     archive,
     capture,
     load_file,
+    migrate,
     open_store,
     run,
     save_file,
 )
 from checkpointable.store import Buffer, Entry, Reader
+from checkpointable.testing import KernelTests, checkpoints, verify_kernel, verify_store
 
 
 @frozen
@@ -212,6 +216,23 @@ def arrays(single: NDArray[np.float32]) -> None:
 async def results(path: Path) -> None:
     one: Other = load_file(path, State)  # type: ignore[assignment]
     two: Other = await capture(State, Sound())  # type: ignore[arg-type]
+    await Sound().restore(load_file(path, Other))  # type: ignore[arg-type]
     load_file(path)  # type: ignore[call-arg]
     save_file(State(0, np.zeros(3)), path, 3)  # type: ignore[call-arg]
     print(one, two)
+
+
+class TestsOther(KernelTests[Other]):
+    def make(self) -> Sound: ...  # type: ignore[override]
+
+
+def kit() -> None:
+    verify_kernel(SyncCheckpoint)  # type: ignore[arg-type]
+    verify_kernel(Sound())  # type: ignore[arg-type]
+    verify_store(NoLock)  # type: ignore[arg-type]
+    values: st.SearchStrategy[Other] = checkpoints(State)  # type: ignore[arg-type]
+    print(values)
+
+
+@migrate("state", 1)  # type: ignore[type-var]
+def lost(tree: dict[str, Any]) -> None: ...
