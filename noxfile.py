@@ -46,6 +46,7 @@ def deep(session: nox.Session) -> None:
     session.install("-e", ".[cli,test]")
     names = ("tree", "schema", "fingerprint", "migrations", "capture", "container")
     files = [f"tests/test_{name}.py" for name in names]
+    files += ["tests/testing", "tests/kernels/test_gallery.py"]
     session.run(
         "pytest", "-n", "2", *(session.posargs or files), env={"HYPOTHESIS_PROFILE": "deep"}
     )

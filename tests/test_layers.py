@@ -55,6 +55,11 @@ def test_imports_point_downward(path: Path) -> None:
         assert imported == own or LAYERS[imported] < LAYERS[own], f"{own} imports {imported}"
 
 
+def test_only_the_kit_knows_the_kit() -> None:
+    for path in MODULES:
+        assert _part(path) == "testing" or "testing" not in set(_imports(path)), path.name
+
+
 def test_kernels_use_the_public_api_only() -> None:
     for path in (ROOT / "kernels").glob("*.py"):
         assert set(_imports(path)) <= {"__init__", "kernels"}, path.name
@@ -76,4 +81,13 @@ def test_only_device_and_kernels_know_numba() -> None:
 def test_importing_loads_neither_numba_nor_the_extras(module: str) -> None:
     code = f"import {module}, sys; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"numba", "typer", "rich", "ml_dtypes"} & set(out.stdout.split())
+    assert not {"numba", "typer", "rich", "ml_dtypes", "hypothesis"} & set(out.stdout.split())
+
+
+def test_without_hypothesis_the_kit_says_what_to_install() -> None:
+    code = "import sys; sys.modules['hypothesis'] = None; import checkpointable.testing"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1] == (
+        "ImportError: checkpointable.testing needs Hypothesis: "
+        "pip install 'checkpointable[testing]'"
+    )

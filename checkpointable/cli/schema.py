@@ -89,21 +89,11 @@ def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
             facts = {"what": error.what, "where": error.where, "hint": error.hint}
             say_json({"path": path, "ok": False, "error": type(error).__name__, **facts})
         else:
-            say(
-                f"refused   {path}: {why(error, path)}"
-                + f"\n  hint: {error.hint}" * bool(error.hint)
-            )
+            hint = f"\n  hint: {error.hint}" if error.hint else ""
+            say(f"refused   {path}: {why(error, path)}{hint}")
         return False
     if as_json:
-        say_json(
-            {
-                "path": path,
-                "ok": True,
-                "step": step,
-                "version": stored,
-                "migrated": stored != now.version,
-            }
-        )
+        say_json({"path": path, "ok": True, "step": step, "version": stored})
     elif stored == now.version:
         say(f"same      {path}  step {step}")
     else:

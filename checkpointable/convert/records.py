@@ -46,9 +46,8 @@ def _unstructure(tp: Any, hooks: Hooks) -> Hook:
         late_hook(names, f"hook{i}", field.type, hooks, TO_WIRE)
         # One line for each field: by it a refusal is told where it comes from.
         get = f"value.{field.name}" if _is_plain(field.name) else f"getattr(value, {field.name!r})"
-        lines += [
-            f"        v{i} = {get}; w{i} = {converted(field.type, f'v{i}', f'hook{i}', TO_WIRE)}"
-        ]
+        made = converted(field.type, f"v{i}", f"hook{i}", TO_WIRE)
+        lines += [f"        v{i} = {get}; w{i} = {made}"]
     wire = ", ".join(f"{field.name!r}: w{i}" for i, field in enumerate(fields))
     lines += [f"        return {{{wire}}}", "    except (Refused, AttributeError) as error:"]
     lines += ["        raise at_line(error) from error.__cause__"]
@@ -64,10 +63,8 @@ def _structure(tp: Any, hooks: Hooks) -> Hook:
 
     names: dict[str, Any] = {"cls": cls, "refuse": refuse, "at_line": _at_line(fields, 8)}
     names |= {"new": object.__new__, "new_tuple": tuple.__new__, "set": object.__setattr__}
-    lines = [
-        "def function(wire):",
-        f"    if wire.__class__ is not dict or len(wire) != {len(fields)}:",
-    ]
+    lines = ["def function(wire):"]
+    lines += [f"    if wire.__class__ is not dict or len(wire) != {len(fields)}:"]
     lines += ["        refuse()", "    try:"]
     gets = "".join(f"wire[{field.name!r}], " for field in fields)
     lines += [f"        {''.join(f'w{i}, ' for i in range(len(fields))) or '()'} = {gets or '()'}"]
@@ -115,11 +112,8 @@ def _at_line(fields: tuple[Field, ...], first: int) -> Callable[[Exception], Ref
     def at_line(error: Exception) -> Refused:
         assert error.__traceback__ is not None
         name = fields[error.__traceback__.tb_lineno - first - 1].name
-        if not isinstance(error, Refused):
-            refused = Refused("the field was never set")
-            refused.__cause__ = error
-            return refused.under(f".{name}")
-        return error.under(f".{name}")
+        refused = error if isinstance(error, Refused) else Refused("the field was never set")
+        return refused.under(f".{name}")
 
     return at_line
 

@@ -9,6 +9,13 @@ Install them with `pip install 'checkpointable[testing]'`. What is wrong comes o
 `ObligationBroken`: which obligation, where, and the usual cause.
 """
 
+try:
+    import hypothesis as _hypothesis  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "checkpointable.testing needs Hypothesis: pip install 'checkpointable[testing]'"
+    ) from error
+
 from checkpointable.testing.faulty import FaultyStore
 from checkpointable.testing.kernels import KernelTests, verify_kernel
 from checkpointable.testing.report import ObligationBroken
