@@ -281,7 +281,7 @@ def _method_faults(method: Any, name: str, is_async: bool, arguments: int) -> It
 
 
 def checkpoint_class(kernel: Checkpointable[C]) -> type[C]:
-    """Return `C`, read from the annotation of the kernel's `checkpoint` method.
+    """Return `C`, read from the annotation of the `checkpoint` method of a kernel, or of its class.
 
     Raises `InvalidKernel` if the method has no return annotation that can be resolved.
 
@@ -291,7 +291,8 @@ def checkpoint_class(kernel: Checkpointable[C]) -> type[C]:
     >>> checkpoint_class(Counter())
     <class 'int'>
     """
-    where = f"{type(kernel).__qualname__}.checkpoint"
+    owner = kernel if isinstance(kernel, type) else type(kernel)
+    where = f"{owner.__qualname__}.checkpoint"
     hint = "annotate it: `async def checkpoint(self) -> YourCheckpoint`"
     try:
         found = typing.get_type_hints(kernel.checkpoint).get("return")

@@ -19,6 +19,10 @@ class Stranded:
     x: int
 
 
+class Silent:
+    async def checkpoint(self): ...  # type: ignore[no-untyped-def]
+
+
 WALKS = sorted((FOLDER / "format-1").glob("walk-*"))
 SHOWN = """\
 walk, version 3, fingerprint {fingerprint}
@@ -121,10 +125,11 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
         (["tests.golden.values:Walk", "file"], 64, "--check goes with files"),
         (["tests.golden.values:Walk", "--check"], 64, "--check goes with files"),
         (["nothing"], 64, "no kernel is named 'nothing'"),
+        (["tests.test_cli_schema:Silent"], 78, "where: Silent.checkpoint"),
         (["tests.golden.values:Color"], 78, "not a class with fields"),
         (["tests.golden.values:Walk", "--check", "/nowhere"], 1, "no such directory"),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_wrong_words_are_refused(cli: Cli, words: list[str], code: int, said: str) -> None:
     got, out, err = cli(*words)
