@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
@@ -158,3 +158,16 @@ async def _in_thread(work: Callable[[], R]) -> R:
         await asyncio.wait([task])
         raise
     return result
+
+
+def complete(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -11,14 +11,13 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from checkpointable import archive
-from checkpointable.checkpointer import Checkpointer, Restored, Saved
+from checkpointable.checkpointer import Checkpointer, Restored, Saved, complete
 from checkpointable.errors import InvalidKernel
 from checkpointable.policy import Every, Keep, every, last
 from checkpointable.protocol import SteppableKernel, check_kernel, validate
 from checkpointable.store import Store
 
 C = TypeVar("C")
-R = TypeVar("R")
 
 EX_PREEMPTED = 75
 """Exit code after SIGTERM or SIGINT: the state is saved, start me again (EX_TEMPFAIL)."""
@@ -111,7 +110,7 @@ def run(
         on_progress or (lambda progress: None),
     )
     with job.checkpointer.store.lock(), _stop_signals(job):
-        restored = _complete(job.checkpointer.restore_latest())
+        restored = complete(job.checkpointer.restore_latest())
         if on_restore is not None:
             on_restore(restored)
         return job.work(restored)
@@ -177,7 +176,7 @@ class _Job:
         return min(size, self.until - self.kernel.step, *([] if left is None else [left]))
 
     def _save(self) -> None:
-        saved = _complete(self.checkpointer.save())
+        saved = complete(self.checkpointer.save())
         self.saves.append(saved)
         self.saved_step, self.saved_at = saved.step, time.monotonic()
         archive.prune(self.checkpointer.store, self.keep, sound=saved.name)
@@ -217,16 +216,3 @@ def _stop_signals(job: _Job) -> Iterator[None]:
     finally:
         for caught, handler in before.items():
             signal.signal(caught, handler)
-
-
-def _complete(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()

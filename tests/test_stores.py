@@ -26,6 +26,8 @@ from checkpointable.errors import (
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, local, open_store
 from checkpointable.stores.files import open_reader, write_durably
+from checkpointable.testing._store_subject import listed as contents
+from checkpointable.testing._store_subject import read
 
 
 @pytest.fixture(params=["local", "local, without O_TMPFILE", "memory"])
@@ -47,17 +49,6 @@ def without_tmpfile(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(path, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", fake)
-
-
-def read(store: Store, name: str) -> bytes:
-    with store.open(name) as reader:
-        buffer = bytearray(reader.size)
-        reader.read_into(0, memoryview(buffer))
-    return bytes(buffer)
-
-
-def contents(store: Store) -> dict[str, int]:
-    return {entry.name: entry.size for entry in store.list()}
 
 
 def files(store: Store) -> set[str]:

@@ -12,7 +12,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from checkpointable.checkpointer import Checkpointer
+from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.errors import StoreError
 from checkpointable.protocol import shutdown
 from checkpointable.stores import MemoryStore
@@ -24,7 +24,6 @@ from checkpointable.testing._subject import (
     expect_same,
     put,
     take,
-    wait_for,
 )
 from checkpointable.testing._wrong import Wrong, expect_refused, wrong_checkpoints
 from checkpointable.testing.faulty import FaultyStore
@@ -89,14 +88,14 @@ def run_machine(subject: Subject, said: str) -> None:
         @rule()
         def save(self) -> None:
             with errors_blamed_on(said, "it cannot be saved", ""):
-                wait_for(self.checkpointer(self.store).save())
+                complete(self.checkpointer(self.store).save())
 
         @rule()
         def fail_to_save(self) -> None:
             before = {entry.name for entry in self.store.list()}
             faulty = FaultyStore(self.store, "fail", "create")
             try:
-                wait_for(self.checkpointer(faulty).save())
+                complete(self.checkpointer(faulty).save())
             except StoreError:
                 assert {entry.name for entry in self.store.list()} == before
             else:
@@ -106,7 +105,7 @@ def run_machine(subject: Subject, said: str) -> None:
         @rule()
         def load_the_latest(self) -> None:
             with errors_blamed_on(said, "it cannot be restored from a store", ""):
-                wait_for(self.checkpointer(self.store).restore_latest())
+                complete(self.checkpointer(self.store).restore_latest())
 
         @precondition(lambda _: bool(wrong()))
         @rule(index=INDEX)

@@ -10,6 +10,7 @@ from typing import Any
 from checkpointable.fields import fields_of
 from checkpointable.protocol import check_kernel, shutdown
 from checkpointable.schema import schema_of
+from checkpointable.testing._common import words
 from checkpointable.testing._machine import run_machine
 from checkpointable.testing._saving import not_now, size_is_estimated, stored_and_back
 from checkpointable.testing._states import copy_of, differing_attributes, field_of
@@ -20,7 +21,6 @@ from checkpointable.testing._subject import (
     expect_same,
     put,
     take,
-    words,
 )
 from checkpointable.testing._wrong import expect_refused, wrong_checkpoints
 from checkpointable.testing.report import ObligationBroken

@@ -18,6 +18,7 @@ from checkpointable.errors import (
     StoreLocked,
 )
 from checkpointable.store import Buffer, Store
+from checkpointable.testing._common import words
 from checkpointable.testing._store_machine import run_machine
 from checkpointable.testing._store_subject import (
     StoreSubject,
@@ -25,7 +26,6 @@ from checkpointable.testing._store_subject import (
     expect_raises,
     listed,
     read,
-    words,
 )
 from checkpointable.testing.report import ObligationBroken
 

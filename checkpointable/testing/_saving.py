@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from checkpointable import archive
-from checkpointable.checkpointer import Checkpointer
+from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.errors import NotNow
 from checkpointable.protocol import can_checkpoint, checkpoint_size_estimate
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore
+from checkpointable.testing._common import words
 from checkpointable.testing._states import copy_of
 from checkpointable.testing._subject import (
     Subject,
@@ -18,8 +19,6 @@ from checkpointable.testing._subject import (
     expect_same,
     put,
     take,
-    wait_for,
-    words,
 )
 from checkpointable.testing.report import ObligationBroken
 
@@ -86,7 +85,7 @@ class _Busy:
 def _expect_not_now(said: str, subject: Subject, kernel: Any) -> None:
     store: Store = MemoryStore()
     try:
-        wait_for(Checkpointer(kernel, store, patience=0, cls=subject.cls).save())
+        complete(Checkpointer(kernel, store, patience=0, cls=subject.cls).save())
     except NotNow:
         if not list(store.list()):
             return

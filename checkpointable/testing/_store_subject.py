@@ -8,6 +8,7 @@ from attrs import define
 from hypothesis import settings
 
 from checkpointable.store import Store
+from checkpointable.testing._common import words
 from checkpointable.testing.report import ObligationBroken
 
 
@@ -18,11 +19,6 @@ class StoreSubject:
     make: Callable[[], Store]
     again: Callable[[Any], Store | None]
     settings: settings
-
-
-def words(promise: Callable[..., None]) -> str:
-    """The promise in words: the first line of its docstring."""
-    return str(promise.__doc__).partition("\n")[0].rstrip(".")
 
 
 def read(store: Store, name: str) -> bytes:

@@ -1,8 +1,6 @@
 """A kernel under test: how to make it, run it, and take and restore its states."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
@@ -11,6 +9,7 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checkpointable.checkpointer import complete
 from checkpointable.errors import CheckpointableError
 from checkpointable.protocol import can_checkpoint, check_kernel, checkpoint_class, shutdown
 from checkpointable.testing._states import State, copy_of, first_difference
@@ -97,29 +96,14 @@ class Subject:
         return st.integers(0, self.steps)
 
 
-def words(obligation: Callable[..., None]) -> str:
-    """The obligation in words: the first line of its docstring."""
-    return str(obligation.__doc__).partition("\n")[0].rstrip(".")
-
-
-def wait_for(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end, also where a loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
-
-
 def take(kernel: Any) -> Any:
     """Take a checkpoint."""
-    return wait_for(kernel.checkpoint())
+    return complete(kernel.checkpoint())
 
 
 def put(kernel: Any, checkpoint: Any) -> None:
     """Restore a checkpoint."""
-    wait_for(kernel.restore(checkpoint))
+    complete(kernel.restore(checkpoint))
 
 
 def advance(kernel: Any, steps: int) -> None:

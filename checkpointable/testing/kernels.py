@@ -8,22 +8,12 @@ import hypothesis
 from checkpointable.protocol import SteppableKernel
 from checkpointable.testing import _obligations as obligations
 from checkpointable.testing import _saving as saving
+from checkpointable.testing._common import few
 from checkpointable.testing._subject import Subject
 
 C = TypeVar("C")
 
-SETTINGS = hypothesis.settings(
-    max_examples=20,
-    stateful_step_count=15,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[
-        hypothesis.HealthCheck.too_slow,
-        hypothesis.HealthCheck.data_too_large,
-        hypothesis.HealthCheck.large_base_example,
-        hypothesis.HealthCheck.filter_too_much,
-    ],
-)
+SETTINGS = few(examples=20, steps=15)
 """Few examples, since a kernel may take seconds for each; give your own for more."""
 
 

@@ -7,20 +7,10 @@ import hypothesis
 
 from checkpointable.store import Store
 from checkpointable.testing import _promises as promises
+from checkpointable.testing._common import few
 from checkpointable.testing._store_subject import StoreSubject
 
-SETTINGS = hypothesis.settings(
-    max_examples=50,
-    stateful_step_count=30,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[
-        hypothesis.HealthCheck.too_slow,
-        hypothesis.HealthCheck.data_too_large,
-        hypothesis.HealthCheck.large_base_example,
-        hypothesis.HealthCheck.filter_too_much,
-    ],
-)
+SETTINGS = few(examples=50, steps=30)
 """Enough for a store on this machine; give your own for more, or for a slow one."""
 
 

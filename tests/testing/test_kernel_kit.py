@@ -16,7 +16,8 @@ from checkpointable import Array, capture, reinstate
 from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
 from checkpointable.testing import _obligations as obligations
 from checkpointable.testing import _saving as saving
-from checkpointable.testing._subject import Subject, words
+from checkpointable.testing._common import words
+from checkpointable.testing._subject import Subject
 from checkpointable.testing.kernels import SETTINGS
 from tests.testing import broken_kernels as broken
 from tests.toys import Counter, CounterCheckpoint

@@ -19,7 +19,8 @@ from checkpointable import (
 )
 from checkpointable.testing import FaultyStore, ObligationBroken, StoreTests, verify_store
 from checkpointable.testing import _promises as promises
-from checkpointable.testing._store_subject import StoreSubject, words
+from checkpointable.testing._common import words
+from checkpointable.testing._store_subject import StoreSubject
 from checkpointable.testing.stores import SETTINGS
 from tests.test_stores import without_tmpfile
 from tests.testing import broken_stores as broken
