@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from checkpointable import Array, capture, reinstate
+from checkpointable import Array, InvalidCheckpoint, capture, reinstate
 
 
 def finite(_: Any, attribute: Any, value: Any) -> None:
@@ -212,6 +212,47 @@ class OtherError(ByHand):
             if (array.dtype, array.shape) != (self.at.dtype, self.at.shape):
                 raise ValueError(f"{name} does not fit")
         self.copy_in(checkpoint)
+
+
+class Checking(ByHand):
+    """Checks by hand, and right."""
+
+    def check(self, good: bool) -> None:
+        if not good:
+            raise InvalidCheckpoint("it does not fit")
+
+    def check_fields(self, checkpoint: WalkCheckpoint) -> None:
+        for name in ("step", "scale", "rng", "at", "before"):
+            self.check(hasattr(checkpoint, name))
+
+    def check_arrays(self, checkpoint: WalkCheckpoint) -> None:
+        for array in (checkpoint.at, checkpoint.before):
+            self.check((array.dtype, array.shape) == (self.at.dtype, self.at.shape))
+
+    def check_finite(self, checkpoint: WalkCheckpoint) -> None:
+        self.check(bool(np.isfinite(np.asarray(checkpoint.at)).all()))
+
+    def check_scale(self, checkpoint: WalkCheckpoint) -> None:
+        self.check(bool(np.isfinite(checkpoint.scale)))
+
+    async def restore(self, checkpoint: WalkCheckpoint) -> None:
+        self.check_fields(checkpoint)
+        self.check_arrays(checkpoint)
+        self.check_finite(checkpoint)
+        self.check_scale(checkpoint)
+        self.copy_in(checkpoint)
+
+
+class NoFieldsChecked(Checking):
+    def check_fields(self, checkpoint: WalkCheckpoint) -> None: ...
+
+
+class NoNaNChecked(Checking):
+    def check_finite(self, checkpoint: WalkCheckpoint) -> None: ...
+
+
+class NoScaleChecked(Checking):
+    def check_scale(self, checkpoint: WalkCheckpoint) -> None: ...
 
 
 class Partial(Honest):

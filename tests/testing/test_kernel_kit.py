@@ -17,6 +17,7 @@ from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
 from checkpointable.testing import _obligations as obligations
 from checkpointable.testing import _saving as saving
 from checkpointable.testing._common import words
+from checkpointable.testing._states import copy_of, first_difference
 from checkpointable.testing._subject import Subject
 from checkpointable.testing.kernels import SETTINGS
 from tests.testing import broken_kernels as broken
@@ -87,6 +88,11 @@ class TestGrowing(KernelTests[GrowingCheckpoint]):
         return Growing()
 
 
+class TestChecking(KernelTests[broken.WalkCheckpoint]):
+    def make(self) -> broken.Checking:
+        return broken.Checking()
+
+
 REASONS: list[tuple[Callable[[], Any], Callable[..., None], list[str]]] = [
     (broken.Sync, obligations.is_a_kernel, ["checkpoint is `def`, but must be `async def`"]),
     (broken.Unseeded, obligations.runs_agree, ["two runs from make() differ", "without a seed"]),
@@ -103,6 +109,9 @@ REASONS: list[tuple[Callable[[], Any], Callable[..., None], list[str]]] = [
     (broken.Adding, obligations.resumed_used, ["does not set 'at'"]),
     (broken.Unchecked, obligations.refuses_whole, ["took a wrong", "'at' is float32", "check all"]),
     (broken.OtherError, obligations.refuses_whole, ["ended in ValueError", "raise InvalidCheck"]),
+    (broken.NoFieldsChecked, obligations.refuses_whole, ["'step' is missing", "AttributeError"]),
+    (broken.NoNaNChecked, obligations.refuses_whole, ["'at' holds NaN, which its validator"]),
+    (broken.NoScaleChecked, obligations.refuses_whole, ["'scale' is NaN, which its validator"]),
     (broken.Partial, obligations.refuses_whole, ["but changed", "writes 'at' before it has"]),
     (broken.Elements, saving.size_is_estimated, ["it says 6000 bytes", "not elements"]),
     (broken.Careless, saving.not_now, ["returned no bool"]),
@@ -243,3 +252,25 @@ class Shut(Counter):
 def test_every_kernel_is_shut_down() -> None:
     verify_kernel(Shut, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=3))
     assert Shut.living == 0
+
+
+@attrs.frozen
+class Signed:
+    value: float
+    items: tuple[float, ...]
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (Signed(0.0, (1.0, 2.0)), ""),
+        (Signed(-0.0, (1.0, 2.0)), "Signed.value: -0.0, not 0.0"),
+        (Signed(0.0, (1.0, float("nan"))), "Signed.items[1]: "),
+        (Signed(0.0, (1.0,)), "Signed.items: 1 items, not 2"),
+    ],
+    ids=range(4),
+)
+def test_states_are_compared_to_the_last_bit(other: Signed, difference: str) -> None:
+    found = first_difference(copy_of(Signed(0.0, (1.0, 2.0)), Signed), copy_of(other, Signed))
+    assert found.startswith(difference)
+    assert bool(found) is bool(difference)
