@@ -29,6 +29,7 @@ from checkpointable.testing._wrong import Wrong, expect_refused, wrong_checkpoin
 from checkpointable.testing.faulty import FaultyStore
 
 INDEX = st.integers(0, 2**16)
+STEPS = st.integers(1, 4)
 
 
 def run_machine(subject: Subject, said: str) -> None:
@@ -52,7 +53,7 @@ def run_machine(subject: Subject, said: str) -> None:
         def place(self) -> int:
             return int(self.kernel.step) - subject.begin
 
-        @rule(steps=st.integers(1, 4))
+        @rule(steps=STEPS)
         def advance(self, steps: int) -> None:
             if self.place() < 2 * subject.steps:
                 advance(self.kernel, steps)
@@ -66,6 +67,13 @@ def run_machine(subject: Subject, said: str) -> None:
             checkpoint, _, _ = self.held[index % len(self.held)]
             with errors_blamed_on(said, "restore() refused a good checkpoint", ""):
                 put(self.kernel, checkpoint)
+
+        @precondition(lambda self: bool(self.held))
+        @rule(index=INDEX, steps=STEPS)
+        def go_back(self, index: int, steps: int) -> None:
+            self.advance(steps)
+            self.restore(index)
+            self.advance(steps)
 
         @precondition(lambda self: bool(self.held))
         @rule(index=INDEX)
