@@ -1,0 +1,70 @@
+"""Every state that a crash of each workload can leave keeps every promise."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import promises, workloads
+from tests.crash.explorer import LIMIT, Explored, explore
+from tests.crash.recorder import Call, need_strace, record
+
+LIMITS = int(os.environ.get("CRASH_STATES_LIMIT", LIMIT))
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory, if there is one: tens of thousands of states are built there."""
+    shm = Path("/dev/shm")
+    where = shm if os.access(shm, os.W_OK) else tmp_path
+    with tempfile.TemporaryDirectory(prefix="checkpointable-", dir=where) as name:
+        yield Path(name)
+
+
+def recorded(workload: str, way: str, tmp_path: Path) -> tuple[list[Call], Path]:
+    need_strace()
+    root = tmp_path / "root"
+    root.mkdir()
+    for path, data in workloads.before(workload).items():
+        (root / path).mkdir() if data is None else (root / path).write_bytes(data)
+    command = [sys.executable, "-m", "tests.crash.workloads", workload, str(root), way]
+    return record(command, root, tmp_path / "strace.log"), root
+
+
+def explored(workload: str, way: str, tmp_path: Path, memory: Path, **options: int) -> Explored:
+    calls, root = recorded(workload, way, tmp_path)
+    before = workloads.before(workload)
+    return explore(
+        calls, root, before, promises.check, memory, write_check=promises.write_check, **options
+    )
+
+
+@pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
+@pytest.mark.parametrize("workload", workloads.WORKLOADS)
+def test_every_crash_state_keeps_every_promise(
+    workload: str, way: str, tmp_path: Path, memory: Path
+) -> None:
+    found = explored(workload, way, tmp_path, memory, limit=LIMITS, enough=5)
+    print(f"{found.states} states at {found.points} points")
+    assert not found.wrong
+
+
+@pytest.mark.parametrize(
+    ("way", "workload", "promise"),
+    [
+        ("without_file_fsync", "saves_and_prunes", "I4"),
+        ("without_directory_fsync", "saves_and_prunes", "I4"),
+        ("prune_before_save", "saves_and_prunes", "I4"),
+        ("prune_before_directory_fsync", "saves_and_prunes", "I4"),
+        ("overwriting_rename", "two_processes_save", "I2"),
+    ],
+)
+def test_the_explorer_catches(
+    way: str, workload: str, promise: str, tmp_path: Path, memory: Path
+) -> None:
+    found = explored(workload, way, tmp_path, memory, enough=1)
+    assert found.wrong
+    assert found.wrong[0].startswith(promise)

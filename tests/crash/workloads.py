@@ -1,0 +1,182 @@
+"""What is done to a store while the power may fail. A new operation is one more function here.
+
+Each runs in a process of its own, `python -m tests.crash.workloads NAME ROOT [WRONG_WAY]`, and says
+what it has been promised by lines of JSON in ROOT/acks: `{"saved": [file, step, writer]}` after a
+save has returned, `{"keeping": [file, ...]}` before anything else is deleted.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import orjson
+
+from checkpointable import Array, LocalStore, archive, capture, every, last, reinstate, run, save_file
+from checkpointable.errors import CheckpointExists, StoreLocked
+from tests.crash import wrong_ways
+
+SIZE = 640
+
+
+@attrs.frozen
+class State:
+    """Small, and different in every byte for each step and each writer."""
+
+    step: int
+    writer: str
+    data: Array[np.uint8]
+
+
+def state(step: int, writer: str) -> State:
+    """What a checkpoint of this step by this writer must be, whenever it is found."""
+    seed = int.from_bytes(writer.encode(), "little")
+    return State(step, writer, np.random.default_rng([step, seed]).integers(0, 256, SIZE, np.uint8))
+
+
+def say(root: Path, **what: Any) -> None:
+    """Acknowledge; one write, so that the recorder sees one call."""
+    file = os.open(root / "acks", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, orjson.dumps(what) + b"\n")
+    os.close(file)
+
+
+def save(root: Path, step: int, writer: str = "") -> None:
+    entry = archive.save(LocalStore(root / "store"), state(step, writer), step)
+    say(root, saved=[f"store/{entry.name}", step, writer])
+
+
+def prune(root: Path, keep: int) -> None:
+    store = LocalStore(root / "store")
+    names = [entry.name for entry in archive.entries(store)]
+    say(root, keeping=[f"store/{name}" for name in names[-keep:]])
+    archive.prune(store, last(keep))
+
+
+# --- the workloads -------------------------------------------------------------------------------
+
+
+def saves_and_prunes(root: Path) -> None:
+    for step in range(1, 5):
+        save(root, step)
+        prune(root, 2)
+
+
+def saves_one_step_again(root: Path) -> None:
+    save(root, 1, "first")
+    save(root, 1, "second")
+
+
+def saves_a_file(root: Path) -> None:
+    save_file(state(1, ""), root / "one.safetensors", step=1)
+    say(root, saved=["one.safetensors", 1, ""])
+
+
+def prunes_when_the_newest_are_damaged(root: Path) -> None:
+    """`BEFORE` has damaged ones as the newest: the last that verifies has to stay."""
+    say(root, keeping=["store/step-000000000002.safetensors"])
+    archive.prune(LocalStore(root / "store"), last(1))
+
+
+def runs_a_kernel(root: Path) -> None:
+    """The whole way: `run`, which saves in a thread and prunes; twice, to resume."""
+
+    class Kernel:
+        def __init__(self) -> None:
+            self.step, self.writer, self.data = 0, "", state(0, "").data
+
+        def advance(self, steps: int) -> None:
+            self.step += steps
+            self.data[:] = state(self.step, "").data
+
+        async def checkpoint(self) -> State:
+            return await capture(State, self)
+
+        async def restore(self, checkpoint: State) -> None:
+            await reinstate(checkpoint, self)
+
+    def keep(steps: Any) -> Any:
+        say(root, saved=[f"store/{archive.name_of(steps[-1])}", steps[-1], ""])
+        kept = last(2)(steps)
+        say(root, keeping=[f"store/{archive.name_of(step)}" for step in kept])
+        return kept
+
+    for until in (2, 4):
+        run(Kernel(), root / "store", until, save=every(steps=1), keep=keep)
+
+
+def two_processes_save(root: Path) -> None:
+    """Two writers of one store, and of one file, as fast as they can."""
+    code = "from tests.crash import workloads as w; import sys; w.one_of_two(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(root)]
+    way = wrong_ways.chosen()
+    both = [subprocess.Popen([*command, writer, way]) for writer in "ab"]
+    for process in both:
+        if process.wait():
+            raise SystemExit(f"a writer ended with {process.returncode}")
+
+
+def one_of_two(root: str, writer: str, way: str) -> None:
+    wrong_ways.take(way)
+    while not (Path(root) / "go").exists():  # both are loaded before one begins
+        (Path(root) / f"ready-{writer}").touch()
+        if len(list(Path(root).glob("ready-*"))) == 2:
+            (Path(root) / "go").touch()
+    done = 0
+    while done < 3:
+        try:
+            save_file(state(1, writer), Path(root) / f"{done}.safetensors", step=1)
+            say(Path(root), saved=[f"{done}.safetensors", 1, writer])
+        except CheckpointExists:
+            pass
+        try:
+            save(Path(root), done, writer)
+            done += 1
+        except StoreLocked:
+            continue
+
+
+WORKLOADS: dict[str, Callable[[Path], None]] = {
+    workload.__name__: workload
+    for workload in (
+        saves_and_prunes,
+        saves_one_step_again,
+        saves_a_file,
+        prunes_when_the_newest_are_damaged,
+        runs_a_kernel,
+        two_processes_save,
+    )
+}
+
+
+def before(name: str) -> dict[Path, bytes | None]:
+    """What is there, durably, before a workload begins: for most, what others have left."""
+    store = Path("store")
+    found: dict[Path, bytes | None] = {}
+    if name in ("saves_one_step_again", "saves_and_prunes"):  # things that are none of ours
+        found = {store: None, store / "notes.txt": b"mine", store / ".keep": b""}
+        found |= {store / "step-1.safetensors": b"?", store / ".checkpointable-1.tmp": b"?"}
+        found |= {store / f".checkpointable-{'0' * 32}.tmp": b"left by a killed writer"}
+    if name == "prunes_when_the_newest_are_damaged":
+        found = {store: None}
+        for step in range(1, 5):
+            data = bytearray(_file_of(step))
+            data[-40 - step * 40] ^= step > 2
+            found[store / archive.name_of(step)] = bytes(data)
+    return found
+
+
+def _file_of(step: int) -> bytes:
+    from checkpointable import codec
+
+    return b"".join(codec.encode(state(step, ""), step=step).chunks())
+
+
+if __name__ == "__main__":
+    wrong_ways.take(sys.argv[3] if sys.argv[3:] else "")
+    WORKLOADS[sys.argv[1]](Path(sys.argv[2]))

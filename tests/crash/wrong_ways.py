@@ -1,0 +1,91 @@
+"""Ways to get it wrong, each of which the explorer must catch: it is tested by mutation."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from checkpointable import archive
+from checkpointable.stores import files
+
+_chosen = ""
+_fsync, _link, _open = os.fsync, os.link, os.open
+
+
+def chosen() -> str:
+    """The way that this process has taken; nothing is the right one."""
+    return _chosen
+
+
+def take(way: str) -> None:
+    """Get it wrong in this process from now on."""
+    global _chosen
+    _chosen = way
+    if way:
+        WAYS[way]()
+
+
+def no_tmpfile() -> None:
+    """Not wrong: as on a file system that has no files without a name."""
+
+    def open_it(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE")
+        return _open(path, flags, *args, **options)
+
+    os.open = open_it
+
+
+def without_file_fsync() -> None:
+    os.fsync = lambda file: None if stat.S_ISREG(os.fstat(file).st_mode) else _fsync(file)
+
+
+def without_directory_fsync() -> None:
+    os.fsync = lambda file: None if stat.S_ISDIR(os.fstat(file).st_mode) else _fsync(file)
+
+
+def prune_before_save() -> None:
+    save = archive.save
+
+    def pruning(store: Any, checkpoint: Any, step: int, **options: Any) -> Any:
+        for entry in archive.entries(store):
+            store.delete(entry.name)
+        return save(store, checkpoint, step, **options)
+
+    archive.save = pruning
+
+
+def prune_before_directory_fsync() -> None:
+    def link(source: Any, name: Any, **options: Any) -> None:
+        _link(source, name, **options)
+        folder = options["dst_dir_fd"]
+        for old in os.listdir(folder):
+            if old.startswith("step-0") and old != name:
+                os.unlink(old, dir_fd=folder)
+
+    os.link = link
+
+
+def overwriting_rename() -> None:
+    no_tmpfile()
+
+    def rename(source: Any, name: Any, **options: Any) -> None:
+        os.rename(source, name, src_dir_fd=options["src_dir_fd"], dst_dir_fd=options["dst_dir_fd"])
+
+    os.link = rename
+    os.path.lexists = lambda path: False
+
+
+WAYS: dict[str, Callable[[], None]] = {
+    way.__name__: way
+    for way in (
+        no_tmpfile,
+        without_file_fsync,
+        without_directory_fsync,
+        prune_before_save,
+        prune_before_directory_fsync,
+        overwriting_rename,
+    )
+}
