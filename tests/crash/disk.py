@@ -15,8 +15,8 @@ from attrs import define, field, frozen
 
 from tests.crash.recorder import Call
 
-State = dict[Path, bytes | None]
-"""The files below a directory, by relative path; None for a directory."""
+State = dict[str, bytes | None]
+"""The files below a directory, by relative path, folders first; None for a directory."""
 
 
 @frozen
@@ -44,7 +44,7 @@ class Disk:
     pending: list[_Change] = field(factory=list)
     of_path: dict[Path, int] = field(factory=dict)  # files without a name, and deleted ones
 
-    def put(self, path: Path, data: bytes | None) -> None:
+    def put(self, path: str, data: bytes | None) -> None:
         """Have something there, durably, before anything happens."""
         folder, name = self._place(self.root / path)
         inode = self._new(data)
@@ -117,13 +117,13 @@ class Disk:
                     content += grown + bytes(missing - len(grown))
                 content[change.offset : change.offset + len(change.data)] = change.data
         state: State = {}
-        self._walk(0, Path(), names, contents, state)
+        self._walk(0, "", names, contents, state)
         return state
 
     def _walk(
         self,
         folder: int,
-        path: Path,
+        path: str,
         names: dict[int, dict[str, int]],
         contents: dict[int, bytearray],
         state: State,
@@ -131,10 +131,10 @@ class Disk:
         for name, inode in names[folder].items():
             durable = self.durable[inode]
             if durable is None:
-                state[path / name] = None
-                self._walk(inode, path / name, names, contents, state)
+                state[path + name] = None
+                self._walk(inode, f"{path}{name}/", names, contents, state)
             else:
-                state[path / name] = bytes(contents[inode]) if inode in contents else durable
+                state[path + name] = bytes(contents[inode]) if inode in contents else durable
 
     # --- what the calls do -----------------------------------------------------------------------
 

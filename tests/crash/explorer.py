@@ -1,6 +1,5 @@
 """Build every state that a crash of a workload can leave, and ask a check what is found there."""
 
-import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -57,7 +56,7 @@ def explore(
         place = _Place(scratch / "read")
         acknowledged: list[Any] = []
         done: set[int] = set()
-        written: set[frozenset[Path]] = set()
+        written: set[frozenset[str]] = set()
         for point, call in enumerate(calls):
             if call.paths[0] != root / "acks":
                 disk.apply(call)
@@ -94,29 +93,14 @@ class _Place:
 
     def become(self, state: State) -> Path:
         for path in sorted(self._state.keys() - state.keys(), reverse=True):
-            self._remove(path)
-        for path in sorted(state):
-            if path not in self._state or self._state[path] != state[path]:
-                self._write(path, state[path])
+            where = self.path / path
+            where.unlink() if where.is_file() else where.rmdir()
+        for path, data in state.items():
+            if path not in self._state or self._state[path] != data:
+                where = self.path / path
+                where.mkdir(exist_ok=True) if data is None else where.write_bytes(data)
         self._state = state
         return self.path
-
-    def _remove(self, path: Path) -> None:
-        where = self.path / path
-        if where.is_dir():
-            shutil.rmtree(where)
-        else:
-            where.unlink(missing_ok=True)
-
-    def _write(self, path: Path, data: bytes | None) -> None:
-        where = self.path / path
-        if data is None:
-            where.mkdir(exist_ok=True)
-            return
-        where.unlink(missing_ok=True)
-        file = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        os.write(file, data)
-        os.close(file)
 
 
 def _short(call: Call) -> str:

@@ -15,39 +15,39 @@ from tests.crash.workloads import State, state
 from tests.same import same
 
 
-def owed(acknowledged: Sequence[Any]) -> dict[str, tuple[int, str]]:
-    """The files that must be there, with step and writer."""
-    files: dict[str, tuple[int, str]] = {}
+def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:
+    """The files that must be there, each with step and writer: with two, one must be lost."""
+    files: dict[str, set[tuple[int, str]]] = {}
     for said in acknowledged:
         if "saved" in said:
             name, step, writer = said["saved"]
-            if files.setdefault(name, (step, writer)) != (step, writer):
-                files[f"{name}, twice"] = (step, writer)
+            files.setdefault(name, set()).add((step, writer))
         else:
-            files = {name: files.get(name, (_step(name), "")) for name in said["keeping"]}
+            files = {name: files.get(name, {(_step(name), "")}) for name in said["keeping"]}
     return files
 
 
 def check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     """Say which promise is broken; None if none is."""
     files = owed(acknowledged)
-    for name, (step, writer) in files.items():
+    for name, saved in files.items():
         try:
             found = load_file(root / name, State)
         except CheckpointableError as error:
             return f"I4, {name} was promised: {error.what}"
-        if not same(found, state(step, writer)):
-            return f"I2, {name} is that of {found.step} by {found.writer!r}"
-    store = LocalStore(root / "store")
+        if not all(same(found, state(step, writer)) for step, writer in saved):
+            return f"I2, {name} is that of step {found.step} by {found.writer!r}"
+    steps = [_step(said["saved"][0]) for said in acknowledged if "saved" in said]
+    newest = max([_step(name) for name in files] + steps, default=0)
     try:
-        latest = archive.latest(store, State)
+        latest = archive.latest(LocalStore(root / "store"), State)
     except CheckpointableError as error:
-        return f"I1, {error.what}" if any(map(_in_store, files)) else None
+        return f"I1, {error.what}" if newest else None
     if latest is None:
-        return "I1, nothing is there" if any(map(_in_store, files)) else None
+        return "I1, nothing is there" if newest else None
     if not same(latest.checkpoint, state(latest.entry.step, latest.checkpoint.writer)):
         return "I2, the latest is not what was saved"
-    if latest.entry.step < max((_step(name) for name in files if _in_store(name)), default=0):
+    if latest.entry.step < newest:
         return f"I1, the latest is of step {latest.entry.step}"
     return None
 
@@ -65,9 +65,6 @@ def write_check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     return check(root, [*acknowledged, saved])
 
 
-def _in_store(name: str) -> bool:
-    return name.startswith("store/")
-
-
 def _step(name: str) -> int:
-    return int(name.removeprefix("store/step-").partition(".")[0])
+    """The step of a file in the store; 0 for one beside it."""
+    return int(name.removeprefix("store/step-").partition(".")[0]) if "/" in name else 0

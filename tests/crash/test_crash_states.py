@@ -15,6 +15,10 @@ from tests.crash.recorder import Call, need_strace, record
 LIMITS = int(os.environ.get("CRASH_STATES_LIMIT", LIMIT))
 
 
+LEAST = {"saves_and_prunes": 20_000, "runs_a_kernel": 20_000, "two_processes_save": 20_000}
+"""Different states that there must be, where unfinished files have names: 60,000 in all."""
+
+
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
     """A directory in memory, if there is one: tens of thousands of states are built there."""
@@ -50,6 +54,7 @@ def test_every_crash_state_keeps_every_promise(
     found = explored(workload, way, tmp_path, memory, limit=LIMITS, enough=5)
     print(f"{found.states} states at {found.points} points")
     assert not found.wrong
+    assert way == "" or found.states >= LEAST.get(workload, 1)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_every_crash_state_keeps_every_promise(
         ("without_file_fsync", "saves_and_prunes", "I4"),
         ("without_directory_fsync", "saves_and_prunes", "I4"),
         ("prune_before_save", "saves_and_prunes", "I4"),
-        ("prune_before_directory_fsync", "saves_and_prunes", "I4"),
+        ("prune_before_directory_fsync", "saves_and_prunes", "I1"),
         ("overwriting_rename", "two_processes_save", "I2"),
     ],
 )

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class State:
     data: Array[np.uint8]
 
 
+@cache
 def state(step: int, writer: str) -> State:
     """What a checkpoint of this step by this writer must be, whenever it is found."""
     seed = int.from_bytes(writer.encode(), "little")
@@ -123,22 +125,34 @@ def two_processes_save(root: Path) -> None:
 
 def one_of_two(root: str, writer: str, way: str) -> None:
     wrong_ways.take(way)
-    while not (Path(root) / "go").exists():  # both are loaded before one begins
-        (Path(root) / f"ready-{writer}").touch()
-        if len(list(Path(root).glob("ready-*"))) == 2:
-            (Path(root) / "go").touch()
+    link = os.link
+    meet(root, writer, "loaded")
+
+    def link_together(source: Any, name: Any, **options: Any) -> None:
+        os.link = link
+        meet(root, writer, "linking")  # so that both give the same file its name at once
+        os.link(source, name, **options)
+
+    os.link = link_together
+    try:
+        save_file(state(1, writer), Path(root) / "one.safetensors", step=1)
+        say(Path(root), saved=["one.safetensors", 1, writer])
+    except CheckpointExists:
+        pass
     done = 0
-    while done < 3:
-        try:
-            save_file(state(1, writer), Path(root) / f"{done}.safetensors", step=1)
-            say(Path(root), saved=[f"{done}.safetensors", 1, writer])
-        except CheckpointExists:
-            pass
+    while done < 2:
         try:
             save(Path(root), done, writer)
             done += 1
         except StoreLocked:
             continue
+
+
+def meet(root: str, writer: str, where: str) -> None:
+    """Wait until the other writer has come there, too."""
+    (Path(root).parent / f"{where}-{writer}").touch()
+    while len(list(Path(root).parent.glob(f"{where}-*"))) < 2:
+        pass
 
 
 WORKLOADS: dict[str, Callable[[Path], None]] = {
@@ -154,20 +168,19 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def before(name: str) -> dict[Path, bytes | None]:
+def before(name: str) -> dict[str, bytes | None]:
     """What is there, durably, before a workload begins: for most, what others have left."""
-    store = Path("store")
-    found: dict[Path, bytes | None] = {}
+    found: dict[str, bytes | None] = {}
     if name in ("saves_one_step_again", "saves_and_prunes"):  # things that are none of ours
-        found = {store: None, store / "notes.txt": b"mine", store / ".keep": b""}
-        found |= {store / "step-1.safetensors": b"?", store / ".checkpointable-1.tmp": b"?"}
-        found |= {store / f".checkpointable-{'0' * 32}.tmp": b"left by a killed writer"}
+        found = {"store": None, "store/notes.txt": b"mine", "store/.keep": b""}
+        found |= {"store/step-1.safetensors": b"?", "store/.checkpointable-1.tmp": b"?"}
+        found |= {f"store/.checkpointable-{'0' * 32}.tmp": b"left by a killed writer"}
     if name == "prunes_when_the_newest_are_damaged":
-        found = {store: None}
+        found = {"store": None}
         for step in range(1, 5):
             data = bytearray(_file_of(step))
             data[-40 - step * 40] ^= step > 2
-            found[store / archive.name_of(step)] = bytes(data)
+            found[f"store/{archive.name_of(step)}"] = bytes(data)
     return found
 
 

@@ -58,12 +58,15 @@ def prune_before_save() -> None:
 
 
 def prune_before_directory_fsync() -> None:
+    from tests.crash.workloads import say
+
     def link(source: Any, name: Any, **options: Any) -> None:
         _link(source, name, **options)
-        folder = options["dst_dir_fd"]
-        for old in os.listdir(folder):
-            if old.startswith("step-0") and old != name:
-                os.unlink(old, dir_fd=folder)
+        folder = Path(f"/proc/self/fd/{options['dst_dir_fd']}").resolve()
+        say(folder.parent, keeping=[])  # nothing is promised, but that the latest gets no older
+        for old in folder.glob("step-0*"):
+            if old.name != name:
+                old.unlink()
 
     os.link = link
 
