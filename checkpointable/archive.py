@@ -190,29 +190,30 @@ def newest_sound(
 def prune(store: Store, keep: Keep, *, sound: str | None = None) -> list[Entry]:
     """Delete the checkpoints that `keep` does not name, oldest first, and return them.
 
-    The newest that verifies always stays, whatever `keep` says; `sound` is its name if the
-    caller has just written it, which saves reading it.
+    The newest that verifies always stays, whatever `keep` says, and so does all that is newer: a
+    medium that cannot be read at the moment may be readable later. `sound` is the name of one
+    that the caller has just written, which saves reading it.
     """
     with store.lock():
         found = entries(store)
         kept = set(keep([*dict.fromkeys(e.step for e in found)]))
-        surplus = [e for e in found if e.step not in kept]
-        if not surplus:
+        if all(e.step in kept for e in found):
             return []
-        sound = sound or _newest_sound(store, found)
-        surplus = [e for e in surplus if e.name != sound]
+        names = [e.name for e in found]
+        newest = names.index(sound) if sound in names else _newest_sound(store, found)
+        surplus = [e for e in found[:newest] if e.step not in kept]
         for entry in surplus:
             store.delete(entry.name)
     return surplus
 
 
-def _newest_sound(store: Store, found: list[Entry]) -> str:
-    for entry in reversed(found):
+def _newest_sound(store: Store, found: list[Entry]) -> int:
+    for index in reversed(range(len(found))):
         try:
-            verify(store, entry.name)
+            verify(store, found[index].name)
         except InvalidCheckpoint:
             continue
-        return entry.name
+        return index
     raise NoCheckpoint(
         f"none of the {len(found)} checkpoints verifies, so none is deleted",
         hint="look at them with `checkpointable verify`",

@@ -187,12 +187,12 @@ def test_prune_keeps_what_the_policy_says(store: Store) -> None:
     assert [e.step for e in entries(store)] == [3, 4]
 
 
-def test_prune_never_takes_the_newest_that_verifies(store: Store) -> None:
+def test_prune_never_takes_the_newest_that_verifies_nor_what_is_newer(store: Store) -> None:
     for step in range(4):
         save(store, state(step), step)
     damage(store, name_of(3))
     prune(store, keep_none)
-    assert [e.step for e in entries(store)] == [2]
+    assert [e.step for e in entries(store)] == [2, 3]  # it may be readable another day
 
 
 def test_prune_takes_nothing_if_nothing_verifies(store: Store) -> None:

@@ -39,11 +39,11 @@ def write_durably(
     with ExitStack() as stack:
         with os_errors(where):
             folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, folder)
+            stack.callback(close, folder)
             if os.path.lexists(where):  # asked early, to spare the work; link has the last word
                 raise FileExistsError
             file, scratch = _open_scratch(folder)
-            stack.callback(os.close, file)
+            stack.callback(close, file)
             if scratch:
                 stack.callback(_unlink_if_there, scratch, folder)
             _reserve(file, size)
@@ -78,7 +78,7 @@ def open_reader(path: str | os.PathLike[str], follow_symlinks: bool = True) -> I
     with ExitStack() as stack:
         try:
             file = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
-            stack.callback(os.close, file)
+            stack.callback(close, file)
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.ENXIO, "not a regular file")
@@ -182,7 +182,7 @@ def _open_scratch(folder: int) -> tuple[int, str]:
         file = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=folder)
         if Path(f"/proc/self/fd/{file}").exists():  # by which it is linked
             return file, ""
-        os.close(file)
+        close(file)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
@@ -238,4 +238,10 @@ def sync_directory(path: Path) -> None:
     try:
         os.fsync(folder)
     finally:
-        os.close(folder)
+        close(folder)
+
+
+def close(file: int) -> None:
+    """Close a descriptor; an error now says nothing that fsync has not said before."""
+    with suppress(OSError):
+        os.close(file)

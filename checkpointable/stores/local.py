@@ -17,6 +17,7 @@ from checkpointable.store import Buffer, Entry, Reader
 from checkpointable.stores.files import (
     SCRATCH,
     check_name,
+    close,
     name_fault,
     open_reader,
     os_errors,
@@ -70,11 +71,12 @@ class LocalStore:
     def delete(self, name: str, /) -> None:
         """See `checkpointable.store.Delete`."""
         check_name(name)
-        if not self.path.is_dir():  # the lock would make it
-            raise NoCheckpoint("no such checkpoint", where=str(self.path / name))
-        with self.lock(), os_errors(self.path / name):
-            (self.path / name).unlink()
-            sync_directory(self.path)
+        with os_errors(self.path / name):
+            if not self.path.is_dir():  # the lock would make it
+                raise NoCheckpoint("no such checkpoint", where=str(self.path / name))
+            with self.lock():
+                (self.path / name).unlink()
+                sync_directory(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -115,7 +117,7 @@ def _acquire(path: Path) -> int:
             _make_directory(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(path / _LOCK, flags, 0o666)
-        stack.callback(os.close, file)
+        stack.callback(close, file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -134,10 +136,9 @@ def _acquire(path: Path) -> int:
 def _release(file: int) -> None:
     with suppress(OSError):
         os.ftruncate(file, 0)
-    try:
+    with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child has inherited it
-    finally:
-        os.close(file)
+    close(file)
 
 
 def _holder(file: int) -> str:
@@ -158,4 +159,4 @@ def _sweep(path: Path) -> None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     scratch.unlink()
                 finally:
-                    os.close(file)
+                    close(file)

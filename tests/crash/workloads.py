@@ -21,6 +21,7 @@ import orjson
 from checkpointable import Array, LocalStore, archive, capture, every, last, reinstate, run, save_file
 from checkpointable.errors import CheckpointExists, StoreLocked
 from tests.crash import wrong_ways
+from tests.same import same
 
 SIZE = 640
 
@@ -83,6 +84,15 @@ def prunes_when_the_newest_are_damaged(root: Path) -> None:
     """`BEFORE` has damaged ones as the newest: the last that verifies has to stay."""
     say(root, keeping=["store/step-000000000002.safetensors"])
     archive.prune(LocalStore(root / "store"), last(1))
+
+
+def restores(root: Path) -> None:
+    """Nothing is written; what is found is exact, and nothing is passed over silently."""
+    found = archive.latest(LocalStore(root / "store"), State)
+    assert found is not None
+    assert same(found.checkpoint, state(found.entry.step, ""))
+    assert found.entry.step == 2 or len(found.skipped) == 2 - found.entry.step
+    archive.verify(LocalStore(root / "store"), archive.name_of(1))
 
 
 def runs_a_kernel(root: Path) -> None:
@@ -162,10 +172,14 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
         saves_one_step_again,
         saves_a_file,
         prunes_when_the_newest_are_damaged,
+        restores,
         runs_a_kernel,
         two_processes_save,
     )
 }
+
+IN_ONE_THREAD = [n for n in WORKLOADS if n not in ("two_processes_save", "runs_a_kernel")]
+"""Those of which strace can count the calls."""
 
 
 def before(name: str) -> dict[str, bytes | None]:
@@ -175,9 +189,9 @@ def before(name: str) -> dict[str, bytes | None]:
         found = {"store": None, "store/notes.txt": b"mine", "store/.keep": b""}
         found |= {"store/step-1.safetensors": b"?", "store/.checkpointable-1.tmp": b"?"}
         found |= {f"store/.checkpointable-{'0' * 32}.tmp": b"left by a killed writer"}
-    if name == "prunes_when_the_newest_are_damaged":
+    if name in ("prunes_when_the_newest_are_damaged", "restores"):
         found = {"store": None}
-        for step in range(1, 5):
+        for step in range(1, 3 if name == "restores" else 5):
             data = bytearray(_file_of(step))
             data[-40 - step * 40] ^= step > 2
             found[f"store/{archive.name_of(step)}"] = bytes(data)

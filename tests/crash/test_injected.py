@@ -1,0 +1,85 @@
+"""SIGKILL, or an error, at every system call of every workload: strace puts it there."""
+
+import errno
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import promises, workloads
+from tests.crash.recorder import need_strace
+from tests.crash.victim import Victims, acknowledged, lay, victims
+
+LIKELY = ["EIO", "ENOSPC", "EDQUOT", "EINTR", "EACCES", "EMFILE", "EOPNOTSUPP"]
+ERRORS = sorted(errno.errorcode.values()) if os.environ.get("EVERY_ERRNO") else LIKELY
+_MEMORY = {"mmap", "munmap", "brk", "mprotect", "mremap", "madvise", "futex", "getpid", "getppid"}
+_MEMORY |= {"getrandom"}  # which never fails on a kernel that has it
+
+
+@pytest.fixture(scope="module")
+def prey() -> Iterator[Victims]:
+    need_strace()
+    with victims() as found:
+        yield found
+
+
+def calls(prey: Victims, workload: str, way: str, folder: Path) -> list[tuple[str, int]]:
+    """The calls of a workload, each with how many of its name have come so far."""
+    lay(workload, folder / "whole")
+    trace = ["-y", "-o", str(folder / "log"), "-e", "trace=all"]
+    assert prey.run(workload, folder / "whole", trace, way) == 0
+    found, count, begun = [], Counter[str](), False
+    for line in (folder / "log").read_text().splitlines():
+        if match := re.match(r"\d+ +(\w+)\(", line):
+            count[match[1]] += 1
+            begun |= match[1] == "getppid"
+            if begun and match[1] != "exit_group" and "/acks" not in line:
+                found.append((match[1], count[match[1]]))
+    return found
+
+
+@pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
+@pytest.mark.parametrize("workload", workloads.IN_ONE_THREAD)
+def test_killed_at_every_call(prey: Victims, workload: str, way: str, tmp_path: Path) -> None:
+    points = calls(prey, workload, way, tmp_path)
+    for name, number in points:
+        root = tmp_path / "killed"
+        lay(workload, root)
+        inject = ["-e", f"inject={name}:signal=SIGKILL:when={number}"]
+        code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
+        where = f"killed at call {number} of {name}"
+        assert code == -9, where
+        assert promises.check(root, acknowledged(root)) is None, where
+        assert promises.write_check(root, acknowledged(root)) is None, where
+        shutil.rmtree(root)
+    print(f"{len(points)} kills")
+
+
+@pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
+@pytest.mark.parametrize("workload", [w for w in workloads.IN_ONE_THREAD if w != "saves_and_prunes"])
+def test_an_error_at_every_call(prey: Victims, workload: str, way: str, tmp_path: Path) -> None:
+    points = [p for p in calls(prey, workload, way, tmp_path) if p[0] not in _MEMORY]
+    succeeded = 0
+    wrong = []
+    for name, number in points:
+        for error in ERRORS:
+            root = tmp_path / "failed"
+            lay(workload, root)
+            inject = ["-e", f"inject={name}:error={error}:when={number}"]
+            code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
+            where = f"{error} at call {number} of {name}"
+            said = tmp_path / "failed.errors"
+            if code not in (0, 3):
+                wrong.append((where, code, said.read_text().splitlines()[-1] if said.exists() else ""))
+            succeeded += not code
+            for check in (promises.check, promises.write_check):
+                if (broken := check(root, acknowledged(root))) is not None:
+                    wrong.append((where, code, broken))
+            shutil.rmtree(root)
+            said.unlink(missing_ok=True)
+    print(f"{len(points) * len(ERRORS)} errors, {succeeded} of them survived")
+    assert not wrong, "\n".join(map(str, wrong))
