@@ -103,7 +103,9 @@ def _call(
         path = descriptors[0][1] if descriptors else Path(os.fsdecode(texts[0])).absolute()
         numbers = [int(part) for part in arguments.split(", ")[1:] if part.lstrip("-").isdigit()]
         flags = arguments.split(", ")[1] if name == "fallocate" else ""
-        return Call(name.replace("fdatasync", "fsync"), (path,), number=sum(numbers[-2:]), flags=flags)
+        return Call(
+            name.replace("fdatasync", "fsync"), (path,), number=sum(numbers[-2:]), flags=flags
+        )
     if name == "lseek":
         return Call(name, (descriptors[0][1],), number=returned)
     if name == "mmap":

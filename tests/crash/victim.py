@@ -93,8 +93,7 @@ def _serve() -> None:
         with tempfile.TemporaryDirectory() as folder:
             lay(name, Path(folder) / "root")
             workloads.WORKLOADS[name](Path(folder) / "root")
-    stdin = open(0, "rb", buffering=0)  # a buffer would keep the child's byte
-    while line := stdin.readline():
+    while line := _line():
         name, root, way = line.decode().removesuffix("\n").split(" ")
         child = os.fork()
         if not child:
@@ -102,6 +101,14 @@ def _serve() -> None:
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _line() -> bytes:
+    """Read a line of the standard input unbuffered: the byte behind it is the child's."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
 
 
 def _run(name: str, root: Path, way: str) -> int:

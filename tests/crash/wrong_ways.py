@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from checkpointable import archive
-from checkpointable.stores import files
 
 _chosen = ""
 _fsync, _link, _open = os.fsync, os.link, os.open
@@ -35,15 +34,23 @@ def no_tmpfile() -> None:
             raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE")
         return _open(path, flags, *args, **options)
 
-    os.open = open_it
+    vars(os)["open"] = open_it
 
 
 def without_file_fsync() -> None:
-    os.fsync = lambda file: None if stat.S_ISREG(os.fstat(file).st_mode) else _fsync(file)
+    _without_fsync(stat.S_ISREG)
 
 
 def without_directory_fsync() -> None:
-    os.fsync = lambda file: None if stat.S_ISDIR(os.fstat(file).st_mode) else _fsync(file)
+    _without_fsync(stat.S_ISDIR)
+
+
+def _without_fsync(skipped: Callable[[int], bool]) -> None:
+    def fsync(file: int) -> None:
+        if not skipped(os.fstat(file).st_mode):
+            _fsync(file)
+
+    vars(os)["fsync"] = fsync
 
 
 def prune_before_save() -> None:
@@ -68,7 +75,7 @@ def prune_before_directory_fsync() -> None:
             if old.name != name:
                 old.unlink()
 
-    os.link = link
+    vars(os)["link"] = link
 
 
 def overwriting_rename() -> None:
@@ -77,7 +84,7 @@ def overwriting_rename() -> None:
     def rename(source: Any, name: Any, **options: Any) -> None:
         os.rename(source, name, src_dir_fd=options["src_dir_fd"], dst_dir_fd=options["dst_dir_fd"])
 
-    os.link = rename
+    vars(os)["link"] = rename
     os.path.lexists = lambda path: False
 
 
