@@ -71,6 +71,16 @@ def name_of(step: int, attempt: int = 0) -> str:
     return f"step-{step:012d}{f'.{attempt}' if attempt else ''}.safetensors"
 
 
+def step_of(name: str) -> int | None:
+    """The step that a name in a store is of; None for other names.
+
+    >>> step_of("step-000000001200.1.safetensors"), step_of("walk.safetensors")
+    (1200, None)
+    """
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def entries(store: Store) -> list[Entry]:
     """List the checkpoints of a store, oldest first, without opening any."""
     found = []
@@ -89,13 +99,14 @@ def save(
     *,
     kernel: KernelMetadata | None = None,
     cls: Any = None,
+    key: bytes | None = None,
 ) -> Entry:
     """Store a checkpoint under its step; durable when this returns, and whole or absent always.
 
-    Raises `InvalidCheckpoint` or `UnsupportedType` before anything is written, `StoreError` if
-    the store cannot take it.
+    With a key it is signed. Raises `InvalidCheckpoint` or `UnsupportedType` before anything is
+    written, `StoreError` if the store cannot take it.
     """
-    packed = codec.encode(checkpoint, step=step, kernel=kernel, cls=cls)
+    packed = codec.encode(checkpoint, step=step, kernel=kernel, cls=cls, key=key)
     with store.lock():
         attempts = [e.attempt for e in entries(store) if e.step == step]
         attempt = max(attempts, default=-1) + 1
@@ -113,13 +124,14 @@ def _created(store: Store, name: str, packed: Packed) -> bool:
     return True
 
 
-def load(store: Store, name: str, cls: type[C]) -> C:
+def load(store: Store, name: str, cls: type[C], *, key: bytes | None = None) -> C:
     """Load a checkpoint by its name, verified.
 
-    Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name.
+    Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. As everywhere
+    here, with a key one that was not signed with it counts as corrupt.
     """
     with errors_at(name), store.open(name) as reader:
-        return codec.decode(reader, cls)
+        return codec.decode(reader, cls, step=step_of(name), key=key)
 
 
 def read_header(store: Store, name: str) -> Header:
@@ -128,20 +140,20 @@ def read_header(store: Store, name: str) -> Header:
         return codec.read_header(reader)
 
 
-def verify(store: Store, name: str) -> Header:
+def verify(store: Store, name: str, *, key: bytes | None = None) -> Header:
     """Check a checkpoint's seal and every block; `CorruptCheckpoint` names what is damaged."""
     with errors_at(name), store.open(name) as reader:
-        return codec.verify(reader)
+        return codec.verify(reader, step=step_of(name), key=key)
 
 
-def latest(store: Store, cls: type[C]) -> Found[C] | None:
+def latest(store: Store, cls: type[C], *, key: bytes | None = None) -> Found[C] | None:
     """Load the newest checkpoint that verifies; None if the store has none at all.
 
     Damaged ones are passed over and named in `skipped`. A sound one of another class or version
     is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
-    found, skipped = newest_sound(entries(store), lambda name: load(store, name, cls))
+    found, skipped = newest_sound(entries(store), lambda name: load(store, name, cls, key=key))
     if found is not None:
         return Found(*found, skipped)
     if not skipped:
@@ -153,11 +165,11 @@ def latest(store: Store, cls: type[C]) -> Found[C] | None:
     )
 
 
-def at_step(store: Store, step: int, cls: type[C]) -> Found[C]:
+def at_step(store: Store, step: int, cls: type[C], *, key: bytes | None = None) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
     listed = entries(store)
     attempts = [e for e in listed if e.step == step]
-    found, skipped = newest_sound(attempts, lambda name: load(store, name, cls))
+    found, skipped = newest_sound(attempts, lambda name: load(store, name, cls, key=key))
     if found is not None:
         return Found(*found, skipped)
     if skipped:
@@ -187,7 +199,9 @@ def newest_sound(
     return None, tuple(skipped)
 
 
-def prune(store: Store, keep: Keep, *, sound: str | None = None) -> list[Entry]:
+def prune(
+    store: Store, keep: Keep, *, sound: str | None = None, key: bytes | None = None
+) -> list[Entry]:
     """Delete the checkpoints that `keep` does not name, oldest first, and return them.
 
     The newest that verifies always stays, whatever `keep` says, and so does all that is newer: a
@@ -200,17 +214,17 @@ def prune(store: Store, keep: Keep, *, sound: str | None = None) -> list[Entry]:
         if all(e.step in kept for e in found):
             return []
         names = [e.name for e in found]
-        newest = names.index(sound) if sound in names else _newest_sound(store, found)
+        newest = names.index(sound) if sound in names else _newest_sound(store, found, key)
         surplus = [e for e in found[:newest] if e.step not in kept]
         for entry in surplus:
             store.delete(entry.name)
     return surplus
 
 
-def _newest_sound(store: Store, found: list[Entry]) -> int:
+def _newest_sound(store: Store, found: list[Entry], key: bytes | None) -> int:
     for index in reversed(range(len(found))):
         try:
-            verify(store, found[index].name)
+            verify(store, found[index].name, key=key)
         except InvalidCheckpoint:
             continue
         return index
@@ -221,12 +235,18 @@ def _newest_sound(store: Store, found: list[Entry]) -> int:
 
 
 def save_file(
-    checkpoint: object, path: str | os.PathLike[str], *, step: int = 0, cls: Any = None
+    checkpoint: object,
+    path: str | os.PathLike[str],
+    *,
+    step: int = 0,
+    cls: Any = None,
+    key: bytes | None = None,
 ) -> None:
     """Write one checkpoint to a file; durable when this returns, whole or absent always.
 
-    `cls` is needed only for a generic class: `Box[int]`. Raises `CheckpointExists` if the path
-    is taken: nothing is overwritten.
+    `cls` is needed only for a generic class: `Box[int]`. With a key, of at least 16 random bytes,
+    the file is signed: `load_file` with that key refuses whatever was not. Raises
+    `CheckpointExists` if the path is taken: nothing is overwritten.
 
     >>> import attrs, pathlib, tempfile
     >>> @attrs.frozen
@@ -238,19 +258,20 @@ def save_file(
     Walk(step=3)
     """
     target = Path(path)
-    packed = codec.encode(checkpoint, step=step, cls=cls)
+    packed = codec.encode(checkpoint, step=step, cls=cls, key=key)
     with errors_at(str(target)):
         write_durably(target.parent, target.name, packed.size, packed.chunks())
 
 
-def load_file(path: str | os.PathLike[str], cls: type[C]) -> C:
+def load_file(path: str | os.PathLike[str], cls: type[C], *, key: bytes | None = None) -> C:
     """Load a checkpoint of class `cls` from a file, every byte verified.
 
-    Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged or not a
-    checkpoint, `SchemaMismatch` if it is one of another class or version.
+    Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged, not a
+    checkpoint or, where a key is given, not signed with it, and `SchemaMismatch` if it is one of
+    another class or version.
     """
     with errors_at(str(path)), open_reader(path) as reader:
-        return codec.decode(reader, cls)
+        return codec.decode(reader, cls, key=key)
 
 
 @contextmanager

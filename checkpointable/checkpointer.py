@@ -9,6 +9,7 @@ from attrs import frozen
 
 from checkpointable import archive
 from checkpointable.archive import Found, Skipped
+from checkpointable.container import check_key
 from checkpointable.errors import NotNow
 from checkpointable.protocol import (
     Checkpointable,
@@ -52,8 +53,9 @@ class Checkpointer(Generic[C]):
 
     `store` is a directory, "memory://" or a store. `patience` is how many seconds a save waits
     for a kernel that cannot be checkpointed at the moment. `cls`, the checkpoint's class, is read
-    from the annotation of the kernel's `checkpoint` if not given. Kernel and class are checked
-    at once: `InvalidKernel`, `UnsupportedType`.
+    from the annotation of the kernel's `checkpoint` if not given. With a `key`, of at least 16
+    random bytes, checkpoints are signed, and those that are not count as damaged. Kernel and class
+    are checked at once: `InvalidKernel`, `UnsupportedType`.
 
     >>> import asyncio, attrs
     >>> @attrs.frozen
@@ -82,11 +84,14 @@ class Checkpointer(Generic[C]):
         *,
         patience: float = 10.0,
         cls: type[C] | None = None,
+        key: bytes | None = None,
     ) -> None:
         check_kernel(kernel)
+        check_key(key)
         self.kernel = kernel
         self.store = open_store(store)
         self.patience = patience
+        self.key = key
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
 
@@ -111,7 +116,9 @@ class Checkpointer(Generic[C]):
             step = found[-1].step + 1 if found else 0
         number, metadata = int(step), kernel_metadata(self.kernel)
         entry = await _in_thread(
-            lambda: archive.save(self.store, checkpoint, number, kernel=metadata, cls=self.cls)
+            lambda: archive.save(
+                self.store, checkpoint, number, kernel=metadata, cls=self.cls, key=self.key
+            )
         )
         return Saved(number, entry.name, entry.size, time.perf_counter() - begin, stall)
 
@@ -121,12 +128,12 @@ class Checkpointer(Generic[C]):
         Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
-        found = await _in_thread(lambda: archive.latest(self.store, self.cls))
+        found = await _in_thread(lambda: archive.latest(self.store, self.cls, key=self.key))
         return None if found is None else await self._restore(found)
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
-        found = await _in_thread(lambda: archive.at_step(self.store, step, self.cls))
+        found = await _in_thread(lambda: archive.at_step(self.store, step, self.cls, key=self.key))
         return await self._restore(found)
 
     async def _restore(self, found: Found[C]) -> Restored:

@@ -16,6 +16,7 @@ import numpy as np
 from checkpointable import container
 from checkpointable.container import Header, Packed, Placed
 from checkpointable.device.arrays import HostArray, on_host
+from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.migrations import LazyArray, from_older
 from checkpointable.protocol import KernelMetadata
 from checkpointable.schema import is_same, schema_from_json, schema_of
@@ -26,13 +27,20 @@ C = TypeVar("C")
 
 
 def encode(
-    checkpoint: object, *, step: int = 0, kernel: KernelMetadata | None = None, cls: Any = None
+    checkpoint: object,
+    *,
+    step: int = 0,
+    kernel: KernelMetadata | None = None,
+    cls: Any = None,
+    key: bytes | None = None,
 ) -> Packed:
     """Lay a checkpoint out as a file; `Packed.size` and `Packed.chunks()` are what to write.
 
-    `cls` is needed only for a generic class: `Box[int]`. Raises `UnsupportedType` for a class
+    `cls` is needed only for a generic class: `Box[int]`. With a key, of at least 16 bytes, the
+    file will be signed. Raises `UnsupportedType` for a class
     that cannot be stored, `InvalidCheckpoint` for a value that is not of its field's type.
     """
+    container.check_key(key)
     cls = cls or type(checkpoint)
     schema = schema_of(cls)
     tree, arrays = to_tree(checkpoint, cls)
@@ -45,7 +53,7 @@ def encode(
         writer=_writer((typing.get_origin(cls) or cls).__module__.partition(".")[0]),
         tree=tree,
     )
-    return container.pack(meta, {name: on_host(array) for name, array in arrays.items()})
+    return container.pack(meta, {name: on_host(array) for name, array in arrays.items()}, key)
 
 
 @cache
@@ -74,26 +82,51 @@ def _read_prefix(reader: Reader) -> bytes:
     return _read(reader, 0, container.header_size(start, reader.size))
 
 
-def read_sealed(reader: Reader) -> tuple[Header, bytes]:
-    """Read header and digest table, and check the seal over both; none of the arrays' data."""
+def read_sealed(
+    reader: Reader, *, step: int | None = None, key: bytes | None = None
+) -> tuple[Header, bytes]:
+    """Read header and digest table, and check the seal over both; none of the arrays' data.
+
+    If `step` is given, as a name in a store does, it has to be of that step; with a key it has to
+    be signed with it. Raises `CorruptCheckpoint`.
+    """
+    container.check_key(key)
     prefix = _read_prefix(reader)
-    header = container.parse(prefix, reader.size)
-    table = _read(reader, header.digests_offset, header.seal_offset - header.digests_offset)
-    seal = _read(reader, header.seal_offset, reader.size - header.seal_offset)
-    container.check_seal(prefix, table, seal)
+    try:
+        header = container.parse(prefix, reader.size)
+    except CorruptCheckpoint:
+        raise
+    except InvalidCheckpoint:  # or damage that looks like it
+        _read_seal(reader, prefix, *container.find_seal(prefix, reader.size))
+        raise
+    table, seal = _read_seal(reader, prefix, header.digests_offset, header.seal_offset)
+    if key is not None:
+        said = _read(reader, header.signature_offset, reader.size - header.signature_offset)
+        container.check_signature(key, header, table, seal, said)
+    if step is not None and header.meta.step != step:
+        what = f"it is of step {header.meta.step}, and its name says {step}"
+        raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
     return header, table
 
 
-def decode(reader: Reader, cls: type[C]) -> C:
+def _read_seal(reader: Reader, prefix: bytes, digests: int, offset: int) -> tuple[bytes, bytes]:
+    table = _read(reader, digests, offset - digests)
+    seal = _read(reader, offset, container.SEAL_SIZE)
+    container.check_seal(prefix, table, seal)
+    return table, seal
+
+
+def decode(reader: Reader, cls: type[C], *, step: int | None = None, key: bytes | None = None) -> C:
     """Read a checkpoint of class `cls`; every byte of it is verified.
 
-    One of an older version is migrated; an array that its migrations drop is not read.
+    One of an older version is migrated; an array that its migrations drop is not read. `step` and
+    `key` are as for `read_sealed`.
 
     Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
     before any array is read, if the file is of another class, a newer version, or an older one
     that no migration leads from.
     """
-    header, table = read_sealed(reader)
+    header, table = read_sealed(reader, step=step, key=key)
     stored = schema_from_json(header.meta.schema)
     read = partial(read_array, reader, header, table)
     if is_same(stored, schema_of(cls)):
@@ -114,28 +147,31 @@ def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostA
     array: HostArray = np.empty(placed.shape, placed.dtype)
     for index in range(placed.blocks):
         data = array.reshape(-1).view(np.uint8).data
-        read_block(reader, placed, index, table, data[index * container.BLOCK :])
+        read_block(reader, header, table, placed, index, data[index * container.BLOCK :])
     return array
 
 
 def read_block(
-    reader: Reader, placed: Placed, index: int, table: bytes, buffer: memoryview
+    reader: Reader, header: Header, table: bytes, placed: Placed, index: int, buffer: memoryview
 ) -> memoryview:
     """Read one block of an array into the buffer's beginning, verify it, and return that part."""
     offset, size = placed.block(index)
     block = buffer[:size]
     reader.read_into(offset, block)
-    container.check_block(placed, index, block, table)
+    container.check_block(placed, index, block, table, signed=header.meta.signed)
     return block
 
 
-def verify(reader: Reader) -> Header:
-    """Read a whole file and check seal and digests, in memory for a single block."""
-    header, table = read_sealed(reader)
+def verify(reader: Reader, *, step: int | None = None, key: bytes | None = None) -> Header:
+    """Read a whole file and check seal and digests, in memory for a single block.
+
+    `step` and `key` are as for `read_sealed`.
+    """
+    header, table = read_sealed(reader, step=step, key=key)
     buffer = memoryview(bytearray(container.BLOCK))
     for placed in header.arrays.values():
         for index in range(placed.blocks):
-            read_block(reader, placed, index, table, buffer)
+            read_block(reader, header, table, placed, index, buffer)
     return header
 
 

@@ -8,15 +8,20 @@ data     the arrays, widest alignment first, C order, without holes
          $seal      U8 [32]           SHA-256 of length, header and digests
 ```
 
+A signed file has SHA-256 in place of XXH3, `$digests U8 [blocks, 32]`, since other data of the same
+XXH3 can be made at will; and in the end `$hmac U8 [32]`, the HMAC-SHA-256 of digests and seal.
+
 The one metadata key, "checkpointable", says what the checkpoint is and which arrays it has; all
 else in the header follows from that. So the reader builds the header that the text calls for and
 demands the very same bytes: no duplicate, unknown or lying entry survives.
 
-Sources: https://github.com/huggingface/safetensors#format (layout, names of dtypes) and
-https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, canonical form).
+Sources: https://github.com/huggingface/safetensors#format (layout, names of dtypes),
+https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, canonical form) and RFC 2104
+(HMAC).
 """
 
 import hashlib
+import hmac
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -37,13 +42,17 @@ BLOCK = 1 << 20
 FORMAT = 1
 """The version of the format that this module writes, and the only one that it reads."""
 
+SEAL_SIZE = 32
+"""Bytes of a seal, and of a signature."""
+
 Bytes: TypeAlias = bytes | bytearray | memoryview
 AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _PAGE = 4096
-_DIGEST, _SHA = 16, 32
-_KEY, _DIGESTS, _SEAL = "checkpointable", "$digests", "$seal"
-_RESERVED = {"", ".", "..", "__metadata__", _DIGESTS, _SEAL}
+_XXH3, _SHA = 16, SEAL_SIZE
+_KEY, _DIGESTS, _SEAL, _HMAC = "checkpointable", "$digests", "$seal", "$hmac"
+_RESERVED = {"", ".", "..", "__metadata__", _DIGESTS, _SEAL, _HMAC}
+_LEAST_KEY = 16
 _BAD_CHARACTER = re.compile("[\x00-\x1f/\x7f-\x9f\ud800-\udfff]")
 _MAX_RANK = 32
 _OLDER = "use an older checkpoint"
@@ -62,6 +71,7 @@ class Meta:
     `schema` and `kernel` are objects, `step` is 0 to 2^63 - 1, `created` a time for people,
     `nonce` the writer's random hex digits, `tree` the checkpoint without its arrays. `writer` is
     an object of texts: the versions of `checkpointable` and of the `package` of the class.
+    `signed` says that the file ends with a signature, and is set by `pack`.
     """
 
     schema: dict[str, Any]
@@ -71,6 +81,7 @@ class Meta:
     nonce: str
     tree: Any
     writer: dict[str, str] = field(factory=dict)
+    signed: bool = False
 
 
 @frozen
@@ -106,6 +117,7 @@ class Header:
     blocks: int
     digests_offset: int
     seal_offset: int
+    signature_offset: int
     file_size: int
 
 
@@ -116,6 +128,7 @@ class Packed:
     header: Header
     prefix: bytes
     arrays: dict[str, AnyArray]
+    key: bytes | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -133,17 +146,26 @@ class Packed:
         for placed in self.header.arrays.values():
             for index in range(placed.blocks):
                 block = _gather(self.arrays[placed.name], index)
-                table += digest(block)
+                table += digest(block, signed=self.key is not None)
                 yield block
         yield table
-        yield hashlib.sha256(self.prefix + table).digest()
+        seal = hashlib.sha256(self.prefix + table).digest()
+        yield seal
+        if self.key is not None:
+            yield _signature(self.key, table, seal)
 
 
-def pack(meta: Meta, arrays: Mapping[str, AnyArray]) -> Packed:
+def check_key(key: bytes | None) -> None:
+    """Raise `ValueError` unless it is None, or 16 bytes or more."""
+    if key is not None and (type(key) is not bytes or len(key) < _LEAST_KEY):
+        raise ValueError(f"a key is at least {_LEAST_KEY} random bytes, such as os.urandom(32)")
+
+
+def pack(meta: Meta, arrays: Mapping[str, AnyArray], key: bytes | None = None) -> Packed:
     """Lay out a checkpoint; the arrays are kept by reference, and read by `Packed.chunks()`.
 
-    Raises `InvalidCheckpoint` if a name, dtype, rank (over 32) or the metadata cannot be stored,
-    or if the header would exceed 100 MB.
+    With a key it will be signed. Raises `InvalidCheckpoint` if a name, dtype, rank (over 32) or
+    the metadata cannot be stored, or if the header would exceed 100 MB.
 
     >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})
     >>> data = b"".join(pack(meta, {"field": np.ones((2, 3), "<f4")}).chunks())
@@ -154,14 +176,18 @@ def pack(meta: Meta, arrays: Mapping[str, AnyArray]) -> Packed:
     _check_meta(meta, InvalidCheckpoint)
     for name, array in arrays.items():
         _check_array(name, array.dtype, array.shape, InvalidCheckpoint)
+    meta = evolve(meta, signed=key is not None)
     draft = _layout(meta, {name: (array.dtype, array.shape) for name, array in arrays.items()})
-    about = {"format": FORMAT} | {key: getattr(meta, key) for key in fields_dict(Meta)}
+    about = {"format": FORMAT} | {part: getattr(meta, part) for part in fields_dict(Meta)}
+    if not meta.signed:
+        del about["signed"]
     text = strictjson.dumps(about | {"arrays": _describe(draft), "parents": []})
     prefix = _prefix(text.decode(), draft)
     return Packed(
         _shifted(draft, len(prefix)),
         prefix,
         dict(arrays),
+        key,
     )
 
 
@@ -181,7 +207,7 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     """Read the header from the file's first `header_size()` bytes, in memory bounded by theirs.
 
     Whatever the bytes, it raises only `CorruptCheckpoint`, or `InvalidCheckpoint` if they need
-    another version or ml_dtypes. Believe the result when `check_seal` passes too.
+    another version or ml_dtypes. Believe either when `check_seal` passes too.
     """
     prefix = bytes(prefix)
     if header_size(prefix, file_size) != len(prefix):
@@ -202,7 +228,8 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         raise InvalidCheckpoint(what, hint=_upgrade(about.get("writer")))
     if (
         type(version) is not int
-        or about.keys() != fields_dict(Meta).keys()
+        or about.get("signed", True) is not True
+        or about.keys() | {"signed"} != fields_dict(Meta).keys()
         or type(described) is not dict
     ):
         raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=_OLDER)
@@ -221,6 +248,28 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     return header
 
 
+def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
+    """Offsets in the file of digests and seal, of whatever version the file is.
+
+    Every version has both, with this meaning: so damage to its number is told from a newer one.
+    Raises `CorruptCheckpoint` if the header, which `parse` refused, does not say where they are.
+    """
+    outer = strictjson.loads(bytes(prefix[8:]).rstrip(b" "), "the header")
+    try:
+        offsets = [*outer[_DIGESTS]["data_offsets"], *outer[_SEAL]["data_offsets"]]
+        known = [type(offset) is int for offset in offsets] == [True] * 4
+    except (KeyError, TypeError):
+        known = False
+    if not (
+        known
+        and 0 <= offsets[0] <= offsets[1] == offsets[2] == offsets[3] - _SHA
+        and len(prefix) + offsets[3] <= file_size
+        and offsets[1] - offsets[0] <= max(strictjson.MAX_BYTES, file_size // 2**15)
+    ):
+        raise CorruptCheckpoint("the header does not say where its seal is", hint=_OLDER)
+    return len(prefix) + offsets[0], len(prefix) + offsets[2]
+
+
 def check_seal(prefix: Bytes, table: Bytes, seal: Bytes) -> None:
     """Raise `CorruptCheckpoint` unless `seal` covers these header bytes and digests."""
     sha = hashlib.sha256(prefix)
@@ -229,21 +278,38 @@ def check_seal(prefix: Bytes, table: Bytes, seal: Bytes) -> None:
         raise CorruptCheckpoint("the seal does not match: the header is damaged", hint=_OLDER)
 
 
-def check_block(placed: Placed, index: int, block: Bytes, table: Bytes) -> None:
+def check_signature(key: bytes, header: Header, table: Bytes, seal: Bytes, said: Bytes) -> None:
+    """Raise `CorruptCheckpoint` unless the file is signed with this key."""
+    if not header.meta.signed:
+        hint = "use one that was saved with the key, or load it without a key if you trust it"
+        raise CorruptCheckpoint("it is not signed, and a key was given", hint=hint)
+    if not hmac.compare_digest(_signature(key, table, seal), said):
+        what = "the signature does not match: another key, or someone altered the file"
+        raise CorruptCheckpoint(what, hint=_OLDER)
+
+
+def check_block(
+    placed: Placed, index: int, block: Bytes, table: Bytes, *, signed: bool = False
+) -> None:
     """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest."""
-    begin = (placed.first_block + index) * _DIGEST
-    if digest(block) != table[begin : begin + _DIGEST]:
+    size = _SHA if signed else _XXH3
+    begin = (placed.first_block + index) * size
+    if digest(block, signed=signed) != table[begin : begin + size]:
         where = f"array {placed.name!r}, block {index} of {placed.blocks}"
         raise CorruptCheckpoint("the data is damaged", where=where, hint=_OLDER)
 
 
-def digest(block: Bytes) -> bytes:
-    """XXH3-128 of a block: 16 bytes, big endian.
+def digest(block: Bytes, *, signed: bool = False) -> bytes:
+    """XXH3-128 of a block: 16 bytes, big endian; in a signed file SHA-256, 32 bytes.
 
     >>> digest(b"").hex()
     '99aa06d3014798d86001c324468d497f'
     """
-    return xxhash.xxh3_128_digest(block)
+    return hashlib.sha256(block).digest() if signed else xxhash.xxh3_128_digest(block)
+
+
+def _signature(key: bytes, table: Bytes, seal: Bytes) -> bytes:
+    return hmac.digest(key, bytes(table) + bytes(seal), "sha256")
 
 
 def _read_array(name: str, said: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -307,8 +373,10 @@ def _layout(meta: Meta, specs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]
         arrays[name] = placed
         offset += placed.nbytes
         blocks += placed.blocks
-    seal = offset + blocks * _DIGEST
-    return Header(meta, arrays, blocks, offset, seal, seal + _SHA)
+    seal = offset + blocks * (_SHA if meta.signed else _XXH3)
+    signature = seal + _SHA
+    end = signature + _SHA * meta.signed
+    return Header(meta, arrays, blocks, offset, seal, signature, end)
 
 
 def _shifted(header: Header, by: int) -> Header:
@@ -317,6 +385,7 @@ def _shifted(header: Header, by: int) -> Header:
         arrays={name: evolve(a, offset=a.offset + by) for name, a in header.arrays.items()},
         digests_offset=header.digests_offset + by,
         seal_offset=header.seal_offset + by,
+        signature_offset=header.signature_offset + by,
         file_size=header.file_size + by,
     )
 
@@ -342,11 +411,14 @@ def _prefix(text: str, draft: Header) -> bytes:
             "shape": shape if native else (*shape, a.dtype.itemsize),
             "data_offsets": (a.offset, a.offset + a.nbytes),
         }
+    digest_size = _SHA if draft.meta.signed else _XXH3
     for name, begin, end, shape in (
-        (_DIGESTS, draft.digests_offset, draft.seal_offset, (draft.blocks, _DIGEST)),
-        (_SEAL, draft.seal_offset, draft.file_size, (_SHA,)),
+        (_DIGESTS, draft.digests_offset, draft.seal_offset, (draft.blocks, digest_size)),
+        (_SEAL, draft.seal_offset, draft.signature_offset, (_SHA,)),
+        (_HMAC, draft.signature_offset, draft.file_size, (_SHA,)),
     ):
-        tensors[name] = {"dtype": "U8", "shape": shape, "data_offsets": (begin, end)}
+        if name != _HMAC or draft.meta.signed:
+            tensors[name] = {"dtype": "U8", "shape": shape, "data_offsets": (begin, end)}
     header = strictjson.dumps(tensors)
     size = -(-(8 + len(header)) // _PAGE) * _PAGE
     if size > strictjson.MAX_BYTES:

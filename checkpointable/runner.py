@@ -70,16 +70,17 @@ def run(
     save: Every | None = None,
     keep: Keep | None = None,
     cls: type[C] | None = None,
+    key: bytes | None = None,
     on_restore: Callable[[Restored | None], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Report:
     """Run the kernel up to step `until`, saved on the way, resumed if `store` holds anything.
 
     Saves when `save` says (default: every 60 seconds), and at the end; keeps what `keep` says
-    (default: the last 3). On SIGTERM and SIGINT it finishes the slice of steps in hand (about a
-    quarter of a second, one step at least), saves once more and raises `Preempted`, a
-    `SystemExit` of code 75; a second SIGINT interrupts at once. Only one run at a time can use a
-    store: `StoreLocked`.
+    (default: the last 3). With a `key` it signs them, and believes no others. On SIGTERM and SIGINT
+    it finishes the slice of steps in hand (about a quarter of a second, one step at least), saves
+    once more and raises `Preempted`, a `SystemExit` of code 75; a second SIGINT interrupts at
+    once. Only one run at a time can use a store: `StoreLocked`.
 
     Raises what the kernel raises, `InvalidKernel` if it is not a steppable kernel, and what
     `Checkpointer` raises; what was saved before stays.
@@ -102,7 +103,7 @@ def run(
     check_kernel(kernel, steppable=True)
     validate(kernel)
     job = _Job(
-        Checkpointer(kernel, store, cls=cls),
+        Checkpointer(kernel, store, cls=cls, key=key),
         kernel,
         until,
         every(seconds=60) if save is None else save,

@@ -1,6 +1,7 @@
 """Checkpoints by step in a store: save, latest, load, list, verify, prune; and single files."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def damage(store: Store, name: str, at: int = -100) -> None:
-    """Flip one byte of a stored checkpoint, whatever the store."""
+    """Flip one bit of a stored checkpoint."""
+
+    def flipped(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[at] ^= 1
+        return bytes(changed)
+
+    rewrite(store, name, flipped)
+
+
+def rewrite(store: Store, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change a stored checkpoint, whatever the store."""
     with store.open(name) as reader:
         data = bytearray(reader.size)
         reader.read_into(0, memoryview(data))
-    data[at] ^= 1
     store.delete(name)
-    store.create(name, len(data), [bytes(data)])
+    changed = change(bytes(data))
+    store.create(name, len(changed), [changed])
 
 
 def test_the_newest_is_of_the_highest_step_not_the_last_written(store: Store) -> None:
@@ -115,6 +127,26 @@ def test_another_class_is_no_reason_to_fall_back(store: Store) -> None:
     save(store, Other(2), 2)
     with pytest.raises(SchemaMismatch, match="Other version 1, the class is State version 1"):
         latest(store, State)
+
+
+def test_a_newer_format_is_no_reason_to_fall_back_but_damage_to_its_number_is(
+    store: Store,
+) -> None:
+    for step in (1, 2):
+        save(store, state(step), step)
+    rewrite(store, name_of(2), lambda data: data.replace(b'format\\":1', b'format\\":2'))
+    found = latest(store, State)
+    assert found is not None
+    assert found.entry.step == 1
+    rewrite(store, name_of(2), seal_again)
+    with pytest.raises(InvalidCheckpoint, match="format 2"):
+        latest(store, State)
+
+
+def seal_again(data: bytes) -> bytes:
+    header = 8 + int.from_bytes(data[:8], "little")
+    table = data[-32 - 2 * 16 : -32]
+    return data[:-32] + hashlib.sha256(data[:header] + table).digest()
 
 
 def test_a_step_saved_again_is_a_new_attempt_and_the_newest(store: Store) -> None:

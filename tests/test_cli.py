@@ -710,6 +710,34 @@ def test_verify(cli: Cli, three: Path, sample: Path) -> None:
     assert cli("verify", three / archive.name_of(8)).code == 0
 
 
+def test_with_a_key_it_signs_and_believes_only_what_is_signed(cli: Cli, three: Path) -> None:
+    Path("key").write_bytes(b"k" * 32)
+    Path("other").write_bytes(b"o" * 32)
+    run = ("run", "tinykernels:Tiny", "--store", "signed", "--key", "key")
+    assert cli(*run).code == 0
+    assert "nothing to do" in cli(*run).out
+    name = archive.name_of(20)
+    assert cli("verify", "signed", "--key", "key").code == 0
+    for words in (("signed", "--key", "other"), (three, "--key", "key")):
+        told = cli("verify", *words)
+        assert told.code == 1
+        assert "sign" in told.out
+    assert "  signed   with the key given\n" in cli("show", "signed", "--key", "key").out
+    assert "  signed   yes; " in cli("show", f"signed/{name}").out
+    assert "another key" in cli("show", f"signed/{name}", "--key", "other").err
+    assert cli("show", "signed", "--json").events[0]["signed"]
+
+
+@pytest.mark.parametrize("command", [["run", "tinykernels:Tiny"], ["show", "x"], ["verify", "x"]])
+def test_a_bad_key_is_wrong_usage(cli: Cli, command: list[str]) -> None:
+    Path("short").write_bytes(b"k")
+    for key, message in (("short", "at least 16 random bytes"), ("none", "No such file")):
+        told = cli(*command, "--key", key)
+        assert told.code == 64
+        assert message in told.err
+        assert "hint: make one by: head -c 32 /dev/urandom" in told.err
+
+
 # --- around it -----------------------------------------------------------------------------------
 
 

@@ -647,6 +647,28 @@ def test_a_newer_format_says_what_to_install(writer: Any, hint: str) -> None:
     assert caught.value.hint == hint
 
 
+OFFSETS = st.lists(st.integers(-1, 9000) | st.floats() | st.booleans(), min_size=1, max_size=3)
+
+
+@given(OFFSETS, OFFSETS, st.integers(4096, 9000))
+def test_a_seal_is_found_within_the_file_or_not_at_all(
+    digests: list[Any], seal: list[Any], file_size: int
+) -> None:
+    tensors = {"$digests": {"data_offsets": digests}, "$seal": {"data_offsets": seal}}
+    prefix = struct.pack("<Q", 4088) + orjson.dumps(tensors).ljust(4088)
+    try:
+        begin, end = container.find_seal(prefix, file_size)
+    except CorruptCheckpoint:
+        return
+    assert 4096 <= begin <= end <= file_size - 32
+
+
+def test_a_seal_is_found_where_it_is() -> None:
+    header = parse(SMALL[:4096], len(SMALL))
+    found = container.find_seal(SMALL[:4096], len(SMALL))
+    assert found == (header.digests_offset, header.seal_offset)
+
+
 def test_a_continued_file_says_what_to_install() -> None:
     with pytest.raises(InvalidCheckpoint, match="continues") as caught:
         read(forge_about(said(parents=[["step-1", "00"]]), SMALL))

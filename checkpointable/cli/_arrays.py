@@ -7,7 +7,7 @@ import numpy as np
 from attrs import define
 
 from checkpointable.codec import read_block
-from checkpointable.container import BLOCK, AnyArray, Placed
+from checkpointable.container import BLOCK, AnyArray, Header, Placed
 from checkpointable.store import Reader
 
 
@@ -24,7 +24,7 @@ class Statistics:
     nan_count: int | None = None
 
 
-def statistics(reader: Reader, placed: Placed, table: bytes) -> Statistics:
+def statistics(reader: Reader, header: Header, table: bytes, placed: Placed) -> Statistics:
     """Read an array, verify each block by the digest table, and give its figures.
 
     Raises `CorruptCheckpoint`, naming array and block, if one is damaged.
@@ -36,7 +36,7 @@ def statistics(reader: Reader, placed: Placed, table: bytes) -> Statistics:
     low: Any = None
     high: Any = None
     for index in range(placed.blocks):
-        block = read_block(reader, placed, index, table, buffer)
+        block = read_block(reader, header, table, placed, index, buffer)
         if dtype is None:
             continue
         numbers: AnyArray = np.frombuffer(block, placed.dtype).astype(dtype, copy=False)

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO, TypeAlias
 
 import orjson
 import typer
 
 from checkpointable.archive import entries
 from checkpointable.cli import EX_CONFIG
+from checkpointable.container import check_key
 from checkpointable.errors import (
     CheckpointableError,
     CorruptCheckpoint,
@@ -25,6 +26,23 @@ from checkpointable.stores.files import open_reader
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
+
+
+KeyFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Believe only what is signed with this key."),
+]
+
+
+def read_key(path: Path | None) -> bytes | None:
+    """Read a key, the bytes of a file as they are; a usage error if it is none."""
+    try:
+        key = None if path is None else path.read_bytes()
+        check_key(key)
+    except (OSError, ValueError) as error:
+        hint = "make one by: head -c 32 /dev/urandom > FILE"
+        raise usage_error(f"--key: {error}\n  hint: {hint}") from None
+    return key
 
 
 def say(text: str, *, error: bool = False) -> None:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import attrs
@@ -19,6 +20,7 @@ from checkpointable.cli._shared import (
     count_text,
     duration_text,
     errors_told,
+    read_key,
     say,
     say_json,
     size_text,
@@ -64,6 +66,10 @@ def run(
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(help="Where to compute, for a kernel that has the choice."),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line.")] = False,
 ) -> int:
     """Run a kernel to its last step, resumed from what the store holds.
@@ -74,7 +80,7 @@ def run(
     where = f"runs/{name.replace(':', '.')}" if store is None else store
     tell = partial(_tell_json, sys.stdout) if as_json else _tell_line
     with errors_told(as_json):
-        policy = _policy(save or [])
+        policy, secret = _policy(save or []), read_key(key)
         with _others_told(tell, "importing the module"):
             factory = find_factory(name)
         arguments = read_options(factory, name, options or [], device)
@@ -84,7 +90,7 @@ def run(
         last_step = _last_step(kernel, name, until)
         with _others_told(tell, "running the kernel"):
             try:
-                return _run(kernel, name, where, last_step, policy, keep, tell)
+                return _run(kernel, name, where, last_step, policy, keep, secret, tell)
             finally:
                 shutdown(kernel)
 
@@ -116,7 +122,14 @@ def _last_step(kernel: Any, name: str, until: int | None) -> int:
 
 
 def _run(
-    kernel: Any, name: str, where: str, until: int, policy: Every, keep: int, tell: "Tell"
+    kernel: Any,
+    name: str,
+    where: str,
+    until: int,
+    policy: Every,
+    keep: int,
+    key: bytes | None,
+    tell: "Tell",
 ) -> int:
     """Run with `checkpointable.run`, turning what it reports into events."""
     saved: Saved | None = None
@@ -148,7 +161,7 @@ def _run(
     try:
         with _bar(bar_shown) as show:
             report = runner.run(
-                kernel, where, until, save=policy, keep=last(keep),
+                kernel, where, until, save=policy, keep=last(keep), key=key,
                 on_restore=on_restore, on_progress=on_progress,
             )  # fmt: skip
     except runner.Preempted as stop:

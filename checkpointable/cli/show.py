@@ -14,9 +14,11 @@ from checkpointable import archive, codec
 from checkpointable.archive import Entry
 from checkpointable.cli._arrays import Statistics, statistics
 from checkpointable.cli._shared import (
+    KeyFile,
     clean,
     count_text,
     errors_told,
+    read_key,
     say,
     say_json,
     size_text,
@@ -40,6 +42,7 @@ def show(
     step: Annotated[
         int | None, typer.Argument(help="Of a store; else the newest.", metavar="STEP")
     ] = None,
+    key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object.")] = False,
 ) -> None:
     """Show a checkpoint: its origin, values and arrays.
@@ -51,33 +54,36 @@ def show(
     if step is not None and path.exists() and not path.is_dir():
         raise usage_error(f"{place} is a file, and STEP is for directories")
     with errors_told(as_json):
+        secret = read_key(key)
         if path.exists() and not path.is_dir():
-            where, note, found = place, "", _read_file(place)
+            where, note, found = place, "", _read_file(place, secret)
         else:
-            entry, note, found = _find(store_at(place), place, step)
+            entry, note, found = _find(store_at(place), place, step, secret)
             where = str(path / entry.name)
     if as_json:
         _say_json(where, *found)
     else:
-        _say_text(where + note, *found)
+        _say_text(where + note, *found, keyed=secret is not None)
 
 
-def _read(reader: Reader) -> Found:
-    header, table = codec.read_sealed(reader)
-    return header, {a.name: statistics(reader, a, table) for a in header.arrays.values()}
+def _read(reader: Reader, key: bytes | None, step: int | None = None) -> Found:
+    header, table = codec.read_sealed(reader, step=step, key=key)
+    return header, {a.name: statistics(reader, header, table, a) for a in header.arrays.values()}
 
 
-def _read_file(place: str) -> Found:
+def _read_file(place: str, key: bytes | None) -> Found:
     with archive.errors_at(place), open_reader(place) as reader:
-        return _read(reader)
+        return _read(reader, key)
 
 
-def _find(store: Store, place: str, step: int | None) -> tuple[Entry, str, Found]:
+def _find(
+    store: Store, place: str, step: int | None, key: bytes | None
+) -> tuple[Entry, str, Found]:
     """Read the newest checkpoint (of a step) that verifies; warn of those passed over."""
 
     def read(name: str) -> Found:
         with store.open(name) as reader:
-            return _read(reader)
+            return _read(reader, key, archive.step_of(name))
 
     entries = archive.entries(store)
     wanted = [e for e in entries if step in (None, e.step)]
@@ -110,11 +116,11 @@ def _say_json(where: str, header: Header, found: dict[str, Statistics]) -> None:
         for a in header.arrays.values()
     ]
     about = {"kernel": meta.kernel, "schema": meta.schema, "step": meta.step}
-    rest = {"created": meta.created, "size": header.file_size, "tree": meta.tree, "arrays": arrays}
-    say_json({"path": where, **about, **rest})
+    rest = {"created": meta.created, "size": header.file_size, "signed": meta.signed}
+    say_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
 
 
-def _say_text(where: str, header: Header, found: dict[str, Statistics]) -> None:
+def _say_text(where: str, header: Header, found: dict[str, Statistics], *, keyed: bool) -> None:
     meta = header.meta
     kernel = _named(meta.kernel.get("id"), meta.kernel.get("version"))
     facts = {
@@ -124,6 +130,8 @@ def _say_text(where: str, header: Header, found: dict[str, Statistics]) -> None:
         "created": meta.created,
         "size": f"{size_text(header.file_size)}, every byte verified",
     }
+    if meta.signed:
+        facts["signed"] = "with the key given" if keyed else "yes; whether with yours, --key tells"
     say(where)
     say("\n".join(f"  {key:<8} {value}" for key, value in facts.items()))
     say("\nvalues")

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
-from checkpointable import codec
+from checkpointable import archive, codec
 from checkpointable.cli._shared import (
+    KeyFile,
     checkpoints_at,
     count_text,
     errors_told,
-    open_checkpoint,
+    read_key,
     say,
     say_json,
     size_text,
@@ -18,6 +19,7 @@ from checkpointable.cli._shared import (
 from checkpointable.container import Header
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
 from checkpointable.store import Store
+from checkpointable.stores.files import open_reader
 
 
 def verify(
@@ -25,6 +27,7 @@ def verify(
         list[str],
         typer.Argument(help="Checkpoint files, and directories of them.", metavar="FILE|STORE..."),
     ],
+    key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Check every byte of checkpoints.
@@ -32,16 +35,18 @@ def verify(
     Exit code 1 if one is damaged or cannot be read.
     """
     checked = bad = 0
+    with errors_told(as_json):
+        secret = read_key(key)
     for place in places:
         with errors_told(as_json):
             targets = checkpoints_at(place)
         for path, store, name in targets:
-            error = _check(path, store, name)
+            error = _check(path, store, name, secret)
             if isinstance(error, NoCheckpoint) and store is not None:
                 continue  # listed a moment ago, and pruned by its run since
             checked += 1
             bad += isinstance(error, CheckpointableError)
-            _tell(path, error, as_json)
+            _tell(path, name or path, error, as_json)
         if not targets and not as_json:
             say(f"no checkpoints in {place}")
     if not as_json and checked > 1:
@@ -50,15 +55,19 @@ def verify(
         raise typer.Exit(1)
 
 
-def _check(path: str, store: Store | None, name: str) -> Header | CheckpointableError:
+def _check(
+    path: str, store: Store | None, name: str, key: bytes | None
+) -> Header | CheckpointableError:
     try:
-        with open_checkpoint(path, store, name) as reader:
-            return codec.verify(reader)
+        if store is not None:
+            return archive.verify(store, name, key=key)
+        with open_reader(path) as reader:
+            return codec.verify(reader, key=key)
     except CheckpointableError as error:
         return error
 
 
-def _tell(path: str, found: Header | CheckpointableError, as_json: bool) -> None:
+def _tell(path: str, name: str, found: Header | CheckpointableError, as_json: bool) -> None:
     if isinstance(found, Header):
         if as_json:
             size = found.file_size
@@ -70,4 +79,4 @@ def _tell(path: str, found: Header | CheckpointableError, as_json: bool) -> None
         say_json({"path": path, "ok": False, "error": type(found).__name__, **facts})
     else:
         verdict = "damaged" if isinstance(found, CorruptCheckpoint) else "unread "
-        say(f"{verdict}  {path}: {why(found, path)}")
+        say(f"{verdict}  {path}: {why(found, name)}")
