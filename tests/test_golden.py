@@ -9,7 +9,7 @@ from checkpointable.schema import schema_of
 from checkpointable.stores.files import open_reader
 from checkpointable.testing.schemas import assert_schema
 from tests.golden import values
-from tests.golden.make import FOLDER
+from tests.golden.make import FOLDER, KEY
 from tests.same import same
 
 FILES = sorted(FOLDER.glob("format-*/*.safetensors"))
@@ -35,6 +35,12 @@ def test_a_golden_file_is_read_as_what_it_was(path: Path) -> None:
         schema = codec.verify(reader).meta.schema
     assert (schema["name"], str(schema["version"])) == (name, version)
     assert same(load_file(path, type(values.TODAY[name])), values.TODAY[name])
+
+
+@pytest.mark.parametrize("form", range(1, container.FORMAT + 1))
+def test_a_golden_signature_holds(form: int) -> None:
+    path = FOLDER / "signed" / f"format-{form}.safetensors"
+    assert same(load_file(path, type(values.TODAY["walk"]), key=KEY), values.TODAY["walk"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")

@@ -88,6 +88,10 @@ def overwriting_rename() -> None:
     os.path.lexists = lambda path: False
 
 
+def prune_without_looking() -> None:
+    vars(archive)["_newest_sound"] = lambda store, found, key: len(found) - 1
+
+
 WAYS: dict[str, Callable[[], None]] = {
     way.__name__: way
     for way in (
@@ -97,5 +101,6 @@ WAYS: dict[str, Callable[[], None]] = {
         prune_before_save,
         prune_before_directory_fsync,
         overwriting_rename,
+        prune_without_looking,
     )
 }

@@ -11,6 +11,7 @@ from checkpointable.container import FORMAT
 from tests.golden.values import WRITTEN
 
 FOLDER = Path(__file__).parent
+KEY = b"the golden key.."
 
 
 def main() -> None:
@@ -21,6 +22,11 @@ def main() -> None:
         if not path.exists():
             save_file(value, path)
             print(f"written: {path.relative_to(FOLDER)}")
+    signed = FOLDER / "signed" / f"format-{FORMAT}.safetensors"
+    if not signed.exists():
+        signed.parent.mkdir(exist_ok=True)
+        save_file(WRITTEN["walk-3"], signed, key=KEY)
+        print(f"written: {signed.relative_to(FOLDER)}")
 
 
 if __name__ == "__main__":
