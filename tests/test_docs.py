@@ -34,7 +34,8 @@ def run_program(code: str, folder: Path, **environment: str) -> str:
     return result.stdout
 
 
-SHOWN = [(page, n) for page in ("README.md", "docs/contract.md") for n in range(len(blocks(page)))]
+PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/*.md")))]
+SHOWN = [(page, n) for page in PAGES for n in range(len(blocks(page)))]
 
 
 @pytest.mark.parametrize(("page", "n"), SHOWN)
