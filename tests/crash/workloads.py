@@ -149,11 +149,11 @@ def one_of_two(root: str, writer: str, way: str) -> None:
     meet(root, writer, "loaded")
 
     def link_together(source: Any, name: Any, **options: Any) -> None:
-        vars(os)["link"] = link
+        wrong_ways.put(os, "link", link)
         meet(root, writer, "linking")  # so that both give the same file its name at once
         os.link(source, name, **options)
 
-    vars(os)["link"] = link_together
+    wrong_ways.put(os, "link", link_together)
     try:
         save_file(state(1, writer), Path(root) / "one.safetensors", step=1)
         say(Path(root), saved=["one.safetensors", 1, writer])

@@ -26,6 +26,11 @@ def take(way: str) -> None:
         WAYS[way]()
 
 
+def put(module: Any, name: str, function: Callable[..., Any]) -> None:
+    """Replace a function, in this process."""
+    setattr(module, name, function)
+
+
 def no_tmpfile() -> None:
     """Not wrong: as on a file system that has no files without a name."""
 
@@ -34,7 +39,7 @@ def no_tmpfile() -> None:
             raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE")
         return _open(path, flags, *args, **options)
 
-    vars(os)["open"] = open_it
+    put(os, "open", open_it)
 
 
 def without_file_fsync() -> None:
@@ -50,7 +55,7 @@ def _without_fsync(skipped: Callable[[int], bool]) -> None:
         if not skipped(os.fstat(file).st_mode):
             _fsync(file)
 
-    vars(os)["fsync"] = fsync
+    put(os, "fsync", fsync)
 
 
 def prune_before_save() -> None:
@@ -61,7 +66,7 @@ def prune_before_save() -> None:
             store.delete(entry.name)
         return save(store, checkpoint, step, **options)
 
-    archive.save = pruning
+    put(archive, "save", pruning)
 
 
 def prune_before_directory_fsync() -> None:
@@ -75,7 +80,7 @@ def prune_before_directory_fsync() -> None:
             if old.name != name:
                 old.unlink()
 
-    vars(os)["link"] = link
+    put(os, "link", link)
 
 
 def overwriting_rename() -> None:
@@ -84,12 +89,12 @@ def overwriting_rename() -> None:
     def rename(source: Any, name: Any, **options: Any) -> None:
         os.rename(source, name, src_dir_fd=options["src_dir_fd"], dst_dir_fd=options["dst_dir_fd"])
 
-    vars(os)["link"] = rename
-    os.path.lexists = lambda path: False
+    put(os, "link", rename)
+    put(os.path, "lexists", lambda path: False)
 
 
 def prune_without_looking() -> None:
-    vars(archive)["_newest_sound"] = lambda store, found, key: len(found) - 1
+    put(archive, "_newest_sound", lambda store, found, key: len(found) - 1)
 
 
 WAYS: dict[str, Callable[[], None]] = {
