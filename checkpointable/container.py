@@ -256,18 +256,18 @@ def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
     """
     outer = strictjson.loads(bytes(prefix[8:]).rstrip(b" "), "the header")
     try:
-        offsets = [*outer[_DIGESTS]["data_offsets"], *outer[_SEAL]["data_offsets"]]
-        known = [type(offset) is int for offset in offsets] == [True] * 4
-    except (KeyError, TypeError):
-        known = False
+        begin, end = outer[_DIGESTS]["data_offsets"]
+        seal, seal_end = outer[_SEAL]["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        begin = end = seal = seal_end = -1
     if not (
-        known
-        and 0 <= offsets[0] <= offsets[1] == offsets[2] == offsets[3] - _SHA
-        and len(prefix) + offsets[3] <= file_size
-        and offsets[1] - offsets[0] <= max(strictjson.MAX_BYTES, file_size // 2**15)
+        all(type(offset) is int for offset in (begin, end, seal, seal_end))
+        and 0 <= begin <= end == seal == seal_end - SEAL_SIZE
+        and len(prefix) + seal_end <= file_size
+        and end - begin <= max(strictjson.MAX_BYTES, file_size // 2**15)
     ):
         raise CorruptCheckpoint("the header does not say where its seal is", hint=_OLDER)
-    return len(prefix) + offsets[0], len(prefix) + offsets[2]
+    return len(prefix) + begin, len(prefix) + seal
 
 
 def check_seal(prefix: Bytes, table: Bytes, seal: Bytes) -> None:
