@@ -53,6 +53,40 @@ def deep(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Five million crash states, and every errno at every system call."""
+    session.install("-e", ".[cli,test]")
+    tests = ["pytest", "-n", "2", "-s", *session.posargs]
+    session.run(
+        *tests, "tests/crash/test_crash_states.py", env={"CRASH_STATES_LIMIT": f"{DEEP_STATES}"}
+    )
+    session.run(*tests, "tests/crash/test_injected.py", env={"EVERY_ERRNO": "1"})
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """2,000 times SIGKILL at a random moment."""
+    session.install("-e", ".[cli,test]")
+    session.run("python", "-m", "tests.crash.kills", *(session.posargs or ["--kills", "2000"]))
+
+
+@nox.session
+def power(session: nox.Session) -> None:
+    """300 power cuts each on ext4 and XFS, for root: a file system on a loop device is shut down."""
+    session.install("-e", ".[cli,test]")
+    for name in ("ext4", "xfs"):
+        cuts = session.posargs or ["--cuts", "300"]
+        session.run("python", "-m", "tests.crash.power", "--file-system", name, *cuts)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Two million hostile inputs."""
+    session.install("-e", ".[cli,test]")
+    session.run("python", "-m", "tests.hostile.fuzz", *(session.posargs or ["--inputs", "2000000"]))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure us, the peers and the physical limit side by side."""
     session.install("-e", ".[cli]", *group("bench"))

@@ -153,7 +153,7 @@ def latest(store: Store, cls: type[C], *, key: bytes | None = None) -> Found[C] 
     is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
-    found, skipped = newest_sound(entries(store), lambda name: load(store, name, cls, key=key))
+    found, skipped = newest_sound(store, lambda name: load(store, name, cls, key=key))
     if found is not None:
         return Found(*found, skipped)
     if not skipped:
@@ -167,14 +167,12 @@ def latest(store: Store, cls: type[C], *, key: bytes | None = None) -> Found[C] 
 
 def at_step(store: Store, step: int, cls: type[C], *, key: bytes | None = None) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
-    listed = entries(store)
-    attempts = [e for e in listed if e.step == step]
-    found, skipped = newest_sound(attempts, lambda name: load(store, name, cls, key=key))
+    found, skipped = newest_sound(store, lambda name: load(store, name, cls, key=key), step)
     if found is not None:
         return Found(*found, skipped)
     if skipped:
         raise skipped[0][1]
-    steps = [e.step for e in listed]
+    steps = [e.step for e in entries(store)]
     raise NoCheckpoint(
         f"there is no checkpoint of step {step}",
         hint=f"there are {len(steps)}, from step {steps[0]} to {steps[-1]}"
@@ -184,19 +182,25 @@ def at_step(store: Store, step: int, cls: type[C], *, key: bytes | None = None) 
 
 
 def newest_sound(
-    listed: list[Entry], read: Callable[[str], R]
+    store: Store, read: Callable[[str], R], step: int | None = None
 ) -> tuple[tuple[R, Entry] | None, Skipped]:
-    """Read the newest of these checkpoints that can be read, and say which were passed over, why.
+    """Read the newest checkpoint (of a step) that can be read; say which were passed over, why.
 
-    Passed over are damaged ones, and those that were pruned since they were listed.
+    Passed over are damaged ones, and those that were pruned since they were listed. If there is
+    none left, they are listed again, until that makes no difference.
     """
-    skipped: list[tuple[Entry, CheckpointableError]] = []
-    for entry in reversed(listed):
-        try:
-            return (read(entry.name), entry), tuple(skipped)
-        except (CorruptCheckpoint, NoCheckpoint) as error:
-            skipped.append((entry, error))
-    return None, tuple(skipped)
+    listed = entries(store)
+    while True:
+        skipped: list[tuple[Entry, CheckpointableError]] = []
+        for entry in reversed(listed):
+            if step in (None, entry.step):
+                try:
+                    return (read(entry.name), entry), tuple(skipped)
+                except (CorruptCheckpoint, NoCheckpoint) as error:
+                    skipped.append((entry, error))
+        before, listed = listed, entries(store)
+        if listed == before:
+            return None, tuple(skipped)
 
 
 def prune(

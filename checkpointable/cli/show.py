@@ -85,9 +85,9 @@ def _find(
         with store.open(name) as reader:
             return _read(reader, key, archive.step_of(name))
 
+    newest, skipped = archive.newest_sound(store, read, step)
     entries = archive.entries(store)
     wanted = [e for e in entries if step in (None, e.step)]
-    newest, skipped = archive.newest_sound(wanted, read)
     for entry, error in skipped:
         say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
     if newest is not None:

@@ -26,6 +26,7 @@ from checkpointable.stores.files import (
 )
 
 _LOCK = ".lock"
+_SCANS = 10  # a scan of a directory that changes may miss both the old and the new
 
 
 class LocalStore:
@@ -59,13 +60,13 @@ class LocalStore:
 
     def list(self) -> Iterator[Entry]:
         """See `checkpointable.store.List`; a directory that is not there holds nothing."""
-        entries = []
-        with os_errors(self.path), suppress(FileNotFoundError), os.scandir(self.path) as found:
-            for item in found:
-                with suppress(FileNotFoundError):  # deleted meanwhile
-                    if not name_fault(item.name) and item.is_file(follow_symlinks=False):
-                        status = item.stat(follow_symlinks=False)
-                        entries.append(Entry(item.name, status.st_size, status.st_mtime))
+        entries: list[Entry] = []
+        with os_errors(self.path), suppress(FileNotFoundError):
+            for _ in range(_SCANS):
+                before = self.path.stat().st_mtime_ns
+                entries = [*_scan(self.path)]
+                if self.path.stat().st_mtime_ns == before:
+                    break
         return iter(entries)
 
     def delete(self, name: str, /) -> None:
@@ -95,6 +96,15 @@ class LocalStore:
                 self._holds -= 1
                 if not self._holds:
                     _release(self._lock_file)
+
+
+def _scan(path: Path) -> Iterator[Entry]:
+    with os.scandir(path) as found:
+        for item in found:
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if not name_fault(item.name) and item.is_file(follow_symlinks=False):
+                    status = item.stat(follow_symlinks=False)
+                    yield Entry(item.name, status.st_size, status.st_mtime)
 
 
 def _make_directory(path: Path) -> None:

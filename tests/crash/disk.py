@@ -7,41 +7,42 @@ filled with zeros or with stale data), each change of a directory that was not y
 is atomic; an fsync of a file does not make its name durable.
 """
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from tests.crash.recorder import Call
 
 State = dict[str, bytes | None]
 """The files below a directory, by relative path, folders first; None for a directory."""
 
-
-@frozen
-class _Change:
-    """One thing that a crash may lose: a piece of a file, its new size, or changes of names."""
-
-    inode: int = -1
-    offset: int = 0
-    data: bytes = b""
-    size: int = -1
-    names: tuple[tuple[int, str, int | None], ...] = ()  # directory, name, inode or gone
+Names = tuple[tuple[int, str, int | None], ...]
+"""A change of names that is made at once: directory, name, and inode, or None for gone."""
 
 
 @define
 class Disk:
-    """The state that is durable, what is pending, and what a running program sees."""
+    """What may be found of each file and directory, and what a running program sees.
+
+    `contents` has for each file what a crash can leave of it, at most `limit` of all that is
+    possible; None stands for a directory. `current` has what the program sees.
+    """
 
     root: Path
     piece: int
-    durable: dict[int, bytes | None] = field(factory=lambda: {0: None})  # None: a directory
+    limit: int
+    chance: random.Random
+    contents: dict[int, list[bytes | None]] = field(factory=lambda: {0: [None]})
+    current: dict[int, bytes | None] = field(factory=lambda: {0: None})
     names: dict[int, dict[str, int]] = field(factory=lambda: {0: {}})
     seen: dict[int, dict[str, int]] = field(factory=lambda: {0: {}})
-    sizes: dict[int, int] = field(factory=dict)
     places: dict[int, int] = field(factory=dict)  # where the next write() of a file goes
-    pending: list[_Change] = field(factory=list)
+    pending: list[Names] = field(factory=list)
     of_path: dict[Path, int] = field(factory=dict)  # files without a name, and deleted ones
 
     def put(self, path: str, data: bytes | None) -> None:
@@ -62,7 +63,7 @@ class Disk:
                 self._resize(self._find(first), call.number)
             case "fallocate" if "PUNCH" not in call.flags and "KEEP" not in call.flags:
                 inode = self._find(first)
-                if call.number > self.sizes[inode]:
+                if call.number > len(self.current[inode] or b""):
                     self._resize(inode, call.number)
             case "fsync":
                 self._sync(self._find(first))
@@ -82,68 +83,53 @@ class Disk:
             case _:
                 raise NotImplementedError(f"{call.name} of {first}")
 
-    def states(self, limit: int, chance: random.Random) -> Iterator[State]:
+    def states(self) -> Iterator[State]:
         """Every state that a crash at this moment can leave; beyond `limit`, as many of them."""
-        reachable = {inode for folder in self.names.values() for inode in folder.values()}
-        reachable |= {i for change in self.pending for _, _, i in change.names if i is not None}
-        open_changes = [c for c in self.pending if c.names or c.inode in reachable]
-        stale = max((data or b"" for data in self.durable.values()), key=len)
-        for mask in _masks(len(open_changes), limit, chance):
-            chosen = [change for bit, change in enumerate(open_changes) if mask >> bit & 1]
-            yield self._left(chosen, b"")
-            if stale and any(change.size >= 0 for change in chosen):
-                yield self._left(chosen, stale)
+        trees = self._trees()
+        choices = [[self.contents[inode] for inode in tree.values()] for tree in trees]
+        if sum(math.prod(map(len, each)) for each in choices) <= self.limit:
+            for tree, each in zip(trees, choices, strict=True):
+                for found in product(*each):
+                    yield dict(zip(tree, found, strict=True))
+            return
+        for tree in trees:
+            yield {path: self.contents[inode][0] for path, inode in tree.items()}
+            yield {path: self.current[inode] for path, inode in tree.items()}
+        for _ in range(self.limit):
+            tree = self.chance.choice(trees)
+            yield {path: self.chance.choice(self.contents[i]) for path, i in tree.items()}
 
-    def _left(self, chosen: Sequence[_Change], stale: bytes) -> State:
+    def _trees(self) -> list[dict[str, int]]:
+        """The inodes by path, folders first, after each subset of the pending changes."""
+        trees = {}
+        for mask in _masks(len(self.pending), self.limit, self.chance):
+            tree = self._tree([names for bit, names in enumerate(self.pending) if mask >> bit & 1])
+            trees[tuple(tree.items())] = tree
+        return [*trees.values()]
+
+    def _tree(self, chosen: Sequence[Names]) -> dict[str, int]:
         names = {inode: dict(folder) for inode, folder in self.names.items()}
-        contents: dict[int, bytearray] = {}
         for change in chosen:
-            for folder, name, inode in change.names:
-                if inode is None:
-                    names[folder].pop(name, None)
-                else:
-                    names[folder][name] = inode
-            if change.inode >= 0:
-                content = contents.setdefault(
-                    change.inode, bytearray(self.durable[change.inode] or b"")
-                )
-                end = change.offset + len(change.data)
-                if change.size >= 0:
-                    del content[change.size :]
-                    end = change.size
-                missing = end - len(content)
-                if missing > 0:
-                    grown = stale[len(content) : end] if change.size >= 0 else b""
-                    content += grown + bytes(missing - len(grown))
-                content[change.offset : change.offset + len(change.data)] = change.data
-        state: State = {}
-        self._walk(0, "", names, contents, state)
-        return state
+            _rename(names, change)
+        tree: dict[str, int] = {}
 
-    def _walk(
-        self,
-        folder: int,
-        path: str,
-        names: dict[int, dict[str, int]],
-        contents: dict[int, bytearray],
-        state: State,
-    ) -> None:
-        for name, inode in names[folder].items():
-            durable = self.durable[inode]
-            if durable is None:
-                state[path + name] = None
-                self._walk(inode, f"{path}{name}/", names, contents, state)
-            else:
-                state[path + name] = bytes(contents[inode]) if inode in contents else durable
+        def walk(folder: int, path: str) -> None:
+            for name, inode in names[folder].items():
+                tree[path + name] = inode
+                if inode in names:
+                    walk(inode, f"{path}{name}/")
+
+        walk(0, "")
+        return tree
 
     # --- what the calls do -----------------------------------------------------------------------
 
     def _new(self, data: bytes | None) -> int:
-        inode = len(self.durable)
-        self.durable[inode] = data
+        inode = len(self.current)
+        self.current[inode] = data
+        self.contents[inode] = [data]
         if data is None:
             self.names[inode], self.seen[inode] = {}, {}
-        self.sizes[inode] = len(data or b"")
         return inode
 
     def _place(self, path: Path) -> tuple[int, str]:
@@ -175,47 +161,52 @@ class Disk:
         if offset < 0:
             offset = self.places.get(inode, 0)
             self.places[inode] = offset + len(data)
-        if offset + len(data) > self.sizes[inode]:
+        if offset + len(data) > len(self.current[inode] or b""):
             self._resize(inode, offset + len(data))
         for begin in range(offset - offset % self.piece, offset + len(data), self.piece):
             part = data[max(begin - offset, 0) : begin + self.piece - offset]
-            self.pending.append(_Change(inode, max(begin, offset), part))
+            self._change(inode, partial(_spliced, max(begin, offset), part))
 
     def _resize(self, inode: int, size: int) -> None:
-        if size != self.sizes[inode]:
-            self.sizes[inode] = size
-            self.pending.append(_Change(inode, size=size))
+        stale = max((data or b"" for data in self.current.values()), key=len)
+        self._change(
+            inode,
+            lambda old: old[:size].ljust(size, b"\0"),
+            lambda old: (old[:size] + stale[len(old) : size]).ljust(size, b"\0"),
+        )
+
+    def _change(self, inode: int, *ways: Callable[[bytes], bytes]) -> None:
+        """Change a file; a crash may leave the change undone, or done in any of these ways."""
+        before = self.contents[inode]
+        done = [way(old or b"") for old in before for way in ways]
+        found = [*dict.fromkeys([*before, *done])]
+        if len(found) > self.limit:
+            found = [found[0], *self.chance.sample(found[1:], self.limit - 1)]
+        self.contents[inode] = found
+        self.current[inode] = ways[0](self.current[inode] or b"")
 
     def _name(self, *changes: tuple[Path, int | None]) -> None:
-        resolved = [(*self._place(path), inode) for path, inode in changes]
-        for folder, name, inode in resolved:
-            if inode is None:
-                del self.seen[folder][name]
-            else:
-                self.seen[folder][name] = inode
-        self.pending.append(_Change(names=tuple(resolved)))
+        change = tuple((*self._place(path), inode) for path, inode in changes)
+        _rename(self.seen, change)
+        self.pending.append(change)
 
     def _sync(self, inode: int) -> None:
-        kept = []
-        for change in self.pending:
-            if change.inode == inode or any(folder == inode for folder, _, _ in change.names):
-                self._keep(change)
-            else:
-                kept.append(change)
-        self.pending = kept
+        self.contents[inode] = [self.current[inode]]
+        for change in [c for c in self.pending if any(folder == inode for folder, _, _ in c)]:
+            _rename(self.names, change)
+            self.pending.remove(change)
 
-    def _keep(self, change: _Change) -> None:
-        for folder, name, inode in change.names:
-            if inode is None:
-                self.names[folder].pop(name, None)
-            else:
-                self.names[folder][name] = inode
-        if change.inode >= 0:
-            content = bytearray(self.durable[change.inode] or b"")
-            if change.size >= 0:
-                content = content[: change.size].ljust(change.size, b"\0")
-            content[change.offset : change.offset + len(change.data)] = change.data
-            self.durable[change.inode] = bytes(content)
+
+def _spliced(at: int, part: bytes, old: bytes) -> bytes:
+    return old[:at].ljust(at, b"\0") + part + old[at + len(part) :]
+
+
+def _rename(names: dict[int, dict[str, int]], change: Names) -> None:
+    for folder, name, inode in change:
+        if inode is None:
+            names[folder].pop(name, None)
+        else:
+            names[folder][name] = inode
 
 
 def _masks(count: int, limit: int, chance: random.Random) -> Iterator[int]:

@@ -50,7 +50,7 @@ def explore(
     """
     found = Explored()
     for piece in PIECES:
-        disk, chance = Disk(root, piece), random.Random(seed)
+        disk = Disk(root, piece, limit, random.Random(seed))
         for path, data in before.items():
             disk.put(path, data)
         place = _Place(scratch / "read")
@@ -65,7 +65,7 @@ def explore(
                 done.clear()
                 written.clear()
             found.points += 1
-            for state in disk.states(limit, chance):
+            for state in disk.states():
                 key = hash(frozenset(state.items()))
                 if key in done:
                     continue

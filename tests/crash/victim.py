@@ -89,35 +89,39 @@ def acknowledged(root: Path) -> list[Any]:
 
 
 def _serve() -> None:
-    for name in workloads.IN_ONE_THREAD:  # what is loaded late is loaded now
+    for name in [*workloads.IN_ONE_THREAD, "runs_a_kernel"]:  # what is loaded late is loaded now
         with tempfile.TemporaryDirectory() as folder:
             lay(name, Path(folder) / "root")
             workloads.WORKLOADS[name](Path(folder) / "root")
     while line := _line():
         name, root, way = line.decode().removesuffix("\n").split(" ")
+        ready, go = os.pipe()  # of its own: one that is killed early leaves nothing in ours
         child = os.fork()
         if not child:
-            os._exit(_run(name, Path(root), way))
+            os._exit(_run(name, Path(root), way, ready))
         print(child, flush=True)
+        os.write(go, os.read(0, 1))
         _, status = os.waitpid(child, 0)
+        os.close(ready)
+        os.close(go)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 def _line() -> bytes:
-    """Read a line of the standard input unbuffered: the byte behind it is the child's."""
+    """Read a line of the standard input unbuffered: the byte behind it lets the child run."""
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(0, 1)):
         line += byte
     return line
 
 
-def _run(name: str, root: Path, way: str) -> int:
+def _run(name: str, root: Path, way: str, ready: int) -> int:
     """Run a workload; 0 if it succeeds, 3 if it ends in an error of ours, 1 in any other.
 
     After an error of ours the process has to be able to go on: it saves once more.
     """
     wrong_ways.take(way)
-    os.read(0, 1)
+    os.read(ready, 1)
     os.getppid()  # nothing else calls it: here the workload begins
     try:
         workloads.WORKLOADS[name](root)

@@ -1,0 +1,215 @@
+"""Real power cuts: a file system on a loop device is shut down while a process saves and prunes.
+
+    python -m tests.crash.power --file-system xfs --cuts 300 [--way without_directory_fsync]
+
+For root. FS_IOC_SHUTDOWN without a flush of the log drops all that has not been written back, as a
+power cut does; then it is mounted again, replays its log, and every promise is checked. Also no
+file may be there, acknowledged or not, that is not whole. What the device itself would lose is not
+simulated. Acknowledgements go through a pipe. All mounts are in a namespace of this process, and
+end with it. Exit code 1: something is lost or torn; 77: not possible here.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+from attrs import frozen
+
+from checkpointable import CheckpointableError, LocalStore, archive
+from checkpointable.stores.files import sync_directory
+from tests.crash import promises, workloads, wrong_ways
+
+SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, (2).to_bytes(4, sys.byteorder)
+NEW_NAMESPACE = 0x20000  # CLONE_NEWNS
+MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
+SIZE = 320 << 20
+SAVES, SPIN = 12, 0.01
+"""A cut comes after up to so many acknowledged saves, and up to so many seconds."""
+UNSUPPORTED = 77
+
+_fsync = os.fsync
+
+
+def without_second_file_fsync() -> None:
+    """As before the fact about XFS was known: the file is synced only while it has no name."""
+    _without_fsync(lambda status: stat.S_ISREG(status.st_mode) and status.st_nlink > 0)
+
+
+def without_fsync_of_the_name() -> None:
+    """Neither the directory nor, once more, the file."""
+    _without_fsync(lambda status: stat.S_ISDIR(status.st_mode) or status.st_nlink > 0)
+
+
+def _without_fsync(skipped: Callable[[os.stat_result], bool]) -> None:
+    def fsync(file: int) -> None:
+        if not skipped(os.fstat(file)):
+            _fsync(file)
+
+    vars(os)["fsync"] = fsync
+
+
+MORE_WAYS = {way.__name__: way for way in (without_second_file_fsync, without_fsync_of_the_name)}
+
+
+@frozen
+class Cut:
+    """How many saves were acknowledged before it; what is lost and what is torn after it."""
+
+    saves: int
+    lost: str
+    torn: str
+
+
+def cut(image: Path, mount: Path, number: int, chance: random.Random, way: str) -> Cut:
+    """Cut the power once, at a random moment, and look what is there."""
+    with mounted(image, mount):
+        root = mount / f"cut-{number}"
+        root.mkdir()
+        reader, writer = os.pipe()
+        (root / "acks").symlink_to(f"/proc/self/fd/{writer}")
+        sync_directory(root)
+        sync_directory(mount)
+        prunes = chance.random() < 0.5
+        child = os.fork()
+        if not child:
+            os.close(reader)
+            os._exit(_write(root, way, prunes))
+        os.close(writer)
+        try:
+            said, wanted = b"", chance.randint(0, SAVES)
+            while said.count(b'"saved"') < wanted:
+                if not (more := os.read(reader, 1 << 16)):
+                    sys.exit(f"the writer ended by itself, after {said!r}")
+                said += more
+            until = time.perf_counter() + chance.random() * SPIN
+            while time.perf_counter() < until:
+                pass
+            _shut_down(mount)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        while more := os.read(reader, 1 << 16):
+            said += more
+        os.close(reader)
+    with mounted(image, mount):
+        acknowledged = [orjson.loads(line) for line in said.splitlines()]
+        torn = _torn(LocalStore(root / "store"))
+        lost = promises.check(root, acknowledged) or promises.write_check(root, acknowledged)
+        shutil.rmtree(root)
+    return Cut(said.count(b'"saved"'), lost or "", torn)
+
+
+def _write(root: Path, way: str, prunes: bool) -> int:
+    """Save as fast as it goes, until killed; 1 after an error, as the shutdown makes one."""
+    try:
+        MORE_WAYS[way]() if way in MORE_WAYS else wrong_ways.take(way)
+        for step in range(1, 99):  # `write_check` saves step 99
+            workloads.save(root, step)
+            if prunes:
+                workloads.prune(root, 2)
+    except BaseException:
+        return 1
+    return 0
+
+
+def _shut_down(mount: Path) -> None:
+    folder = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.ioctl(folder, SHUTDOWN, NO_LOG_FLUSH)
+    os.close(folder)
+
+
+def _torn(store: LocalStore) -> str:
+    """What is visible, acknowledged or not, and is not whole."""
+    for entry in archive.entries(store):
+        try:
+            archive.verify(store, entry.name)
+        except CheckpointableError as error:
+            return f"{entry.name}: {error.what}"
+    return ""
+
+
+@contextmanager
+def mounted(image: Path, mount: Path) -> Iterator[None]:
+    """Mount the image; the loop device goes with the mount."""
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def possible(kind: str) -> str:
+    """Why it is not possible here; nothing if it is."""
+    if os.geteuid():
+        return "only root can mount"
+    if missing := [tool for tool in (MAKE[kind][0], "mount", "umount") if not shutil.which(tool)]:
+        return f"needs {' and '.join(missing)}"
+    if ctypes.CDLL(None).unshare(NEW_NAMESPACE):
+        return "no mount namespace of its own"
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    return ""
+
+
+def options() -> Any:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--file-system", choices=MAKE, default="ext4")
+    parser.add_argument("--cuts", type=int, default=300, help="default 300")
+    parser.add_argument("--way", choices=[*wrong_ways.WAYS, *MORE_WAYS], default="")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dir", type=Path, help="where the image goes; default: in memory")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = options()
+    if reason := possible(given.file_system):
+        print(f"not possible here: {reason}", file=sys.stderr)
+        sys.exit(UNSUPPORTED)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # to clean up
+    memory = Path("/dev/shm")
+    where = given.dir or (memory if os.access(memory, os.W_OK) else None)
+    chance, begin = random.Random(given.seed), time.perf_counter()
+    cuts: list[Cut] = []
+    with tempfile.TemporaryDirectory(prefix="checkpointable-", dir=where) as name:
+        image, mount = Path(name) / "image", Path(name) / "mount"
+        mount.mkdir()
+        with image.open("wb") as file:
+            file.truncate(SIZE)
+        subprocess.run([*MAKE[given.file_system], image], check=True)
+        try:
+            with mounted(image, mount):
+                pass
+        except subprocess.CalledProcessError:
+            print(f"not possible here: no mount of {given.file_system}", file=sys.stderr)
+            sys.exit(UNSUPPORTED)
+        for number in range(given.cuts):
+            cuts.append(cut(image, mount, number, chance, given.way))
+            if wrong := "; ".join(filter(None, (cuts[-1].lost, cuts[-1].torn))):
+                print(f"cut {number}: {wrong}", flush=True)
+    lost, torn = sum(bool(c.lost) for c in cuts), sum(bool(c.torn) for c in cuts)
+    print(
+        f"{given.file_system}{given.way and ', '}{given.way}: {given.cuts} cuts, {lost} lost, "
+        f"{torn} torn; {sum(c.saves for c in cuts):,} saves were acknowledged, "
+        f"{time.perf_counter() - begin:.0f} seconds"
+    )
+    sys.exit(lost + torn > 0)
+
+
+if __name__ == "__main__":
+    main()

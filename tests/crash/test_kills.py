@@ -1,0 +1,32 @@
+"""SIGKILL at random moments: more of them with `python -m tests.crash.kills`."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import kills
+from tests.crash.victim import Victims, victims
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def prey() -> Iterator[Victims]:
+    with victims() as found:
+        yield found
+
+
+@pytest.mark.parametrize("way", kills.WAYS, ids=["O_TMPFILE", "named"])
+@pytest.mark.parametrize("workload", kills.WORKLOADS)
+def test_killed_at_random_moments(prey: Victims, workload: str, way: str, tmp_path: Path) -> None:
+    found = kills.kill(prey, workload, way, tmp_path, KILLS, random.randrange(2**32))
+    print(f"{found.kills} kills, {found.late} more came too late")
+    assert not found.wrong
+
+
+def test_a_broken_promise_is_noticed(prey: Victims, tmp_path: Path) -> None:
+    """Pruning before the save: a kill between them leaves nothing."""
+    found = kills.kill(prey, "saves_and_prunes", "prune_before_save", tmp_path, 1000, 0, enough=1)
+    assert found.wrong

@@ -1,0 +1,125 @@
+"""Valid files taken apart, and files put together from parts that need not belong together."""
+
+import hashlib
+from functools import cache
+from typing import Any
+
+import orjson
+from attrs import frozen
+
+from checkpointable import container
+from tests.hostile import classes
+
+Path = tuple[Any, ...]
+
+
+@frozen(eq=False)
+class Base:
+    """A valid file, taken apart: its metadata, the header around it, the data and the digests."""
+
+    data: bytes
+    about: dict[str, Any]
+    text: bytes
+    outer: dict[str, Any]
+    tensors: bytes
+    body: bytes
+    table: bytes
+    meta: container.Meta
+    placed: list[container.Placed]
+    tree: list[Path]
+    arrays: list[Path]
+    header: list[Path]
+
+
+@cache
+def bases() -> list[Base]:
+    """The valid files that all others are made from."""
+    return [_taken_apart(data) for data in classes.files()]
+
+
+def _taken_apart(data: bytes) -> Base:
+    start = container.header_size(data[:8], len(data))
+    header = container.parse(data[:start], len(data))
+    outer = orjson.loads(data[8:start])
+    text = outer["__metadata__"]["checkpointable"].encode()
+    about = orjson.loads(text)
+    whole = data[8:start].rstrip()
+    return Base(
+        data,
+        about,
+        text,
+        outer,
+        whole[len(orjson.dumps({"__metadata__": outer["__metadata__"]})) - 1 :],
+        data[start : header.digests_offset],
+        data[header.digests_offset : header.seal_offset],
+        header.meta,
+        [*header.arrays.values()],
+        places(about["tree"], ("tree",)),
+        places(about["arrays"], ("arrays",))[1:],
+        [path for path in places(outer, ()) if path and path[0] != "__metadata__"],
+    )
+
+
+def places(value: Any, path: Path) -> list[Path]:
+    """The paths of a value's parts, from `path` on."""
+    inner: Any = value.items() if type(value) is dict else ()
+    inner = enumerate(value) if type(value) is list else inner
+    return [path] + [place for key, part in inner for place in places(part, (*path, key))]
+
+
+def texts(root: Any) -> list[Path]:
+    """Where the texts are in a value."""
+
+    def at(path: Path) -> Any:
+        found = root
+        for key in path:
+            found = found[key]
+        return found
+
+    return [path for path in places(root, ()) if type(at(path)) is str]
+
+
+def assembled(header: bytes, body: bytes, table: bytes) -> bytes:
+    """A file of these parts, padded and sealed as a writer would."""
+    size = -(-(8 + len(header)) // 4096) * 4096 - 8
+    prefix = size.to_bytes(8, "little") + header.ljust(size)
+    return b"".join((prefix, body, table, hashlib.sha256(prefix + table).digest()))
+
+
+def with_text(base: Base, text: bytes) -> bytes:
+    """The file with another text as its metadata, all else as it was."""
+    try:
+        said = orjson.dumps(text.decode())
+    except ValueError:  # no Unicode: escaped as it is
+        said = b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    header = b'{"__metadata__":{"checkpointable":' + said + b"}" + base.tensors
+    return assembled(header, base.body, base.table)
+
+
+def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
+    """The file with other arrays: header, data and digests follow, if they can.
+
+    With `describe`, so do the extents.
+    """
+    try:
+        said = {n: container._read_array(n, a) for n, a in about["arrays"].items()}
+        draft = container._layout(base.meta, said)
+        if draft.digests_offset > 1 << 16:
+            raise ValueError
+        if describe:
+            about = about | {"arrays": container._describe(draft)}
+        prefix = container._prefix(orjson.dumps(about).decode(), draft)
+    except Exception:  # it cannot be laid out, and so is told as it is
+        return with_text(base, dumps(about))
+    body = base.body[: draft.digests_offset].ljust(draft.digests_offset, b"\1")
+    blocks = (a.block(i) for a in draft.arrays.values() for i in range(a.blocks))
+    table = b"".join(container.digest(body[at : at + size]) for at, size in blocks)
+    return prefix + body + table + hashlib.sha256(prefix + table).digest()
+
+
+def dumps(about: Any) -> bytes:
+    """JSON, or of what is none, other JSON."""
+    try:
+        return orjson.dumps(about)
+    except orjson.JSONEncodeError:
+        return b'{"format":1}'
