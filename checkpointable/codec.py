@@ -50,10 +50,15 @@ def encode(
         step=step,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         nonce=os.urandom(16).hex(),
-        writer=_writer((typing.get_origin(cls) or cls).__module__.partition(".")[0]),
+        writer=_writer(_package(cls)),
         tree=tree,
     )
     return container.pack(meta, {name: on_host(array) for name, array in arrays.items()}, key)
+
+
+def _package(cls: Any) -> str:
+    module: str = (typing.get_origin(cls) or cls).__module__
+    return module.partition(".")[0]
 
 
 @cache
@@ -132,19 +137,23 @@ def decode(reader: Reader, cls: type[C], *, step: int | None = None, key: bytes 
     if is_same(stored, schema_of(cls)):
         return from_tree(header.meta.tree, {name: read(name) for name in header.arrays}, cls)
     lazy = {n: LazyArray(a.dtype, a.shape, partial(read, n)) for n, a in header.arrays.items()}
-    return from_older(header.meta.tree, lazy, stored, cls, newer=_requirement(header.meta.writer))
+    return from_older(header.meta.tree, lazy, stored, cls, newer=_requirement(header, cls))
 
 
-def _requirement(writer: dict[str, str]) -> str:
-    """What has to be installed to read what this one wrote, as pip would have it."""
-    package, version = writer.get("package"), writer.get("version")
-    return f"{package}>={version}" if package and version else ""
+def _requirement(header: Header, cls: Any) -> str:
+    """What has to be installed to read the file, as pip would have it; empty if it is not clear.
+
+    A file may ask for a version of the package that the class is of, and for no other package.
+    """
+    writer = header.meta.writer
+    own, version = _package(cls), container.version_text(writer.get("version"))
+    return f"{own}>={version}" if version and writer.get("package") == own else ""
 
 
 def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostArray:
     """Read one array; each block is verified while it is warm in the cache."""
     placed = header.arrays[name]
-    array: HostArray = np.empty(placed.shape, placed.dtype)
+    array: HostArray = np.ndarray(placed.shape, placed.dtype)  # np.empty makes S1 of S0
     for index in range(placed.blocks):
         data = array.reshape(-1).view(np.uint8).data
         read_block(reader, header, table, placed, index, data[index * container.BLOCK :])

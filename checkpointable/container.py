@@ -330,6 +330,8 @@ def _check_array(
     if name in _RESERVED or _BAD_CHARACTER.search(name) or len(name.encode()) > 255:
         hint = "use 1 to 255 bytes, without slash or control characters"
         raise error("not a name for an array", where=where, hint=hint)
+    if dtype.subdtype is not None:  # NumPy makes more axes of it
+        raise error("an array's dtype cannot have a shape", where=where)
     if len(shape) > _MAX_RANK:
         what = f"{len(shape)} dimensions, and at most {_MAX_RANK} can be stored"
         raise error(what, where=where, hint="reshape the array")
@@ -355,9 +357,14 @@ def _check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
 
 def _upgrade(writer: Any) -> str:
     """What to install; `writer` is as a newer format has it, so nothing is known of it."""
-    version = writer.get("checkpointable") if type(writer) is dict else None
+    version = version_text(writer.get("checkpointable") if type(writer) is dict else None)
+    return f"install checkpointable{f'>={version}' if version else ' in the version that wrote it'}"
+
+
+def version_text(version: Any) -> str:
+    """A version as a file tells it, if it can be one; else empty, since a hint may repeat it."""
     known = type(version) is str and re.fullmatch(r"[0-9a-z.+!]{1,40}", version)
-    return f"install checkpointable{f'>={version}' if known else ' in the version that wrote it'}"
+    return version if known else ""
 
 
 def _layout(meta: Meta, specs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> Header:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 from attrs import frozen
 
+from checkpointable.annotations import type_name
 from checkpointable.convert import hooks
 from checkpointable.device.arrays import HostArray
 from checkpointable.errors import (
@@ -149,12 +150,15 @@ def from_older(
     way = _way(stored, cls, newer)
     with refusals_named(cls):
         tree = insert(tree, arrays)
+    if type(tree) is not dict:
+        what = f"the tree is a {type(tree).__name__}, not that of a class"
+        raise InvalidCheckpoint(what, where=type_name(cls), hint="use an older checkpoint")
     for step in way:
         tree = _taken(step, tree, stored.name, cls)
     structure = hooks(cast(Any, cls))[1]
     try:
         with refusals_named(cls):
-            return cast("C", structure(_read_all(tree)))
+            return cast("C", structure(_read_all(tree, stored)))
     except CorruptCheckpoint:
         raise
     except InvalidCheckpoint as error:
@@ -219,10 +223,16 @@ def _taken(step: Step, tree: Tree, name: str, cls: Any) -> Tree:
     return tree
 
 
-def _read_all(wire: Any) -> Any:
+def _read_all(wire: Any, stored: Schema) -> Any:
     """Read the arrays that are left, one after another."""
     if isinstance(wire, LazyArray):
-        return np.asarray(wire)
+        try:
+            return np.asarray(wire)
+        except CheckpointableError:
+            raise
+        except Exception as error:  # whatever computes it
+            what = f"an array of {stored.name} version {stored.version} cannot be migrated"
+            raise InvalidCheckpoint(f"{what} to {wire!r}: {error!r}") from error
     if isinstance(wire, dict):
-        return {key: _read_all(value) for key, value in wire.items()}
-    return [_read_all(value) for value in wire] if isinstance(wire, list) else wire
+        return {key: _read_all(value, stored) for key, value in wire.items()}
+    return [_read_all(value, stored) for value in wire] if isinstance(wire, list) else wire

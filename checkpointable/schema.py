@@ -286,7 +286,7 @@ def schema_from_json(value: object) -> Schema:
             "fingerprint": str(fingerprint),
             "classes": dict(classes),
             **rest,
-        } if not rest and all(
+        } if not rest and type(version) is int and all(
             isinstance(fields, dict)
             and all(isinstance(t, str) for item in fields.items() for t in item)
             for fields in classes.values()

@@ -266,9 +266,17 @@ def test_a_missing_step_is_named(name: str) -> None:
     assert f"@migrate({name!r}, 2)" in error.value.hint
 
 
-def test_a_newer_version_names_what_to_install(name: str) -> None:
+def test_a_file_names_no_other_package_to_install(name: str) -> None:
     old, new = version(name, 1, x=int), version(name, 2, x=int)
     new.__module__ = "numpy.core"
+    with pytest.raises(SchemaMismatch) as error:
+        reloaded(new(1), old)
+    assert error.value.hint == "install the version of the program that wrote it"
+
+
+def test_a_newer_version_names_what_to_install(name: str) -> None:
+    old, new = version(name, 1, x=int), version(name, 2, x=int)
+    old.__module__ = new.__module__ = "numpy.core"
     with pytest.raises(SchemaMismatch, match=r"version 2.* up to version 1") as error:
         reloaded(new(1), old)
     assert error.value.hint == f"install numpy>={np.__version__}"

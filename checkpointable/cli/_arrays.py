@@ -62,6 +62,8 @@ def _computable(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """The dtype to compute in; None where there is nothing to compute."""
     if dtype.type.__module__ == "ml_dtypes":
         return np.dtype(np.complex64 if "complex" in dtype.name else np.float32)
+    if dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic":  # numbers of no unit
+        return None
     return dtype if dtype.kind in "biufcmM" and BLOCK % dtype.itemsize == 0 else None
 
 

@@ -74,7 +74,9 @@ def _container(wire: Any) -> tuple[str, list[tuple[str, Any]]] | None:
         case {"$deque": list(items), "$maxlen": limit}:
             most = "" if limit is None else f", at most {limit}"
             return f"deque of {len(items)}{most}", _numbered(items)
-        case {"$tuple": list(items)} | {"$set": list(items)} | {"$frozenset": list(items)}:
+        case {"$tuple": list(items)} | {"$set": list(items)} | {"$frozenset": list(items)} if (
+            len(wire) == 1
+        ):
             (tag,) = wire
             return f"{tag[1:]} of {len(items)}", _numbered(items)
         case dict() if not any(key.startswith("$") for key in wire):

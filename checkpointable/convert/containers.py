@@ -1,14 +1,15 @@
 """Hooks for lists, tuples, sets, deques and dicts."""
 
+import sys
 import typing
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from checkpointable.annotations import describe
 from checkpointable.convert.generate import FROM_WIRE, TO_WIRE, each
 from checkpointable.convert.scalars import Refused, expect
-from checkpointable.convert.types import Hook, Hooks, tagged
+from checkpointable.convert.types import Hook, Hooks, check_hashes, tagged
 
 
 def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
@@ -34,7 +35,7 @@ def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 raise Refused(f"{type(wire).__name__} where {tag} is due")
             maxlen = expect(wire["$maxlen"], int, type(None))
             items = from_wires(expect(wire["$deque"], list))
-            if maxlen is not None and len(items) > maxlen:
+            if maxlen is not None and not len(items) <= maxlen <= sys.maxsize:
                 raise Refused(f"{len(items)} items in a deque of at most {maxlen}")
             return deque(items, maxlen)
         return _unique(cls, from_wires(tagged(wire, tag)))
@@ -44,6 +45,7 @@ def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
 
 def _unique(cls: Any, items: list[Any]) -> Any:
     try:
+        check_hashes(items)
         found = cls(items)
     except TypeError as error:
         raise Refused(str(error)) from error
@@ -99,7 +101,7 @@ def dictionary(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 values.append(to_wire(item))
             except Refused as refused:
                 raise refused.under(f"[{key!r:.40}]") from None
-        if all(type(key) is str and not key.startswith("$") for key in keys):
+        if _are_names(keys):
             return dict(zip(keys, values, strict=True))
         return {"$dict": [list(pair) for pair in zip(keys, values, strict=True)]}
 
@@ -111,16 +113,26 @@ def dictionary(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
             pairs = [expect(pair, list) for pair in tagged(wire, "$dict")]
             if any(len(pair) != 2 for pair in pairs):
                 raise Refused("an item of $dict is not a pair")
-        found = {}
+        if _are_names(key for key, _ in pairs) is ("$dict" in wire):
+            raise Refused("a dict is stored as an object if all its keys are names, and only then")
+        made = []
         for key, item in pairs:
             try:
-                found[key_from_wire(key)] = from_wire(item)
+                made.append((key_from_wire(key), from_wire(item)))
             except Refused as refused:
                 raise refused.under(f"[{key!r:.40}]") from None
-            except TypeError as error:
-                raise Refused(f"a key cannot be hashed: {error}") from error
+        try:
+            check_hashes(key for key, _ in made)
+        except TypeError as error:
+            raise Refused(f"a key cannot be hashed: {error}") from error
+        found = dict(made)
         if len(found) != len(pairs):
             raise Refused("a dict with a key twice")
         return found
 
     return unstructure, structure
+
+
+def _are_names(keys: Iterable[Any]) -> bool:
+    """Say whether these can be the keys of an object beside the tags."""
+    return all(type(key) is str and not key.startswith("$") for key in keys)

@@ -131,6 +131,7 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
     """Unions: the first member that takes the value; records and like containers are tagged."""
     members = [(m, *hooks(m)) for m in members_of(tp)]
     kinds = [_container(m) for m in members_of(tp)]
+    told = [kind is not None and kinds.count(kind) > 1 for kind in kinds]
     records = {typing.get_origin(m) or m: to_wire for m, to_wire, _ in members if is_record(m)}
 
     def unstructure(value: Any) -> Any:
@@ -146,7 +147,7 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 continue
             if is_record(member):
                 return {"$type": (typing.get_origin(member) or member).__name__, **wire}
-            if kinds[i] is not None and kinds.count(kinds[i]) > 1:
+            if told[i]:
                 return {"$union": wire, "$member": i}
             return wire
         raise inner or Refused(f"a {type(value).__qualname__} that fits none of {describe(tp)}")
@@ -154,14 +155,14 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
     def structure(wire: Any) -> Any:
         if type(wire) is dict and wire.keys() == {"$union", "$member"}:
             index = expect(wire["$member"], int)
-            if not 0 <= index < len(members):
-                raise Refused(f"{describe(tp)} has no member {index}")
+            if not 0 <= index < len(members) or not told[index]:
+                raise Refused(f"{describe(tp)} has no member {index} that is told by number")
             return members[index][2](wire["$union"])
         named = wire.get("$type") if type(wire) is dict else None
         fields = {k: v for k, v in wire.items() if k != "$type"} if named else wire
-        for member, _, from_wire in members:
+        for i, (member, _, from_wire) in enumerate(members):
             name = (typing.get_origin(member) or member).__name__ if is_record(member) else None
-            if name == named:
+            if name == named and not told[i]:
                 try:
                     return from_wire(fields)
                 except Refused:

@@ -66,11 +66,15 @@ def decode(wire: Any) -> Any:
         decoder = _DECODERS.get(tag)
         if decoder is not None:
             try:
-                return decoder(payload)
+                value = decoder(payload)
+                same = encode(value) == wire
             except Refused:
                 raise
             except Exception as error:
                 raise Refused(f"{tag} holds {_short(payload)}: {error}") from error
+            if not same:
+                raise Refused(f"{tag} holds {_short(payload)}, which no value is stored as")
+            return value
     raise Refused(f"{_short(wire)} is no scalar")
 
 

@@ -1,9 +1,12 @@
 """What the hooks for each kind of type share."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from checkpointable.convert.scalars import Refused
+
+_MOST_ALIKE = 100
 
 Hook = Callable[[Any], Any]
 Hooks = Callable[[Any], tuple[Hook, Hook]]
@@ -17,3 +20,10 @@ def tagged(wire: Any, tag: str, length: int | None = None) -> list[Any]:
     if length is not None and len(items) != length:
         raise Refused(f"{len(items)} items where {length} are due")
     return items
+
+
+def check_hashes(keys: Iterable[Any]) -> None:
+    """`Refused` if many have the same hash: n of them, made so, take n² steps to look up."""
+    counts = Counter(map(hash, keys)).most_common(1)
+    if counts and counts[0][1] > _MOST_ALIKE:
+        raise Refused(f"{counts[0][1]} items of the same hash")

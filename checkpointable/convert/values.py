@@ -68,9 +68,12 @@ def enum(tp: type[Enum], hooks: Hooks) -> tuple[Hook, Hook]:
             raise Refused(f"a member of {stored_name!r:.60} where {name} is declared")
         if issubclass(tp, Flag):
             try:
-                return tp(expect(decode(key), int))
+                member = tp(expect(decode(key), int))
             except ValueError as error:
                 raise Refused(str(error)) from error
+            if encode(member.value) != key:  # a negative one is taken for the rest
+                raise Refused(f"{key!r:.60} where {member.value} is due")
+            return member
         if type(key) is not str or key not in tp.__members__:
             raise Refused(f"{name} has no member {key!r:.60}")
         return tp.__members__[key]

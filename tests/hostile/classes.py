@@ -87,7 +87,7 @@ class Grid:
     anything: list[Array[np.generic]]
 
 
-@checkpoint("walk", version=3, added={"speed": 2}, removed={"log": 3})
+@checkpoint("trail", version=3, added={"speed": 2}, removed={"log": 3})
 @frozen
 class Walk:
     step: int
@@ -95,13 +95,13 @@ class Walk:
     speed: float = 1.0
 
 
-@migrate("walk", 2)
+@migrate("trail", 2)
 def _wider(tree: dict[str, Any]) -> dict[str, Any]:
     tree["at"] = tree["at"].astype(np.float64)
     return tree
 
 
-CLASSES: dict[str, type[Any]] = {"Scalars": Scalars, "Bag": Bag, "Grid": Grid, "walk": Walk}
+CLASSES: dict[str, type[Any]] = {"Scalars": Scalars, "Bag": Bag, "Grid": Grid, "trail": Walk}
 """The classes by the names of their schemas."""
 
 _RECORD = np.dtype([("a", "<i4"), ("b", "<f8", (2,))], align=True)
@@ -128,7 +128,9 @@ GRID = Grid(
 def files() -> list[bytes]:
     """A valid file of each class, and of versions 1 and 2 of `Walk`."""
     walk = Walk(5, np.ones(4), 2.0)
+    same = {"created": "2026-01-02T03:04:05.000+00:00", "nonce": "0" * 32, "writer": {}}
     packs = [codec.encode(value, step=7) for value in (SCALARS, BAG, GRID, walk)]
+    packs = [container.pack(attrs.evolve(p.header.meta, **same), p.arrays) for p in packs]
     made = [b"".join(packed.chunks()) for packed in packs]
     old = {"step": 4, "at": {"$array": "at"}, "log": [1, "$x", None]}
     for version, tree in ((1, old), (2, old | {"speed": 1.5})):

@@ -46,6 +46,9 @@ def regressions() -> Iterator[tuple[str, bytes]]:
         for name, change in trees.items():
             about = base.about | {"tree": base.about["tree"] | change}
             yield f"{name}.InvalidCheckpoint", with_text(base, orjson.dumps(about))
+    for name, field in (("int-2-64", "count"), ("fraction-2-64", "ratio")):
+        about = scalars.about | {"tree": scalars.about["tree"] | {field: _BIG}}
+        yield f"{name}.CorruptCheckpoint", with_text(scalars, orjson.dumps(about))
     for name, change in _SCHEMAS.items():
         about = grid.about | {"schema": grid.about["schema"] | change}
         yield name, with_text(grid, orjson.dumps(about))
@@ -53,6 +56,8 @@ def regressions() -> Iterator[tuple[str, bytes]]:
     yield "old-tree-is-a-list.InvalidCheckpoint", with_text(old, orjson.dumps(about))
     text = changed(old.about, ("arrays", "at", "dtype"), lambda _: "|S4")
     yield "old-array-of-text.InvalidCheckpoint", laid_out(old, text)
+    text = changed(grid.about, ("arrays", "field"), lambda a: a | {"dtype": "|S0", "shape": [2**60]})
+    yield "text-bomb.InvalidCheckpoint", laid_out(grid, text)
     generic = changed(grid.about, ("arrays", "anything[1]", "dtype"), lambda _: "<M8")
     yield "time-without-a-unit.accepted", laid_out(grid, generic)
 
@@ -115,6 +120,9 @@ _PARENTS = {
     "nul": "a\0b",
     "link": {"name": "link"},
 }
+_PRIME = 2**61 - 1
+"""Ints are hashed modulo this one."""
+
 _DEEP: Any = "<f8"
 for _ in range(20):
     _DEEP = {"base": _DEEP, "shape": [1]}
@@ -127,7 +135,6 @@ _ARRAYS: dict[str, dict[str, Any]] = {
     "shape-of-text": {"shape": ["2", "3"]},
     "rank-33": {"shape": [1] * 33},
     "rank-70-by-dtype": {"shape": [1] * 30, "dtype": {"base": "<f8", "shape": [1] * 40}},
-    "text-bomb": {"shape": [2**31, 2**31], "dtype": "|S0"},
     "dtype-of-rank-1": {"shape": [2], "dtype": {"base": "<f8", "shape": [3]}},
     "dtype-object": {"dtype": "|O"},
     "dtype-of-a-module": {"dtype": "os.system"},
@@ -145,7 +152,6 @@ _SCALARS: dict[str, dict[str, Any]] = {
     "fraction-as-int": {"count": 1.9},
     "text-as-int": {"count": "3"},
     "none-as-text": {"name": None},
-    "int-2-64": {"count": _BIG},
     "class-foreign": {"shape": {"$type": "os.system", "command": "true"}},
     "class-unnamed": {"shape": {"radius": 1.0}},
     "class-null": {"shape": {"$type": None, "radius": 1.0}},
@@ -172,6 +178,7 @@ _BAG: dict[str, dict[str, Any]] = {
     "set-item-twice": {"tags": {"$set": ["x", "x"]}},
     "tag-among-others": {"tags": {"$set": ["one"], "$uuid": 1}},
     "deque-of-2-63": {"recent": {"$deque": [], "$maxlen": 2**63}},
+    "dict-colliding": {"pairs": {"$dict": [[{"$int": hex(k * _PRIME)}, ""] for k in range(9, 209)]}},
     "deque-negative": {"recent": {"$deque": [], "$maxlen": -1}},
     "dict-key-twice": {"table": {"$dict": [["a", 1.0], ["a", 2.0]]}},
     "dict-key-like-a-tag": {"table": {"$x": 1.0}},

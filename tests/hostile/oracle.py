@@ -36,13 +36,6 @@ WATCHED = (
 OWN_ZONES = ("tzdata", "importlib.resources")
 """Time zones come from the machine or from the package tzdata, by a name that the file has."""
 
-OPEN: tuple[str, ...] = (
-    "another form", "version is no number", "another dtype or shape", "codec.read_array",
-    "escapes, migrations.", "escapes, containers.structure", "escapes, _tree._container",
-    "escapes, _arrays._plain",
-)  # fmt: skip
-"""Parts of the findings that are known, and not mended yet: none, one hopes."""
-
 _TOLD = [
     (rf"\"schema\":{{\"name\":\"{name}\"".encode(), cls) for name, cls in classes.CLASSES.items()
 ]
@@ -52,11 +45,6 @@ _judging = False
 
 class Finding(AssertionError):
     """A file that broke the reader, or that the reader took for what it is not."""
-
-
-def known(finding: Finding) -> bool:
-    """Say whether it is an open one."""
-    return any(part in str(finding) for part in OPEN)
 
 
 @frozen(eq=False)
