@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -102,7 +103,7 @@ def safetensors() -> Peer:
 
 
 def h5py() -> Peer:
-    from h5py import File
+    File = import_module("h5py").File
 
     def save(root: Path, step: int) -> None:
         with File(root / "latest.h5", "w") as file:
@@ -128,7 +129,7 @@ def numpy_savez() -> Peer:
 
 
 def torch_save() -> Peer:
-    import torch
+    torch = import_module("torch")
 
     def save(root: Path, step: int) -> None:
         tensors = {name: torch.from_numpy(array) for name, array in arrays(step).items()}
@@ -157,7 +158,7 @@ def pickle_and_replace(sync: bool) -> Peer:
 
 
 def orbax() -> Peer:
-    import orbax.checkpoint as ocp
+    ocp = import_module("orbax.checkpoint")
 
     def manager(root: Path, **options: Any) -> Any:
         return ocp.CheckpointManager(root / "run", options=ocp.CheckpointManagerOptions(**options))
@@ -239,7 +240,7 @@ def explored(name: str, folder: Path, scratch: Path) -> dict[str, Any]:
 
 def replayed(calls: Sequence[Call], root: Path) -> bool:
     """Whether the calls, as recorded, make what is really there."""
-    disk = Disk(root, 4096)
+    disk = Disk(root, 4096, 1, random.Random())
     for call in calls:
         if call.paths[0] != root / "acks":
             disk.apply(call)
@@ -248,7 +249,7 @@ def replayed(calls: Sequence[Call], root: Path) -> bool:
         for path in root.rglob("*")
         if path.name != "acks"
     }
-    return there in disk.states(1, random.Random())
+    return there in disk.states()
 
 
 def save_both(name: str, root: Path) -> None:

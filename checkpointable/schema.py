@@ -286,10 +286,14 @@ def schema_from_json(value: object) -> Schema:
             "fingerprint": str(fingerprint),
             "classes": dict(classes),
             **rest,
-        } if not rest and type(version) is int and all(
-            isinstance(fields, dict)
-            and all(isinstance(t, str) for item in fields.items() for t in item)
-            for fields in classes.values()
+        } if (
+            not rest
+            and type(version) is int
+            and all(
+                isinstance(fields, dict)
+                and all(isinstance(t, str) for item in fields.items() for t in item)
+                for fields in classes.values()
+            )
         ):
             return Schema(name, version, fingerprint, classes)
     raise InvalidCheckpoint(

@@ -25,6 +25,10 @@ Names = tuple[tuple[int, str, int | None], ...]
 """A change of names that is made at once: directory, name, and inode, or None for gone."""
 
 
+MOST_CONTENTS = 2**14
+"""Of one file, in memory; ways that its contents can differ in are drawn beyond."""
+
+
 @define
 class Disk:
     """What may be found of each file and directory, and what a running program sees.
@@ -180,8 +184,8 @@ class Disk:
         before = self.contents[inode]
         done = [way(old or b"") for old in before for way in ways]
         found = [*dict.fromkeys([*before, *done])]
-        if len(found) > self.limit:
-            found = [found[0], *self.chance.sample(found[1:], self.limit - 1)]
+        if len(found) > (most := min(self.limit, MOST_CONTENTS)):
+            found = [found[0], *self.chance.sample(found[1:], most - 1)]
         self.contents[inode] = found
         self.current[inode] = ways[0](self.current[inode] or b"")
 

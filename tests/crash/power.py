@@ -59,7 +59,7 @@ def _without_fsync(skipped: Callable[[os.stat_result], bool]) -> None:
         if not skipped(os.fstat(file)):
             _fsync(file)
 
-    vars(os)["fsync"] = fsync
+    wrong_ways.put(os, "fsync", fsync)
 
 
 MORE_WAYS = {way.__name__: way for way in (without_second_file_fsync, without_fsync_of_the_name)}

@@ -1,4 +1,4 @@
-"""Other writers, readers that are overtaken, clocks that jump, and calls that fail or are missing."""
+"""Other writers, readers that are overtaken, clocks that jump, calls that fail or are missing."""
 
 import errno
 import os

@@ -128,7 +128,11 @@ GRID = Grid(
 def files() -> list[bytes]:
     """A valid file of each class, and of versions 1 and 2 of `Walk`."""
     walk = Walk(5, np.ones(4), 2.0)
-    same = {"created": "2026-01-02T03:04:05.000+00:00", "nonce": "0" * 32, "writer": {}}
+    same: dict[str, Any] = {
+        "created": "2026-01-02T03:04:05.000+00:00",
+        "nonce": "0" * 32,
+        "writer": {},
+    }
     packs = [codec.encode(value, step=7) for value in (SCALARS, BAG, GRID, walk)]
     packs = [container.pack(attrs.evolve(p.header.meta, **same), p.arrays) for p in packs]
     made = [b"".join(packed.chunks()) for packed in packs]

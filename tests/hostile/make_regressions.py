@@ -56,7 +56,9 @@ def regressions() -> Iterator[tuple[str, bytes]]:
     yield "old-tree-is-a-list.InvalidCheckpoint", with_text(old, orjson.dumps(about))
     text = changed(old.about, ("arrays", "at", "dtype"), lambda _: "|S4")
     yield "old-array-of-text.InvalidCheckpoint", laid_out(old, text)
-    text = changed(grid.about, ("arrays", "field"), lambda a: a | {"dtype": "|S0", "shape": [2**60]})
+    text = changed(
+        grid.about, ("arrays", "field"), lambda a: a | {"dtype": "|S0", "shape": [2**60]}
+    )
     yield "text-bomb.InvalidCheckpoint", laid_out(grid, text)
     generic = changed(grid.about, ("arrays", "anything[1]", "dtype"), lambda _: "<M8")
     yield "time-without-a-unit.accepted", laid_out(grid, generic)
@@ -178,7 +180,9 @@ _BAG: dict[str, dict[str, Any]] = {
     "set-item-twice": {"tags": {"$set": ["x", "x"]}},
     "tag-among-others": {"tags": {"$set": ["one"], "$uuid": 1}},
     "deque-of-2-63": {"recent": {"$deque": [], "$maxlen": 2**63}},
-    "dict-colliding": {"pairs": {"$dict": [[{"$int": hex(k * _PRIME)}, ""] for k in range(9, 209)]}},
+    "dict-colliding": {
+        "pairs": {"$dict": [[{"$int": hex(k * _PRIME)}, ""] for k in range(9, 209)]}
+    },
     "deque-negative": {"recent": {"$deque": [], "$maxlen": -1}},
     "dict-key-twice": {"table": {"$dict": [["a", 1.0], ["a", 2.0]]}},
     "dict-key-like-a-tag": {"table": {"$x": 1.0}},
