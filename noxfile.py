@@ -5,8 +5,8 @@ import nox
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = False
 
-DEEP_STATES = 2**18
-"""Subsets of what is pending at a crash that are tried: some five million states in all."""
+DEEP_STATES = {"CRASH_STATES_LIMIT": f"{2**18}", "CRASH_STATES_ROUNDS": "10"}
+"""How many subsets of what is pending are tried at each crash, and how often all is recorded."""
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -59,10 +59,8 @@ def deep(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Five million crash states, and every errno at every system call: 40 minutes on 2 cores."""
     session.install("-e", ".[cli,test]")
-    tests = ["pytest", "-n", "2", "-s", *session.posargs]
-    session.run(
-        *tests, "tests/crash/test_crash_states.py", env={"CRASH_STATES_LIMIT": f"{DEEP_STATES}"}
-    )
+    tests = ["pytest", "-n", "2", "--dist", "worksteal", *session.posargs]
+    session.run(*tests, "tests/crash/test_crash_states.py", env=DEEP_STATES)
     session.run(*tests, "tests/crash/test_injected.py", env={"EVERY_ERRNO": "1"})
 
 

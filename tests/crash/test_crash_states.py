@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from tests.crash.explorer import LIMIT, Explored, explore
 from tests.crash.recorder import Call, need_strace, record
 
 LIMITS = int(os.environ.get("CRASH_STATES_LIMIT", LIMIT))
-
+ROUNDS = int(os.environ.get("CRASH_STATES_ROUNDS", 1))
+"""So often each workload is recorded anew, and other subsets are drawn."""
 
 LEAST = {"saves_and_prunes": 20_000, "runs_a_kernel": 20_000, "two_processes_save": 20_000}
 """Different states that there must be, where unfinished files have names: 60,000 in all."""
@@ -46,13 +47,19 @@ def explored(workload: str, way: str, tmp_path: Path, memory: Path, **options: i
     )
 
 
+@pytest.mark.parametrize("seed", range(ROUNDS))
 @pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
 @pytest.mark.parametrize("workload", workloads.WORKLOADS)
 def test_every_crash_state_keeps_every_promise(
-    workload: str, way: str, tmp_path: Path, memory: Path
+    workload: str,
+    way: str,
+    seed: int,
+    tmp_path: Path,
+    memory: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    found = explored(workload, way, tmp_path, memory, limit=LIMITS, enough=5)
-    print(f"{found.states} states at {found.points} points")
+    found = explored(workload, way, tmp_path, memory, limit=LIMITS, seed=seed, enough=5)
+    record_property("crash states", found.states)
     assert not found.wrong
     assert way == "" or found.states >= LEAST.get(workload, 1)
 

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,13 @@ def calls(prey: Victims, workload: str, way: str, folder: Path) -> list[tuple[st
 
 @pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
 @pytest.mark.parametrize("workload", workloads.IN_ONE_THREAD)
-def test_killed_at_every_call(prey: Victims, workload: str, way: str, tmp_path: Path) -> None:
+def test_killed_at_every_call(
+    prey: Victims,
+    workload: str,
+    way: str,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
     points = calls(prey, workload, way, tmp_path)
     for name, number in points:
         root = tmp_path / "killed"
@@ -57,14 +63,20 @@ def test_killed_at_every_call(prey: Victims, workload: str, way: str, tmp_path: 
         assert promises.check(root, acknowledged(root)) is None, where
         assert promises.write_check(root, acknowledged(root)) is None, where
         shutil.rmtree(root)
-    print(f"{len(points)} kills")
+    record_property("kills, one at each system call", len(points))
 
 
 @pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
 @pytest.mark.parametrize(
     "workload", [w for w in workloads.IN_ONE_THREAD if w != "saves_and_prunes"]
 )
-def test_an_error_at_every_call(prey: Victims, workload: str, way: str, tmp_path: Path) -> None:
+def test_an_error_at_every_call(
+    prey: Victims,
+    workload: str,
+    way: str,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
     points = calls(prey, workload, way, tmp_path)
     succeeded = 0
     wrong = []
@@ -86,5 +98,6 @@ def test_an_error_at_every_call(prey: Victims, workload: str, way: str, tmp_path
                     wrong.append((where, code, broken))
             shutil.rmtree(root)
             said.unlink(missing_ok=True)
-    print(f"{len(points) * len(ERRORS)} errors, {succeeded} of them survived")
+    record_property("errors, each at one system call", len(points) * len(ERRORS))
+    record_property("errors that a save outlived", succeeded)
     assert not wrong, "\n".join(map(str, wrong))

@@ -1,7 +1,7 @@
 """SIGKILL at random moments: more of them with `python -m tests.crash.kills`."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,15 @@ def prey() -> Iterator[Victims]:
 
 @pytest.mark.parametrize("way", kills.WAYS, ids=["O_TMPFILE", "named"])
 @pytest.mark.parametrize("workload", kills.WORKLOADS)
-def test_killed_at_random_moments(prey: Victims, workload: str, way: str, tmp_path: Path) -> None:
+def test_killed_at_random_moments(
+    prey: Victims,
+    workload: str,
+    way: str,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
     found = kills.kill(prey, workload, way, tmp_path, KILLS, random.randrange(2**32))
-    print(f"{found.kills} kills, {found.late} more came too late")
+    record_property("kills at random moments", found.kills)
     assert not found.wrong
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _kept(data: bytes) -> Path:
 
 
 def _guided(inputs: int, seed: int) -> None:
-    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    atheris = import_module("atheris")
 
     with atheris.instrument_imports(include=["checkpointable"]):
         from tests.hostile import grammar, oracle
