@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from attrs import frozen
 
 from checkpointable import codec
-from checkpointable.container import Header, Packed
+from checkpointable.container import Packed
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
@@ -25,6 +25,7 @@ from checkpointable.errors import (
     InvalidCheckpoint,
     NoCheckpoint,
 )
+from checkpointable.layout import Header
 from checkpointable.policy import Keep
 from checkpointable.protocol import KernelMetadata
 from checkpointable.store import Store

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from checkpointable import archive
 from checkpointable.archive import Found, Skipped
-from checkpointable.container import check_key
+from checkpointable.digests import check_key
 from checkpointable.errors import NotNow
 from checkpointable.protocol import (
     Checkpointable,

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import attrs
 import numpy as np
 
-from checkpointable import container
-from checkpointable.container import Header, Packed, Placed
+from checkpointable import container, digests, layout
+from checkpointable.container import Packed
 from checkpointable.device.arrays import HostArray, on_host
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
+from checkpointable.layout import Header, Placed
 from checkpointable.migrations import LazyArray, from_older
 from checkpointable.protocol import KernelMetadata
 from checkpointable.schema import is_same, schema_from_json, schema_of
@@ -40,11 +41,11 @@ def encode(
     file will be signed. Raises `UnsupportedType` for a class
     that cannot be stored, `InvalidCheckpoint` for a value that is not of its field's type.
     """
-    container.check_key(key)
+    digests.check_key(key)
     cls = cls or type(checkpoint)
     schema = schema_of(cls)
     tree, arrays = to_tree(checkpoint, cls)
-    meta = container.Meta(
+    meta = layout.Meta(
         schema=attrs.asdict(schema),
         kernel={"id": kernel.id, "version": kernel.version} if kernel else {},
         step=step,
@@ -95,7 +96,7 @@ def read_sealed(
     If `step` is given, as a name in a store does, it has to be of that step; with a key it has to
     be signed with it. Raises `CorruptCheckpoint`.
     """
-    container.check_key(key)
+    digests.check_key(key)
     prefix = _read_prefix(reader)
     try:
         header = container.parse(prefix, reader.size)
@@ -107,17 +108,17 @@ def read_sealed(
     table, seal = _read_seal(reader, prefix, header.digests_offset, header.seal_offset)
     if key is not None:
         said = _read(reader, header.signature_offset, reader.size - header.signature_offset)
-        container.check_signature(key, header, table, seal, said)
+        digests.check_signature(key, header, table, seal, said)
     if step is not None and header.meta.step != step:
         what = f"it is of step {header.meta.step}, and its name says {step}"
         raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
     return header, table
 
 
-def _read_seal(reader: Reader, prefix: bytes, digests: int, offset: int) -> tuple[bytes, bytes]:
-    table = _read(reader, digests, offset - digests)
-    seal = _read(reader, offset, container.SEAL_SIZE)
-    container.check_seal(prefix, table, seal)
+def _read_seal(reader: Reader, prefix: bytes, begin: int, offset: int) -> tuple[bytes, bytes]:
+    table = _read(reader, begin, offset - begin)
+    seal = _read(reader, offset, layout.SEAL_SIZE)
+    digests.check_seal(prefix, table, seal)
     return table, seal
 
 
@@ -156,7 +157,7 @@ def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostA
     array: HostArray = np.ndarray(placed.shape, placed.dtype)  # np.empty makes S1 of S0
     for index in range(placed.blocks):
         data = array.reshape(-1).view(np.uint8).data
-        read_block(reader, header, table, placed, index, data[index * container.BLOCK :])
+        read_block(reader, header, table, placed, index, data[index * layout.BLOCK :])
     return array
 
 
@@ -167,7 +168,7 @@ def read_block(
     offset, size = placed.block(index)
     block = buffer[:size]
     reader.read_into(offset, block)
-    container.check_block(placed, index, block, table, signed=header.meta.signed)
+    digests.check_block(placed, index, block, table, signed=header.meta.signed)
     return block
 
 
@@ -177,7 +178,7 @@ def verify(reader: Reader, *, step: int | None = None, key: bytes | None = None)
     `step` and `key` are as for `read_sealed`.
     """
     header, table = read_sealed(reader, step=step, key=key)
-    buffer = memoryview(bytearray(container.BLOCK))
+    buffer = memoryview(bytearray(layout.BLOCK))
     for placed in header.arrays.values():
         for index in range(placed.blocks):
             read_block(reader, header, table, placed, index, buffer)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from checkpointable import Array, CorruptCheckpoint, LocalStore, load_file
 from checkpointable.archive import latest, read_header, save, verify
-from checkpointable.container import BLOCK, Header
+from checkpointable.layout import BLOCK, Header
 from tests.same import same
 
 

@@ -17,7 +17,7 @@ import orjson
 import pytest
 from attrs import frozen
 
-from checkpointable import Array, KernelMetadata, LocalStore, archive, codec, container, load_file
+from checkpointable import Array, KernelMetadata, LocalStore, archive, codec, layout, load_file
 from checkpointable.cli import main
 from checkpointable.stores.files import open_reader
 
@@ -694,7 +694,7 @@ def test_verify(cli: Cli, three: Path, sample: Path) -> None:
     (three / archive.name_of(30)).write_bytes(b"garbage")
     with open_reader(sample) as reader:
         begin = codec.read_header(reader).arrays["floats"].offset
-    damage(sample, begin + container.BLOCK)
+    damage(sample, begin + layout.BLOCK)
     bad = cli("verify", three, sample)
     assert (bad.code, bad.err) == (1, "")
     lines = bad.out.splitlines()

@@ -17,20 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import container, strictjson
-from checkpointable.container import (
-    BLOCK,
-    AnyArray,
-    Header,
-    Meta,
-    check_block,
-    check_seal,
-    header_size,
-    pack,
-    parse,
-)
+from checkpointable import container, digests, strictjson
+from checkpointable.container import header_size, pack, parse
+from checkpointable.digests import check_block, check_seal
 from checkpointable.dtypes import dtype_from_json, dtype_to_json
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
+from checkpointable.layout import BLOCK, AnyArray, Header, Meta
 
 META = Meta({"name": "t"}, {"id": "k"}, 7, "2026-01-01T00:00:00Z", "c0ffee", {"x": [1, None, 2.5]})
 ML_DTYPES = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn", "int4"]
@@ -280,7 +272,7 @@ def test_the_file_is_laid_out_as_documented() -> None:
     assert list(outer(data)["__metadata__"]) == ["checkpointable"]
     blocks = [given[name].tobytes() for name in ("d", "s", "b")]
     assert data[4096:].startswith(b"".join(blocks))
-    table = b"".join(container.digest(block) for block in blocks)
+    table = b"".join(digests.digest(block) for block in blocks)
     assert data.endswith(table + hashlib.sha256(data[:size] + table).digest())
     assert about(data)["arrays"]["s"] == {"dtype": "<u2", "shape": [2], "extents": [[0, 1, 1]]}
     assert about(data)["parents"] == []
@@ -288,7 +280,7 @@ def test_the_file_is_laid_out_as_documented() -> None:
 
 def test_the_digest_is_canonical_xxh3() -> None:
     # From the test vectors of xxHash: XXH3_128bits of nothing, seed 0.
-    assert container.digest(b"").hex() == "99aa06d3014798d86001c324468d497f"
+    assert digests.digest(b"").hex() == "99aa06d3014798d86001c324468d497f"
 
 
 def test_no_second_copy_of_an_array() -> None:

@@ -14,9 +14,9 @@ ROOT = Path(checkpointable.__file__).parent
 LAYERS = {
     "errors": 0,
     "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
-    "fields": 2, "container": 2, "store": 2,
-    "supported": 3, "convert": 3, "stores": 3, "policy": 3,
-    "schema": 4, "tree": 4,
+    "fields": 2, "layout": 2, "store": 2,
+    "supported": 3, "digests": 3, "convert": 3, "stores": 3, "policy": 3,
+    "container": 4, "schema": 4, "tree": 4,
     "attributes": 5, "migrations": 5,
     "codec": 6,
     "archive": 7,

@@ -10,7 +10,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from checkpointable.container import AnyArray, Meta, pack, parse
+from checkpointable.container import pack, parse
+from checkpointable.layout import AnyArray, Meta
 
 NATIVE = {
     "?": "BOOL", "i1": "I8", "u1": "U8", "<i2": "I16", "<u2": "U16", "<i4": "I32", "<u4": "U32",

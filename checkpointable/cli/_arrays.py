@@ -7,7 +7,7 @@ import numpy as np
 from attrs import define
 
 from checkpointable.codec import read_block
-from checkpointable.container import BLOCK, AnyArray, Header, Placed
+from checkpointable.layout import BLOCK, AnyArray, Header, Placed
 from checkpointable.store import Reader
 
 

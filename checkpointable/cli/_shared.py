@@ -11,7 +11,7 @@ import typer
 
 from checkpointable.archive import entries
 from checkpointable.cli import EX_CONFIG
-from checkpointable.container import check_key
+from checkpointable.digests import check_key
 from checkpointable.errors import (
     CheckpointableError,
     CorruptCheckpoint,

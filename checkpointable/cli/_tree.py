@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from checkpointable.cli._shared import size_text
-from checkpointable.container import Placed
 from checkpointable.convert.scalars import Refused, decode
+from checkpointable.layout import Placed
 
 _MOST = 50  # items of a container that are shown
 _LINE = 56  # characters of scalars in one line

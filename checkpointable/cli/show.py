@@ -27,8 +27,8 @@ from checkpointable.cli._shared import (
     why,
 )
 from checkpointable.cli._tree import shape_text, tree_lines
-from checkpointable.container import Header
 from checkpointable.errors import NoCheckpoint
+from checkpointable.layout import Header
 from checkpointable.store import Reader, Store
 from checkpointable.stores.files import open_reader
 

@@ -16,8 +16,8 @@ from checkpointable.cli._shared import (
     size_text,
     why,
 )
-from checkpointable.container import Header
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.layout import Header
 from checkpointable.store import Store
 from checkpointable.stores.files import open_reader
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from checkpointable import container
+from checkpointable import container, digests, layout
 from tests.hostile import classes
 
 Path = tuple[Any, ...]
@@ -24,8 +24,8 @@ class Base:
     tensors: bytes
     body: bytes
     table: bytes
-    meta: container.Meta
-    placed: list[container.Placed]
+    meta: layout.Meta
+    placed: list[layout.Placed]
     tree: list[Path]
     arrays: list[Path]
     header: list[Path]
@@ -102,18 +102,18 @@ def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
     With `describe`, so do the extents.
     """
     try:
-        said = {n: container._read_array(n, a) for n, a in about["arrays"].items()}
-        draft = container._layout(base.meta, said)
+        said = {n: layout.spec_from_json(n, a) for n, a in about["arrays"].items()}
+        draft = layout.laid_out(base.meta, said)
         if draft.digests_offset > 1 << 16:
             raise ValueError
         if describe:
-            about = about | {"arrays": container._describe(draft)}
-        prefix = container._prefix(orjson.dumps(about).decode(), draft)
+            about = about | {"arrays": layout.arrays_to_json(draft)}
+        prefix = layout.prefix_of(orjson.dumps(about).decode(), draft)
     except Exception:  # it cannot be laid out, and so is told as it is
         return with_text(base, dumps(about))
     body = base.body[: draft.digests_offset].ljust(draft.digests_offset, b"\1")
     blocks = (a.block(i) for a in draft.arrays.values() for i in range(a.blocks))
-    table = b"".join(container.digest(body[at : at + size]) for at, size in blocks)
+    table = b"".join(digests.digest(body[at : at + size]) for at, size in blocks)
     return prefix + body + table + hashlib.sha256(prefix + table).digest()
 
 

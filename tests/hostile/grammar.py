@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from checkpointable import container
+from checkpointable import digests
 from tests.hostile.changes import Below, changed, hostile, pick
 from tests.hostile.forge import Base, assembled, bases, dumps, laid_out, places, with_text
 from tests.hostile.pools import (
@@ -162,7 +162,7 @@ def _data(base: Base, below: Below) -> bytes:
     match below(5):
         case 0:
             blocks = ((p.offset - start, p.nbytes) for p in base.placed if p.nbytes)
-            table = b"".join(container.digest(body[at : at + size]) for at, size in blocks)
+            table = b"".join(digests.digest(body[at : at + size]) for at, size in blocks)
         case 1:
             table = table[:-16] or bytes(16)
         case 2:

@@ -18,7 +18,7 @@ import orjson
 import safetensors
 from attrs import frozen
 
-from checkpointable import codec, container
+from checkpointable import codec, layout
 from checkpointable.cli._arrays import statistics
 from checkpointable.cli._tree import tree_lines
 from checkpointable.errors import CheckpointableError, InvalidCheckpoint
@@ -139,7 +139,7 @@ def _shown(reader: Bytes) -> None:
     shown(reader, *codec.read_sealed(reader))
 
 
-def shown(reader: Reader, header: container.Header, table: bytes) -> None:
+def shown(reader: Reader, header: layout.Header, table: bytes) -> None:
     """What `checkpointable show` makes of it."""
     for _ in tree_lines(header.meta.tree, header.arrays):
         pass
@@ -147,7 +147,7 @@ def shown(reader: Reader, header: container.Header, table: bytes) -> None:
         statistics(reader, header, table, placed)
 
 
-def _opened_by_safetensors(header: container.Header, data: bytes) -> None:
+def _opened_by_safetensors(header: layout.Header, data: bytes) -> None:
     try:
         tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
     except Exception as error:
@@ -163,7 +163,7 @@ def _opened_by_safetensors(header: container.Header, data: bytes) -> None:
             raise Finding("safetensors sees other bytes")
 
 
-def _same_again(header: container.Header, reader: Bytes, value: Any, cls: Any) -> None:
+def _same_again(header: layout.Header, reader: Bytes, value: Any, cls: Any) -> None:
     """What was decoded must be encoded to the tree and the arrays that the file has."""
     tree, arrays = to_tree(value, cls)
     if header.meta.schema["version"] != schema_of(cls).version:
@@ -177,7 +177,7 @@ def _same_again(header: container.Header, reader: Bytes, value: Any, cls: Any) -
         raise Finding("decoded from another form than it is encoded to: " + _where(header, tree))
 
 
-def _where(header: container.Header, tree: Any) -> str:
+def _where(header: layout.Header, tree: Any) -> str:
     """The kind of what differs, so that findings of a kind can be told apart."""
     stored = header.meta.tree
     while type(stored) is type(tree) is dict and stored.keys() == tree.keys():
