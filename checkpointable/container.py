@@ -22,7 +22,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import orjson
 from attrs import evolve, field, fields_dict, frozen
 
@@ -30,7 +29,6 @@ from checkpointable import strictjson
 from checkpointable.digests import digest, seal, signature
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.layout import (
-    BLOCK,
     DIGESTS,
     METADATA,
     OLDER,
@@ -44,6 +42,7 @@ from checkpointable.layout import (
     arrays_to_json,
     check_array,
     check_meta,
+    gather,
     laid_out,
     prefix_of,
     shifted,
@@ -78,7 +77,7 @@ class Packed:
         table = bytearray()
         for placed in self.header.arrays.values():
             for index in range(placed.blocks):
-                block = _gather(self.arrays[placed.name], index)
+                block = gather(self.arrays[placed.name], index)
                 table += digest(block, signed=self.key is not None)
                 yield block
         yield table
@@ -202,15 +201,3 @@ def version_text(version: Any) -> str:
     """A version as a file tells it, if it can be one; else empty, since a hint may repeat it."""
     known = type(version) is str and re.fullmatch(r"[0-9a-z.+!]{1,40}", version)
     return version if known else ""
-
-
-def _gather(array: AnyArray, index: int) -> memoryview:
-    """Give the bytes of one block: a view if the array is contiguous, else a copy."""
-    begin, end = index * BLOCK, min((index + 1) * BLOCK, array.nbytes)
-    if array.flags.c_contiguous:
-        return array.reshape(-1).view(np.uint8).data[begin:end]
-    size = array.itemsize
-    first, last = begin // size, -(-end // size)  # the elements that the block touches
-    # As plain bytes: a copy of structured elements would leave their padding uninitialised.
-    part = array.view(f"V{size}").flat[first:last].view(np.uint8)
-    return part.data[begin - first * size : end - first * size]

@@ -214,3 +214,15 @@ def prefix_of(text: str, draft: Header) -> bytes:
             f"a header of {size} bytes is over {strictjson.MAX_BYTES}", hint=strictjson.BULK
         )
     return (size - 8).to_bytes(8, "little") + header.ljust(size - 8)
+
+
+def gather(array: AnyArray, index: int) -> memoryview:
+    """Give the bytes of one block: a view if the array is contiguous, else a copy."""
+    begin, end = index * BLOCK, min((index + 1) * BLOCK, array.nbytes)
+    if array.flags.c_contiguous:
+        return array.reshape(-1).view(np.uint8).data[begin:end]
+    size = array.itemsize
+    first, last = begin // size, -(-end // size)  # the elements that the block touches
+    # As plain bytes: a copy of structured elements would leave their padding uninitialised.
+    part = array.view(f"V{size}").flat[first:last].view(np.uint8)
+    return part.data[begin - first * size : end - first * size]

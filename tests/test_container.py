@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import container, digests, strictjson
+from checkpointable import container, digests, layout, strictjson
 from checkpointable.container import header_size, pack, parse
 from checkpointable.digests import check_block, check_seal
 from checkpointable.dtypes import dtype_from_json, dtype_to_json
@@ -241,7 +241,7 @@ def test_a_hostile_dtype_is_refused(said: Any) -> None:
     st.sampled_from([16, 48, 50, BLOCK]),
 )
 def test_arrays_come_back_bit_for_bit(given: dict[str, AnyArray], block: int) -> None:
-    with mock.patch.object(container, "BLOCK", block):
+    with mock.patch.object(layout, "BLOCK", block):
         header, found = read(write(given))
     assert header.meta == META
     assert {n: (p.dtype, p.shape) for n, p in header.arrays.items()} == {
@@ -572,7 +572,7 @@ def test_lying_metadata_is_refused(text: bytes, match: str) -> None:
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_a_bad_name_in_a_file_is_refused(name: str) -> None:
-    with mock.patch.object(container, "_check_array"):
+    with mock.patch.object(container, "check_array"), mock.patch.object(layout, "check_array"):
         try:
             data = write({name: np.zeros(1)})
         except InvalidCheckpoint:

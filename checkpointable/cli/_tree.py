@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from checkpointable.cli._shared import size_text
-from checkpointable.convert.scalars import Refused, decode
+from checkpointable.convert.scalars import decode
 from checkpointable.layout import Placed
 
 _MOST = 50  # items of a container that are shown
@@ -104,7 +104,7 @@ def _leaf(wire: Any, arrays: Arrays) -> str:
         return _short(f"({', '.join(_leaf(item, arrays) for _, item in container[1][:_MOST])})")
     try:
         return _short(_said(decode(wire)))
-    except Refused:  # not written by this version: show it as it is
+    except Exception:  # not as this version writes it, or nothing that NumPy can print
         return _short(repr(wire))
 
 

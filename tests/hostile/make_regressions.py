@@ -54,6 +54,8 @@ def regressions() -> Iterator[tuple[str, bytes]]:
         yield name, with_text(grid, orjson.dumps(about))
     about = old.about | {"tree": [old.about["tree"]]}
     yield "old-tree-is-a-list.InvalidCheckpoint", with_text(old, orjson.dumps(about))
+    about = old.about | {"tree": old.about["tree"] | {"log": {"$numpy": [_TEXT, "ff" * 4]}}}
+    yield "no-unicode.accepted", with_text(old, orjson.dumps(about))
     text = changed(old.about, ("arrays", "at", "dtype"), lambda _: "|S4")
     yield "old-array-of-text.InvalidCheckpoint", laid_out(old, text)
     text = changed(
@@ -128,6 +130,8 @@ _PRIME = 2**61 - 1
 _DEEP: Any = "<f8"
 for _ in range(20):
     _DEEP = {"base": _DEEP, "shape": [1]}
+_TEXT = {"names": ["a"], "formats": ["<U1"], "offsets": [0], "titles": None, "itemsize": 4}
+_TEXT["aligned"] = False
 _ARRAYS: dict[str, dict[str, Any]] = {
     "shape-bomb": {"shape": [2**40]},
     "shape-overflow": {"shape": [2**62, 2**62]},
