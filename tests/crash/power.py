@@ -5,8 +5,10 @@
 For root. FS_IOC_SHUTDOWN without a flush of the log drops all that has not been written back, as a
 power cut does; then it is mounted again, replays its log, and every promise is checked. Also no
 file may be there, acknowledged or not, that is not whole. What the device itself would lose is not
-simulated. Acknowledgements go through a pipe. All mounts are in a namespace of this process, and
-end with it. Exit code 1: something is lost or torn; 77: not possible here.
+simulated. `--file-system lazyfs` needs the program of https://github.com/dsrhaslab/lazyfs, which
+forgets all data without an fsync, but no change of a directory. Acknowledgements go through a pipe.
+All mounts are in a namespace of this process, and end with it. Exit code 1: something is lost or
+torn; 77: not possible here.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import ctypes
 import fcntl
 import os
 import random
+import select
 import shutil
 import signal
 import stat
@@ -22,7 +25,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,7 @@ from tests.crash import promises, workloads, wrong_ways
 
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, (2).to_bytes(4, sys.byteorder)
 NEW_NAMESPACE = 0x20000  # CLONE_NEWNS
-MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"]}
+MAKE = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"], "lazyfs": ["lazyfs"]}
 SIZE = 320 << 20
 SAVES, SPIN = 12, 0.01
 """A cut comes after up to so many acknowledged saves, and up to so many seconds."""
@@ -66,6 +70,15 @@ MORE_WAYS = {way.__name__: way for way in (without_second_file_fsync, without_fs
 
 
 @frozen
+class Device:
+    """A file system whose power can be cut: how it is mounted, and how it loses power."""
+
+    mount: Path
+    mounted: Callable[[], AbstractContextManager[None]]
+    shut_down: Callable[[], None]
+
+
+@frozen
 class Cut:
     """How many saves were acknowledged before it; what is lost and what is torn after it."""
 
@@ -74,15 +87,15 @@ class Cut:
     torn: str
 
 
-def cut(image: Path, mount: Path, number: int, chance: random.Random, way: str) -> Cut:
+def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
     """Cut the power once, at a random moment, and look what is there."""
-    with mounted(image, mount):
-        root = mount / f"cut-{number}"
+    with device.mounted():
+        root = device.mount / f"cut-{number}"
         root.mkdir()
         reader, writer = os.pipe()
         (root / "acks").symlink_to(f"/proc/self/fd/{writer}")
         sync_directory(root)
-        sync_directory(mount)
+        sync_directory(device.mount)
         prunes = chance.random() < 0.5
         child = os.fork()
         if not child:
@@ -98,14 +111,15 @@ def cut(image: Path, mount: Path, number: int, chance: random.Random, way: str) 
             until = time.perf_counter() + chance.random() * SPIN
             while time.perf_counter() < until:
                 pass
-            _shut_down(mount)
+            os.kill(child, signal.SIGSTOP)  # LazyFS would go on
+            device.shut_down()
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         while more := os.read(reader, 1 << 16):
             said += more
         os.close(reader)
-    with mounted(image, mount):
+    with device.mounted():
         acknowledged = [orjson.loads(line) for line in said.splitlines()]
         torn = _torn(LocalStore(root / "store"))
         lost = promises.check(root, acknowledged) or promises.write_check(root, acknowledged)
@@ -124,6 +138,18 @@ def _write(root: Path, way: str, prunes: bool) -> int:
     except BaseException:
         return 1
     return 0
+
+
+def loop_device(kind: str, folder: Path) -> Device:
+    """A new file system in a file, which is mounted for each cut."""
+    image, mount = folder / "image", folder / "mount"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run([*MAKE[kind], image], check=True)
+    device = Device(mount, partial(mounted, image, mount), partial(_shut_down, mount))
+    with device.mounted():
+        return device
 
 
 def _shut_down(mount: Path) -> None:
@@ -150,6 +176,38 @@ def mounted(image: Path, mount: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", mount], check=True)
+
+
+@contextmanager
+def lazyfs(folder: Path) -> Iterator[Device]:
+    """LazyFS over a directory, mounted for all cuts; told through one pipe, it answers in another.
+
+    https://github.com/dsrhaslab/lazyfs#running-and-injecting-faults
+    """
+    mount, config = folder / "mount", folder / "config.toml"
+    mount.mkdir()
+    (folder / "root").mkdir()
+    config.write_text(
+        f'[faults]\nfifo_path="{folder}/told"\nfifo_path_completed="{folder}/done"\n'
+        '[cache]\napply_eviction=false\n[cache.simple]\ncustom_size="0.2GB"\nblocks_per_page=1\n'
+        f'[filesystem]\nlog_all_operations=false\nlogfile="{folder}/log"\n'
+    )
+    options = ["-o", "modules=subdir", "-o", f"subdir={folder}/root"]
+    command: list[str | Path] = ["lazyfs", mount, "--config-path", config, *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def forget() -> None:
+        done = os.open(folder / "done", os.O_RDONLY | os.O_NONBLOCK)  # it answers who listens
+        (folder / "told").write_text("lazyfs::clear-cache\n")
+        select.select([done], [], [])
+        assert b"finished" in os.read(done, 1 << 16)
+        os.close(done)
+
+    try:
+        yield Device(mount, nullcontext, forget)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+        subprocess.run(["pkill", "-f", str(config)])
 
 
 def possible(kind: str) -> str:
@@ -186,20 +244,20 @@ def main() -> None:
     where = given.dir or (memory if os.access(memory, os.W_OK) else None)
     chance, begin = random.Random(given.seed), time.perf_counter()
     cuts: list[Cut] = []
-    with tempfile.TemporaryDirectory(prefix="checkpointable-", dir=where) as name:
-        image, mount = Path(name) / "image", Path(name) / "mount"
-        mount.mkdir()
-        with image.open("wb") as file:
-            file.truncate(SIZE)
-        subprocess.run([*MAKE[given.file_system], image], check=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="checkpointable-", dir=where) as name,
+        ExitStack() as ending,
+    ):
         try:
-            with mounted(image, mount):
-                pass
+            if given.file_system == "lazyfs":
+                device = ending.enter_context(lazyfs(Path(name)))
+            else:
+                device = loop_device(given.file_system, Path(name))
         except subprocess.CalledProcessError:
             print(f"not possible here: no mount of {given.file_system}", file=sys.stderr)
             sys.exit(UNSUPPORTED)
         for number in range(given.cuts):
-            cuts.append(cut(image, mount, number, chance, given.way))
+            cuts.append(cut(device, number, chance, given.way))
             if wrong := "; ".join(filter(None, (cuts[-1].lost, cuts[-1].torn))):
                 print(f"cut {number}: {wrong}", flush=True)
     lost, torn = sum(bool(c.lost) for c in cuts), sum(bool(c.torn) for c in cuts)
