@@ -1,7 +1,12 @@
-"""Hypothesis profiles: 200 examples by default, 10,000 in `nox -s deep`; the kit's likewise."""
+"""Hypothesis profiles: 200 examples by default, 10,000 in `nox -s deep`; the kit's likewise.
+
+And what exhaustive tests note as a property, how much they tried, is added up in the summary.
+"""
 
 import os
+from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from checkpointable.testing import KernelTests
@@ -13,3 +18,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 if os.environ.get("HYPOTHESIS_PROFILE") == "deep":
     KernelTests.settings = settings(KernelTests.settings, max_examples=500, stateful_step_count=50)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tried = Counter[str]()
+    for report in terminalreporter.getreports("passed"):
+        tried.update({what: n for what, n in report.user_properties if type(n) is int})
+    for what, number in sorted(tried.items()):
+        terminalreporter.write_line(f"{number:,} {what}")

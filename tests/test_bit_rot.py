@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -119,7 +119,9 @@ def big(folder: Path) -> Iterator[Rotten]:
     os.close(found.file)
 
 
-def test_each_flipped_bit_is_refused(small: Rotten) -> None:
+def test_each_flipped_bit_is_refused(
+    small: Rotten, record_property: Callable[[str, object], None]
+) -> None:
     """`latest` only of one bit in each byte of the header, to save time."""
     data = min(placed.offset for placed in small.header.arrays.values())
     for byte, value in enumerate(small.sound):
@@ -130,15 +132,19 @@ def test_each_flipped_bit_is_refused(small: Rotten) -> None:
                 small.passed_over(small.where(byte))
         small.put(bytes([value]), byte)
     assert small.is_sound()
+    record_property("flipped bits, each refused", 8 * len(small.sound))
 
 
-def test_each_truncation_is_refused(small: Rotten) -> None:
+def test_each_truncation_is_refused(
+    small: Rotten, record_property: Callable[[str, object], None]
+) -> None:
     for size in reversed(range(len(small.sound))):
         os.truncate(small.file, size)
         small.refused("")
         small.passed_over("")
     small.put(small.sound)
     assert small.is_sound()
+    record_property("lengths, each refused", len(small.sound))
 
 
 def test_what_is_appended_is_refused(small: Rotten) -> None:
