@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from tests.hostile.forge import Path
+from tests.hostile.forge import Path, dumps
 from tests.hostile.pools import FOREIGN, NAMES, NUMBERS, PAYLOADS, RAW, TAGS, VALUES
 
 Below = Callable[[int], int]
@@ -68,8 +68,7 @@ def _other_object(value: dict[str, Any], below: Below) -> Any:
             other = pick(TAGS + NAMES + FOREIGN, below)
             return {other if k == key else k: v for k, v in value.items()}
         case 3 if keys:
-            text = orjson.dumps({key: value[key]}, default=str)[1:-1]
-            return orjson.Fragment(orjson.dumps(value, default=str)[:-1] + b"," + text + b"}")
+            return orjson.Fragment(dumps(value)[:-1] + b"," + dumps({key: value[key]})[1:])
         case 4:
             return dict(reversed(value.items()))
         case 5 if keys:

@@ -120,6 +120,6 @@ def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
 def dumps(about: Any) -> bytes:
     """JSON, or of what is none, other JSON."""
     try:
-        return orjson.dumps(about)
+        return orjson.dumps(about, default=str)
     except orjson.JSONEncodeError:
         return b'{"format":1}'

@@ -100,8 +100,9 @@ def _judged(reader: Bytes, thorough: bool) -> str:
             raise Finding("decoded, but the seal is broken")
         _same_again(header, reader, value, own)
     if thorough:
-        for other in {*classes.CLASSES.values()} - {own}:
-            if _tried(f"decode as {other.__name__}", codec.decode, reader, other)[0] is not None:
+        for name, other in classes.CLASSES.items():
+            found, _ = _tried(f"decode as {other.__name__}", codec.decode, reader, other)
+            if found is not None and (header is None or header.meta.schema["name"] != name):
                 raise Finding("decoded as a class that it is not of")
     if thorough or reader.data[-1] < 64:  # some of those that are accepted
         verified, why = _tried("verify", codec.verify, reader)
