@@ -24,7 +24,7 @@ from checkpointable.errors import (
     StoreLocked,
 )
 from checkpointable.store import Store
-from checkpointable.stores import LocalStore, MemoryStore, local, open_store
+from checkpointable.stores import LocalStore, MemoryStore, local, open_store, writer
 from checkpointable.stores.files import open_reader, write_durably
 from checkpointable.testing._store_subject import listed as contents
 from checkpointable.testing._store_subject import read
@@ -379,8 +379,8 @@ class TestLocalFiles:
     def test_short_writes_and_reads_go_on(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        write, preadv = os.write, os.preadv
-        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+        pwrite, preadv = os.pwrite, os.preadv
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:3], at))
         monkeypatch.setattr(os, "preadv", lambda fd, to, at: preadv(fd, [to[0][:3]], at))
         store = LocalStore(tmp_path)
         store.create("a", 10, [b"0123456789"])
@@ -433,6 +433,11 @@ class TestLocalFiles:
 
 
 class TestWriteDurably:
+    @pytest.fixture(params=[writer.LARGE, 1], ids=["small", "large"], autouse=True)
+    def large(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have even a byte written as the bytes of large files are."""
+        monkeypatch.setattr(writer, "LARGE", request.param)
+
     @pytest.mark.parametrize("scratch", [False, True])
     def test_the_sequence(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scratch: bool
@@ -441,17 +446,17 @@ class TestWriteDurably:
         if scratch:
             without_tmpfile(monkeypatch)
         steps: list[str] = []
-        for name in ("write", "fsync", "link", "unlink", "posix_fallocate"):
+        for name in ("pwrite", "fsync", "link", "unlink", "posix_fallocate"):
             monkeypatch.setattr(os, name, noting(steps, name, getattr(os, name)))
-        write_durably(tmp_path, "a", 2, [b"x", b"y"])
+        write_durably(tmp_path, "a", 2, [b"xy"])
         named = ["link", "unlink"] if scratch else ["link"]
-        before = ["posix_fallocate", "write", "write", "fsync file"]
+        before = ["posix_fallocate", "pwrite", "fsync file"]
         after = ["fsync directory", "fsync file"]
         assert steps[: len(before + named + after)] == before + named + after
 
     @pytest.mark.parametrize("scratch", [False, True])
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
-    @pytest.mark.parametrize("call", ["posix_fallocate", "write", "fsync", "link"])
+    @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync", "link"])
     def test_an_error_throws_the_file_away(
         self,
         tmp_path: Path,

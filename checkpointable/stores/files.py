@@ -12,19 +12,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from checkpointable.errors import (
-    CheckpointExists,
-    CorruptCheckpoint,
-    NoCheckpoint,
-    StoreError,
-    StoreFull,
-)
+from checkpointable.errors import CorruptCheckpoint, StoreError
 from checkpointable.store import Buffer, Reader
+from checkpointable.stores.errors import os_errors, translated
+from checkpointable.stores.writer import write_all
 
 SCRATCH = re.compile(r"\.checkpointable-[0-9a-f]{32}\.tmp")
 """The names of unfinished files, where the file system has none without a name."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.ENODEV)
 
 
@@ -47,9 +42,7 @@ def write_durably(
             if scratch:
                 stack.callback(_unlink_if_there, scratch, folder)
             _reserve(file, size)
-        for chunk in exactly(size, chunks, str(where)):
-            with os_errors(where):
-                _write(file, chunk)
+        write_all(file, size, exactly(size, chunks, str(where)), where)
         with os_errors(where):
             os.fsync(file)  # never retried: after an error the next one may lie
         try:
@@ -86,7 +79,7 @@ def open_reader(path: str | os.PathLike[str], follow_symlinks: bool = True) -> I
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 what = "not a regular file"
                 raise CorruptCheckpoint(what, where=os.fspath(path)) from error
-            raise _translated(error, Path(path)) from error
+            raise translated(error, Path(path)) from error
         reader = _Reader(file, status.st_size, Path(path))
         stack.callback(reader.close)
         yield reader
@@ -110,7 +103,7 @@ class _Reader:
                 if error.errno == errno.EIO:
                     what = f"the medium cannot give byte {offset} back"
                     raise CorruptCheckpoint(what, where=str(self._where)) from error
-                raise _translated(error, self._where) from error
+                raise translated(error, self._where) from error
             if not count:
                 what = f"the file ends before byte {offset + len(buffer)}"
                 raise CorruptCheckpoint(what, where=str(self._where))
@@ -153,29 +146,6 @@ def name_fault(name: str) -> str:
     return "it begins with a dot" if name.startswith(".") else ""
 
 
-def _translated(error: OSError, where: Path) -> StoreError:
-    text = error.strerror or "the name is taken"
-    if error.errno in _FULL:
-        hint = "free some space, or raise the quota or the limit of file size (ulimit -f)"
-        return StoreFull(f"no room for it: {text}", where=str(where), hint=hint)
-    if isinstance(error, FileExistsError):
-        hint = "save under another name, or delete that one first"
-        return CheckpointExists("the name is taken", where=str(where), hint=hint)
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return NoCheckpoint("nothing is there", where=str(where), hint="check the path")
-    hint = "check the permissions, the medium, and that it is a local file system with hard links"
-    return StoreError(text, where=str(where), hint=hint)
-
-
-@contextmanager
-def os_errors(where: Path) -> Iterator[None]:
-    """Turn an `OSError` into the `StoreError` that it means."""
-    try:
-        yield
-    except OSError as error:
-        raise _translated(error, where) from error
-
-
 def _open_scratch(folder: int) -> tuple[int, str]:
     """Open a file without a name, or where that is not possible, with one of `SCRATCH`."""
     try:
@@ -202,11 +172,6 @@ def _reserve(file: int, size: int) -> None:
     except OSError as error:
         if error.errno not in (*_UNSUPPORTED, errno.EBADF):
             raise
-
-
-def _write(file: int, view: memoryview) -> None:
-    while len(view):
-        view = view[os.write(file, view) :]
 
 
 def _withdraw(folder: int, name: str, file: int, where: Path, error: BaseException) -> None:

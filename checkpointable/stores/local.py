@@ -14,13 +14,13 @@ from checkpointable.errors import (
     StoreLocked,
 )
 from checkpointable.store import Buffer, Entry, Reader
+from checkpointable.stores.errors import os_errors
 from checkpointable.stores.files import (
     SCRATCH,
     check_name,
     close,
     name_fault,
     open_reader,
-    os_errors,
     sync_directory,
     write_durably,
 )

@@ -29,6 +29,7 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.errors import CheckpointExists, StoreLocked
+from checkpointable.stores import writer
 from tests.crash import wrong_ways
 from tests.same import same
 
@@ -87,6 +88,15 @@ def saves_one_step_again(root: Path) -> None:
 def saves_a_file(root: Path) -> None:
     save_file(state(1, ""), root / "one.safetensors", step=1)
     say(root, saved=["one.safetensors", 1, ""])
+
+
+def saves_large_files(root: Path) -> None:
+    """As the bytes of large files are written: by threads, past the page cache where that goes."""
+    wrong_ways.put(writer, "LARGE", 0)
+    wrong_ways.put(writer, "BUFFER", 4096)
+    for step in (1, 2):
+        save(root, step)
+    prune(root, 1)
 
 
 def prunes_when_the_newest_are_damaged(root: Path) -> None:
@@ -181,6 +191,7 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
         saves_and_prunes,
         saves_one_step_again,
         saves_a_file,
+        saves_large_files,
         prunes_when_the_newest_are_damaged,
         restores,
         runs_a_kernel,
@@ -188,7 +199,8 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
     )
 }
 
-IN_ONE_THREAD = [n for n in WORKLOADS if n not in ("two_processes_save", "runs_a_kernel")]
+_MANY_THREADS = ("two_processes_save", "runs_a_kernel", "saves_large_files")
+IN_ONE_THREAD = [n for n in WORKLOADS if n not in _MANY_THREADS]
 """Those of which strace can count the calls."""
 
 

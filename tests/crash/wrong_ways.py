@@ -26,9 +26,9 @@ def take(way: str) -> None:
         WAYS[way]()
 
 
-def put(module: Any, name: str, function: Callable[..., Any]) -> None:
-    """Replace a function, in this process."""
-    setattr(module, name, function)
+def put(module: Any, name: str, value: Any) -> None:
+    """Replace a function or a value, in this process."""
+    setattr(module, name, value)
 
 
 def no_tmpfile() -> None:

@@ -1,0 +1,34 @@
+"""What an `OSError` means to a store."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from checkpointable.errors import CheckpointExists, NoCheckpoint, StoreError, StoreFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def translated(error: OSError, where: Path) -> StoreError:
+    """The error of ours for an error of the system, about this place."""
+    text = error.strerror or "the name is taken"
+    if error.errno in _FULL:
+        hint = "free some space, or raise the quota or the limit of file size (ulimit -f)"
+        return StoreFull(f"no room for it: {text}", where=str(where), hint=hint)
+    if isinstance(error, FileExistsError):
+        hint = "save under another name, or delete that one first"
+        return CheckpointExists("the name is taken", where=str(where), hint=hint)
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return NoCheckpoint("nothing is there", where=str(where), hint="check the path")
+    hint = "check the permissions, the medium, and that it is a local file system with hard links"
+    return StoreError(text, where=str(where), hint=hint)
+
+
+@contextmanager
+def os_errors(where: Path) -> Iterator[None]:
+    """Turn an `OSError` into the `StoreError` that it means."""
+    try:
+        yield
+    except OSError as error:
+        raise translated(error, where) from error

@@ -1,0 +1,113 @@
+"""The bytes of a file, as fast as the disk takes them.
+
+A small file is written as it comes. A larger one goes through a few aligned buffers, which threads
+write while the next one is filled: past the page cache where the file system lets them (`O_DIRECT`,
+open(2)), which is faster, steadier, and leaves the memory to what runs beside; elsewhere through
+it, and on to the disk at once.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from checkpointable.stores.errors import os_errors
+
+LARGE = 8 << 20
+"""Bytes from which on a file is large."""
+
+BUFFER = 16 << 20
+"""Bytes of one buffer: a multiple of the page."""
+
+_BUFFERS = 3  # one is filled while two are written
+_PAGE = 4096
+
+Memory: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -> None:
+    """Write the chunks, `size` bytes in all, from the beginning of the file; not yet durable.
+
+    Raises what reading the chunks raises, and `StoreError`, about `where`, if the file cannot
+    take them.
+    """
+    if size < LARGE:
+        offset = 0
+        for chunk in chunks:
+            _write(file, chunk, offset, where)
+            offset += len(chunk)
+        return
+    direct = _set_direct(file, True)
+    writes: deque[tuple[Memory, Future[None]]] = deque()
+    with ThreadPoolExecutor(_BUFFERS - 1, "checkpointable-write") as threads:
+        offset = 0
+        for buffer, count in _filled(chunks, _buffers(writes)):
+            whole = count - count % _PAGE if direct else count
+            write = threads.submit(_write, file, buffer.data[:whole], offset, where, not direct)
+            writes.append((buffer, write))
+            offset += count
+        for _, write in writes:
+            write.result()
+    _set_direct(file, False)
+    _write(file, buffer.data[whole:count], offset - count + whole, where)
+
+
+def _buffers(writes: deque[tuple[Memory, "Future[None]"]]) -> Iterator[Memory]:
+    """Give aligned buffers: new ones, then those of the oldest writes, when they have ended."""
+    for _ in range(_BUFFERS):
+        yield np.frombuffer(mmap.mmap(-1, BUFFER), np.uint8)
+    while True:
+        buffer, write = writes.popleft()
+        write.result()
+        yield buffer
+
+
+def _filled(
+    chunks: Iterable[memoryview], buffers: Iterator[Memory]
+) -> Iterator[tuple[Memory, int]]:
+    """Fill buffers with the chunks, one after another; give each with how many bytes are in it."""
+    buffer, count = next(buffers), 0
+    for chunk in chunks:
+        while len(chunk):
+            if count == len(buffer):
+                yield buffer, count
+                buffer, count = next(buffers), 0
+            part = chunk[: len(buffer) - count]
+            np.copyto(buffer[count : count + len(part)], np.frombuffer(part, np.uint8))
+            chunk, count = chunk[len(part) :], count + len(part)
+    yield buffer, count
+
+
+def _write(file: int, data: memoryview, offset: int, where: Path, early: bool = False) -> None:
+    """Write it all; `early` has the system begin at once to bring it from its cache to the disk."""
+    begin, size, refused = offset, len(data), False
+    with os_errors(where):
+        while len(data):
+            try:
+                count = os.pwrite(file, data, offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL or refused:
+                    raise
+                refused = True  # direct writes, after saying that it takes them
+                _set_direct(file, False)
+                continue
+            data, offset = data[count:], offset + count
+        if early:
+            os.posix_fadvise(file, begin, size, os.POSIX_FADV_DONTNEED)
+
+
+def _set_direct(file: int, on: bool) -> bool:
+    """Have writes go past the page cache, or not; say whether it is so now."""
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+    except OSError:  # not on this file system
+        return False
+    return on
