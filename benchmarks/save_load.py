@@ -4,7 +4,8 @@ Saving, every file durable in the end (file and directory synced):
 
 - `save_file`, and `archive.save` to a `LocalStore`: digests of every block, seal, atomic name;
 - `safetensors.numpy.save_file`, then fsync of file and directory;
-- the limits: the same bytes written raw and synced, a memcpy into warm memory, XXH3 of the bytes.
+- the limits: the same bytes written raw and synced, through the page cache and past it (from
+  aligned memory), a memcpy into warm memory, XXH3 of the bytes.
 
 Loading, from a warm page cache:
 
@@ -17,6 +18,7 @@ All in one process, in interleaved rounds; times are medians, ratios the medians
     python -m benchmarks.save_load --mib 512 --rounds 5 --dir PATH
 """
 
+import mmap
 import os
 import sys
 import tempfile
@@ -70,6 +72,21 @@ def saving(folder: Path, state: State, rounds: int) -> dict[str, list[float]]:
             os.fsync(file.fileno())
         sync(folder)
 
+    image = mmap.mmap(-1, sum(map(len, views)))
+    np.frombuffer(image, np.uint8)[:] = np.concatenate([np.frombuffer(v, np.uint8) for v in views])
+
+    def raw_direct() -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT
+        file = os.open(folder / "direct", flags, 0o600)
+        try:
+            os.posix_fallocate(file, 0, len(image))
+            for begin in range(0, len(image), 4 * BLOCK):
+                os.pwrite(file, memoryview(image)[begin : begin + 4 * BLOCK], begin)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        sync(folder)
+
     def memcpy() -> None:
         for into, array in zip(warm, arrays.values(), strict=True):
             np.copyto(into, array)
@@ -89,6 +106,7 @@ def saving(folder: Path, state: State, rounds: int) -> dict[str, list[float]]:
         "archive.save, LocalStore": lambda: archive.save(store, state, 1),
         "safetensors + fsync": with_safetensors,
         "raw write + fsync": raw,
+        "raw direct write + fsync": raw_direct,
         "memcpy, warm": memcpy,
         "xxh3 of the bytes": digest,
     }

@@ -18,6 +18,7 @@ from checkpointable.stores import writer
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "LARGE", 0)
     monkeypatch.setattr(writer, "BUFFER", 8192)
+    monkeypatch.setattr(writer, "_spare", [])
     pwrite = os.pwrite
     if request.param == "not direct":
         monkeypatch.setattr(writer, "_set_direct", lambda file, on: False)

@@ -23,13 +23,16 @@ from checkpointable.stores.errors import os_errors
 LARGE = 8 << 20
 """Bytes from which on a file is large."""
 
-BUFFER = 16 << 20
+BUFFER = 4 << 20
 """Bytes of one buffer: a multiple of the page."""
 
-_BUFFERS = 3  # one is filled while two are written
+_BUFFERS = 4
+_THREADS = 2
 _PAGE = 4096
 
 Memory: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+_spare: list[Memory] = []  # kept from save to save: fresh memory costs half as much as the disk
 
 
 def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -> None:
@@ -46,7 +49,7 @@ def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -
         return
     direct = _set_direct(file, True)
     writes: deque[tuple[Memory, Future[None]]] = deque()
-    with ThreadPoolExecutor(_BUFFERS - 1, "checkpointable-write") as threads:
+    with ThreadPoolExecutor(_THREADS, "checkpointable-write") as threads:
         offset = 0
         for buffer, count in _filled(chunks, _buffers(writes)):
             whole = count - count % _PAGE if direct else count
@@ -57,12 +60,17 @@ def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -
             write.result()
     _set_direct(file, False)
     _write(file, buffer.data[whole:count], offset - count + whole, where)
+    _spare.extend(buffer for buffer, _ in writes)
+    del _spare[_BUFFERS:]
 
 
 def _buffers(writes: deque[tuple[Memory, "Future[None]"]]) -> Iterator[Memory]:
-    """Give aligned buffers: new ones, then those of the oldest writes, when they have ended."""
+    """Give aligned buffers; after the first few those of the oldest writes, which it waits for."""
     for _ in range(_BUFFERS):
-        yield np.frombuffer(mmap.mmap(-1, BUFFER), np.uint8)
+        try:
+            yield _spare.pop()
+        except IndexError:  # none is left, or another thread was faster
+            yield np.frombuffer(mmap.mmap(-1, BUFFER), np.uint8)
     while True:
         buffer, write = writes.popleft()
         write.result()

@@ -94,6 +94,7 @@ def saves_large_files(root: Path) -> None:
     """As the bytes of large files are written: by threads, past the page cache where that goes."""
     wrong_ways.put(writer, "LARGE", 0)
     wrong_ways.put(writer, "BUFFER", 4096)
+    wrong_ways.put(writer, "_spare", [])
     for step in (1, 2):
         save(root, step)
     prune(root, 1)
