@@ -17,7 +17,7 @@ Errors are in `errors`. Importing this package does not import Numba.
 from checkpointable.annotations import Array
 from checkpointable.archive import load_file, save_file
 from checkpointable.attributes import capture, check_fit, reinstate
-from checkpointable.checkpointer import Checkpointer, Restored, Saved
+from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
@@ -79,6 +79,7 @@ __all__ = [
     "Report",
     "Restored",
     "Saved",
+    "Saving",
     "SchemaMismatch",
     "SteppableKernel",
     "Store",

@@ -1,14 +1,17 @@
-"""One kernel and one store: saves that wait for the right moment, and restores that verify."""
+"""One kernel and one store: saves beside the computation, and restores that verify."""
 
 import os
 import time
-from collections.abc import Callable, Coroutine
+import warnings
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
 from checkpointable import archive
 from checkpointable.archive import Found, Skipped
+from checkpointable.device.staging import Staging
 from checkpointable.digests import check_key
 from checkpointable.errors import NotNow
 from checkpointable.protocol import (
@@ -39,6 +42,44 @@ class Saved:
     stall: float
 
 
+class Saving:
+    """A save under way, for which the kernel stood still for `stall` seconds and no longer has to.
+
+    Awaited, it gives `Saved` when the checkpoint is durable, or raises why it is not; so does
+    `result()`, which blocks. `told` says whether either has been done.
+    """
+
+    def __init__(self, stall: float, future: Future[Saved]) -> None:
+        self.stall = stall
+        self._future = future
+        self.told = False
+
+    def __repr__(self) -> str:
+        return f"Saving(stall={self.stall:.6f}, done={self.done()})"
+
+    def done(self) -> bool:
+        """Say whether it has ended, well or not."""
+        return self._future.done()
+
+    def result(self) -> Saved:
+        """Wait until the checkpoint is durable; raises `InvalidCheckpoint` and `StoreError`."""
+        try:
+            return self._future.result()
+        finally:
+            self.told = True
+
+    def __await__(self) -> Generator[Any, None, Saved]:
+        import asyncio  # here, since it takes a quarter of the time to import the package
+
+        if not self.done():  # in a thread: who waits may be cancelled, and the save may not
+            yield from asyncio.to_thread(wait, [self._future]).__await__()
+        return self.result()
+
+    def __del__(self) -> None:
+        if self.done() and not self.told and (error := self._future.exception()):
+            warnings.warn(f"a save failed, and nobody asked: {error}", RuntimeWarning, stacklevel=2)
+
+
 @frozen
 class Restored:
     """What a restore used, and the newer checkpoints that it passed over, each with why."""
@@ -49,7 +90,11 @@ class Restored:
 
 
 class Checkpointer(Generic[C]):
-    """Saves one kernel to one store, and restores it.
+    """Saves one kernel to one store while it goes on, and restores it.
+
+    One save is under way at a time: the next one, a restore and `close` wait for it, and raise what
+    it failed with if nobody has been told. The kernel is copied into memory that is used again for
+    the next save. `async with` closes at its end.
 
     `store` is a directory, "memory://" or a store. `patience` is how many seconds a save waits
     for a kernel that cannot be checkpointed at the moment. `cls`, the checkpoint's class, is read
@@ -70,9 +115,12 @@ class Checkpointer(Generic[C]):
     >>> kernel = Counter()
     >>> checkpointer = Checkpointer(kernel, "memory://")
     >>> kernel.step = 5
-    >>> asyncio.run(checkpointer.save()).name
+    >>> async def save() -> Saved:
+    ...     saving = await checkpointer.save()
+    ...     kernel.step = 9  # it may go on
+    ...     return await saving
+    >>> asyncio.run(save()).name
     'step-000000000005.safetensors'
-    >>> kernel.step = 9
     >>> asyncio.run(checkpointer.restore_latest()).step, kernel.step
     (5, 5)
     """
@@ -94,33 +142,67 @@ class Checkpointer(Generic[C]):
         self.key = key
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
+        self._staging = Staging()
+        self._saving: Saving | None = None
 
-    async def save(self, step: int | None = None) -> Saved:
-        """Take a checkpoint and store it; durable when this returns.
+    async def __aenter__(self) -> "Checkpointer[C]":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Wait for the save under way, if one is; raises what it failed with."""
+        saving = self._saving
+        if saving is not None:
+            told = saving.told
+            try:
+                await saving
+            except Exception:
+                if not told:
+                    raise
+            finally:
+                if saving.done():
+                    self._saving = None
+
+    async def save(self, step: int | None = None) -> Saving:
+        """Take a checkpoint, and store it while the kernel goes on; `await` the result to the end.
 
         `step` names it; without, it is the kernel's `step`, and for a kernel that counts none
         the one after the newest in the store.
 
-        Raises `NotNow` if the kernel's `can_checkpoint` stays false for `patience` seconds,
-        `InvalidCheckpoint` if what the kernel returns is not of its class, and `StoreError`. In
-        each case nothing was stored, and what was there before still is.
+        Raises `NotNow` if the kernel's `can_checkpoint` stays false for `patience` seconds. What
+        it returns raises `InvalidCheckpoint` if what the kernel gives is not of its class, and
+        `StoreError`. In each case nothing was stored, and what was there before still is.
         """
+        await self.close()
         await self._wait_until_possible()
         begin = time.perf_counter()
-        checkpoint = await self.kernel.checkpoint()
+        with self._staging.in_use():
+            checkpoint = await self.kernel.checkpoint()
+        number = getattr(self.kernel, "step", None) if step is None else step
+        metadata = kernel_metadata(self.kernel)
         stall = time.perf_counter() - begin
-        if step is None:
-            step = getattr(self.kernel, "step", None)
-        if step is None:
-            found = await _in_thread(lambda: archive.entries(self.store))
-            step = found[-1].step + 1 if found else 0
-        number, metadata = int(step), kernel_metadata(self.kernel)
-        entry = await _in_thread(
-            lambda: archive.save(
-                self.store, checkpoint, number, kernel=metadata, cls=self.cls, key=self.key
+
+        def store() -> Saved:
+            entry = archive.save(
+                self.store,
+                checkpoint,
+                self._next_step() if number is None else int(number),
+                kernel=metadata,
+                cls=self.cls,
+                key=self.key,
             )
-        )
-        return Saved(number, entry.name, entry.size, time.perf_counter() - begin, stall)
+            return Saved(entry.step, entry.name, entry.size, time.perf_counter() - begin, stall)
+
+        pool = ThreadPoolExecutor(1, "checkpointable-save")
+        self._saving = Saving(stall, pool.submit(store))
+        pool.shutdown(wait=False)  # when the save has ended
+        return self._saving
+
+    def _next_step(self) -> int:
+        found = archive.entries(self.store)
+        return found[-1].step + 1 if found else 0
 
     async def restore_latest(self) -> Restored | None:
         """Restore the newest checkpoint that verifies; None if the store has none at all.
@@ -128,11 +210,13 @@ class Checkpointer(Generic[C]):
         Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
+        await self.close()
         found = await _in_thread(lambda: archive.latest(self.store, self.cls, key=self.key))
         return None if found is None else await self._restore(found)
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
+        await self.close()
         found = await _in_thread(lambda: archive.at_step(self.store, step, self.cls, key=self.key))
         return await self._restore(found)
 
@@ -156,7 +240,7 @@ class Checkpointer(Generic[C]):
 
 async def _in_thread(work: Callable[[], R]) -> R:
     """Run `work` beside the event loop; if cancelled, let it end first: it may hold the lock."""
-    import asyncio  # here, since it takes a quarter of the time to import the package
+    import asyncio
 
     task: asyncio.Task[Any] = asyncio.ensure_future(asyncio.to_thread(work))
     try:

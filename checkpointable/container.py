@@ -93,6 +93,7 @@ def pack(meta: Meta, arrays: Mapping[str, AnyArray], key: bytes | None = None) -
     With a key it will be signed. Raises `InvalidCheckpoint` if a name, dtype, rank (over 32) or
     the metadata cannot be stored, or if the header would exceed 100 MB.
 
+    >>> import numpy as np
     >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})
     >>> data = b"".join(pack(meta, {"field": np.ones((2, 3), "<f4")}).chunks())
     >>> header = parse(data[: header_size(data[:8], len(data))], len(data))

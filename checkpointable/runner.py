@@ -4,14 +4,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 from attrs import frozen
 
 from checkpointable import archive
-from checkpointable.checkpointer import Checkpointer, Restored, Saved, complete
+from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving, complete
 from checkpointable.errors import InvalidKernel
 from checkpointable.policy import Every, Keep, every, last
 from checkpointable.protocol import SteppableKernel, check_kernel, validate
@@ -76,11 +76,13 @@ def run(
 ) -> Report:
     """Run the kernel up to step `until`, saved on the way, resumed if `store` holds anything.
 
-    Saves when `save` says (default: every 60 seconds), and at the end; keeps what `keep` says
-    (default: the last 3). With a `key` it signs them, and believes no others. On SIGTERM and SIGINT
-    it finishes the slice of steps in hand (about a quarter of a second, one step at least), saves
-    once more and raises `Preempted`, a `SystemExit` of code 75; a second SIGINT interrupts at
-    once. Only one run at a time can use a store: `StoreLocked`.
+    Saves when `save` says (default: every 60 seconds), and at the end; the kernel goes on as soon
+    as it is copied. A save that is due by time is put off while one is under way, one that is due
+    by steps waits for it. Keeps what `keep` says (default: the last 3). With a `key` it signs them,
+    and believes no others. On SIGTERM and SIGINT it finishes the slice of steps in hand (about a
+    quarter of a second, one step at least), saves once more and raises `Preempted`, a `SystemExit`
+    of code 75; a second SIGINT interrupts at once. Only one run at a time can use a store:
+    `StoreLocked`.
 
     Raises what the kernel raises, `InvalidKernel` if it is not a steppable kernel, and what
     `Checkpointer` raises; what was saved before stays.
@@ -114,7 +116,12 @@ def run(
         restored = complete(job.checkpointer.restore_latest())
         if on_restore is not None:
             on_restore(restored)
-        return job.work(restored)
+        try:
+            return job.work(restored)
+        finally:
+            if job.saving is not None:  # the kernel has failed: what was begun is not given up
+                with suppress(Exception):
+                    job.saving.result()
 
 
 class _Job:
@@ -137,8 +144,10 @@ class _Job:
         self.on_progress = on_progress
         self.stop_signal: int | None = None
         self.saves: list[Saved] = []
+        self.saving: Saving | None = None
         self.saved_step: int | None = None
         self.saved_at = time.monotonic()
+        self.stalled = 0.0
 
     def work(self, restored: Restored | None) -> Report:
         begin, first_step = time.monotonic(), self.kernel.step
@@ -160,11 +169,14 @@ class _Job:
             size = _resized(size, steps, seconds)
             saved_step = first_step if self.saved_step is None else self.saved_step
             since = time.monotonic() - self.saved_at
+            self._settle(wait=False)
             if self.policy.due(self.kernel.step, saved_step, since):
                 self._save()
             self._tell(rate, begin)
         if self.saved_step != self.kernel.step:
+            self._settle(wait=True)
             self._save()
+        self._settle(wait=True)
         self._tell(rate, begin)
         seconds = time.monotonic() - begin
         report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
@@ -177,16 +189,29 @@ class _Job:
         return min(size, self.until - self.kernel.step, *([] if left is None else [left]))
 
     def _save(self) -> None:
-        saved = complete(self.checkpointer.save())
-        self.saves.append(saved)
-        self.saved_step, self.saved_at = saved.step, time.monotonic()
-        archive.prune(self.checkpointer.store, self.keep, sound=saved.name)
+        """Begin a save; while one is under way, only one that is due by steps waits for it."""
+        if self.saving is not None and self.policy.steps is None:
+            return
+        self._settle(wait=True)
+        begin = time.monotonic()
+        self.saving = complete(self.checkpointer.save())
+        self.saved_step, self.saved_at = self.kernel.step, time.monotonic()
+        self.stalled += self.saved_at - begin
+
+    def _settle(self, wait: bool) -> None:
+        """Note a save that has ended, and prune."""
+        if self.saving is not None and (wait or self.saving.done()):
+            begin = time.monotonic()
+            saved, self.saving = self.saving.result(), None
+            self.saves.append(saved)
+            archive.prune(self.checkpointer.store, self.keep, sound=saved.name)
+            self.stalled += time.monotonic() - begin
 
     def _tell(self, rate: float, begin: float) -> None:
         seconds = max(time.monotonic() - begin, 1e-9)
-        stall = sum(saved.seconds for saved in self.saves)
         latest = self.saves[-1] if self.saves else None
-        self.on_progress(Progress(self.kernel.step, self.until, rate, latest, stall / seconds))
+        share = self.stalled / seconds
+        self.on_progress(Progress(self.kernel.step, self.until, rate, latest, share))
 
 
 def _resized(size: int, steps: int, seconds: float) -> int:

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Iterable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +21,11 @@ from checkpointable import (
     MemoryStore,
     NoCheckpoint,
     NotNow,
+    Saving,
+    StoreFull,
     UnsupportedType,
 )
-from checkpointable.archive import entries, name_of
+from checkpointable.archive import entries, load, name_of
 from checkpointable.store import Buffer
 from tests.same import same
 from tests.test_archive import damage
@@ -161,30 +165,184 @@ def test_a_kernel_that_returns_something_else_is_refused() -> None:
     assert entries(store) == []
 
 
-class Held(MemoryStore):
-    """A store whose `create` waits until it is let go."""
+# --- beside the computation -----------------------------------------------------------------------
 
-    def __init__(self) -> None:
+
+class Held(MemoryStore):
+    """A store whose `create` waits until it is let go, and then fails if it is to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
-        self.entered, self.let_go = threading.Event(), threading.Event()
+        self.entered, self.let_go, self.error = threading.Event(), threading.Event(), error
 
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
         self.entered.set()
         assert self.let_go.wait(60)
+        if self.error is not None:
+            raise self.error
         super().create(name, size, chunks)
 
 
-def test_a_cancelled_save_ends_before_it_says_so() -> None:
+def test_the_kernel_goes_on_while_it_is_saved() -> None:
+    store, kernel = Held(), after(3)
+
+    async def advance_meanwhile() -> None:
+        saving = await Checkpointer(kernel, store).save()
+        kernel.advance(4)
+        assert not saving.done()
+        store.let_go.set()
+        assert (await saving).step == 3
+        assert saving.done()
+
+    finish(advance_meanwhile())
+    fresh = Counter()
+    finish(Checkpointer(fresh, store).restore_latest())
+    assert same(fresh.total, after(3).total)
+
+
+@pytest.mark.parametrize("method", ["save", "restore_latest", "close"])
+def test_what_comes_next_waits_for_the_save(method: str) -> None:
+    store = Held()
+    checkpointer = Checkpointer(after(3), store)
+
+    async def call_next() -> None:
+        saving = await checkpointer.save()
+        task = asyncio.create_task(getattr(checkpointer, method)())
+        assert await asyncio.to_thread(store.entered.wait, 60)
+        await asyncio.wait([task], timeout=0)
+        assert not saving.done()
+        assert not task.done()
+        store.let_go.set()
+        await task
+        assert saving.done()
+
+    finish(call_next())
+
+
+def failed() -> tuple[Checkpointer[CounterCheckpoint], Saving]:
+    """A checkpointer whose save has failed, and that can save again."""
+    store = Held(StoreFull("no room"))
+    store.let_go.set()
+    checkpointer = Checkpointer(after(3), store)
+    saving = asyncio.run(checkpointer.save())
+    wait([saving._future])
+    store.error = None
+    return checkpointer, saving
+
+
+@pytest.mark.parametrize("method", ["save", "restore_latest", "close"])
+def test_a_failed_save_is_told_by_what_comes_next(method: str) -> None:
+    checkpointer, _ = failed()
+    with pytest.raises(StoreFull):
+        asyncio.run(getattr(checkpointer, method)())
+    assert finish(checkpointer.save()).step == 3
+
+
+def test_a_failed_save_is_told_by_its_handle_and_then_no_more() -> None:
+    checkpointer, saving = failed()
+    for _ in range(2):
+        with pytest.raises(StoreFull):
+            saving.result()
+    assert finish(checkpointer.save()).step == 3
+
+
+def test_a_failed_save_of_which_nobody_asks_is_warned_of() -> None:
+    checkpointer, saving = failed()
+    del checkpointer
+    with pytest.warns(RuntimeWarning, match="nobody asked: no room"):
+        saving.__del__()
+    with pytest.raises(StoreFull):
+        saving.result()
+
+
+def test_async_with_ends_when_the_checkpoint_is_durable() -> None:
+    store = MemoryStore()
+
+    async def block() -> None:
+        async with Checkpointer(after(3), store) as checkpointer:
+            await checkpointer.save()
+
+    finish(block())
+    assert [e.step for e in entries(store)] == [3]
+
+
+def test_who_waits_may_be_cancelled_and_the_save_is_not() -> None:
     store = Held()
 
     async def cancel_in_the_middle() -> None:
-        task = asyncio.create_task(Checkpointer(after(3), store).save())
+        saving = await Checkpointer(after(3), store).save()
+        task = asyncio.ensure_future(saving)
         assert await asyncio.to_thread(store.entered.wait, 60)
         task.cancel()
-        await asyncio.wait([task], timeout=0)  # the cancellation is delivered
+        await asyncio.wait([task])
+        assert task.cancelled()
         store.let_go.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert [e.step for e in entries(store)] == [3]
+        assert (await saving).step == 3
 
     finish(cancel_in_the_middle())
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class Large(Counter):
+    """A kernel whose arrays are large enough to be staged; it notes where its copies are."""
+
+    def __init__(self) -> None:
+        super().__init__(size=1 << 16)
+        self.copies: list[int] = []
+        self.kept: CounterCheckpoint | None = None
+
+    async def checkpoint(self) -> CounterCheckpoint:
+        made = await super().checkpoint()
+        self.copies.append(np.asarray(made.total).ctypes.data)
+        return made
+
+
+def test_the_memory_of_a_snapshot_is_used_for_the_next() -> None:
+    kernel, store = Large(), MemoryStore()
+    checkpointer = Checkpointer(kernel, store)
+    for _ in range(3):
+        kernel.advance(1)
+        finish(checkpointer.save())
+    assert len({*kernel.copies}) == 1
+    assert [load(store, e.name, CounterCheckpoint).step for e in entries(store)] == [1, 2, 3]
+
+
+def test_a_snapshot_that_somebody_keeps_is_left_alone() -> None:
+    class Keeps(Large):
+        async def checkpoint(self) -> CounterCheckpoint:
+            self.kept = made = await super().checkpoint()
+            return made
+
+    kernel = Keeps()
+    checkpointer = Checkpointer(kernel, MemoryStore())
+    finish(checkpointer.save())
+    first = kernel.kept
+    kernel.advance(1)
+    finish(checkpointer.save())
+    assert first is not None
+    assert same(first.total, np.zeros(1 << 16, np.int64))
+
+
+def test_a_kernel_may_hand_over_a_buffer_that_it_replaces() -> None:
+    class Replaces:
+        """It writes into no array that it has given away."""
+
+        def __init__(self) -> None:
+            self.step, self.total = 0, np.zeros(1 << 16, np.int64)
+
+        def advance(self, steps: int) -> None:
+            self.step += steps
+            self.total = self.total + steps
+
+        async def checkpoint(self) -> CounterCheckpoint:
+            return CounterCheckpoint(self.step, self.total)
+
+        async def restore(self, checkpoint: CounterCheckpoint) -> None: ...
+
+    kernel, store = Replaces(), Held()
+    saving = asyncio.run(Checkpointer(kernel, store).save())
+    kernel.advance(1)
+    store.let_go.set()
+    assert same(load(store, saving.result().name, CounterCheckpoint).total, kernel.total - 1)

@@ -75,12 +75,12 @@ def saves_scattered(path: Path) -> Callable[[], object]:
 
 def saves_captured(path: Path) -> Callable[[], object]:
     checkpointer = Checkpointer(Kernel(whole()), path / "store")
-    return lambda: asyncio.run(checkpointer.save())
+    return lambda: asyncio.run(checkpointer.save()).result()
 
 
 def saves_captured_scattered(path: Path) -> Callable[[], object]:
     checkpointer = Checkpointer(Kernel(scattered()), path / "store")
-    return lambda: asyncio.run(checkpointer.save())
+    return lambda: asyncio.run(checkpointer.save()).result()
 
 
 def loads_file(path: Path) -> Callable[[], object]:

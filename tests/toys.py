@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from checkpointable import Array, KernelMetadata, capture, reinstate
+from checkpointable import Array, KernelMetadata, Saving, capture, reinstate
 
 
 @attrs.frozen
@@ -46,4 +46,6 @@ def after(steps: int, size: int = 3) -> Counter:
 
 
 def finish(work: Any) -> Any:
-    return asyncio.run(work)
+    """Run a coroutine to its end, and a save that it begins."""
+    result = asyncio.run(work)
+    return result.result() if isinstance(result, Saving) else result

@@ -158,15 +158,17 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
             if not 0 <= index < len(members) or not told[index]:
                 raise Refused(f"{describe(tp)} has no member {index} that is told by number")
             return members[index][2](wire["$union"])
-        named = wire.get("$type") if type(wire) is dict else None
-        fields = {k: v for k, v in wire.items() if k != "$type"} if named else wire
+        named, fields = None, wire
+        if type(wire) is dict and "$type" in wire:
+            named = expect(wire["$type"], str)  # it may be an array
+            fields = {k: v for k, v in wire.items() if k != "$type"}
         for i, (member, _, from_wire) in enumerate(members):
             name = (typing.get_origin(member) or member).__name__ if is_record(member) else None
             if name == named and not told[i]:
                 try:
                     return from_wire(fields)
                 except Refused:
-                    if named:
+                    if named is not None:
                         raise
         raise Refused(f"the stored value fits none of {describe(tp)}")
 

@@ -64,7 +64,7 @@ def enum(tp: type[Enum], hooks: Hooks) -> tuple[Hook, Hook]:
 
     def structure(wire: Any) -> Any:
         stored_name, key = tagged(wire, "$enum", 2)
-        if stored_name != name:
+        if expect(stored_name, str) != name:
             raise Refused(f"a member of {stored_name!r:.60} where {name} is declared")
         if issubclass(tp, Flag):
             try:

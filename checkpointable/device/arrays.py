@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from checkpointable.device.staging import empty
 from checkpointable.errors import InvalidKernel
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
@@ -77,13 +78,24 @@ def on_host(value: Any) -> HostArray:
 def owned(value: Any) -> HostArray:
     """Return a copy in host memory, C order, that shares nothing with the original.
 
+    Its memory is of the `Staging` in use, if one is.
+
     >>> a = np.arange(3)
     >>> b = owned(a); a[0] = 7; b
     array([0, 1, 2])
     """
     view = _view(value)
     if isinstance(view, np.ndarray):
-        return np.array(view, order="C")
+        copy = empty(view.shape, view.dtype)
+        if view.flags.c_contiguous and view.itemsize:  # as bytes, the padding of records too
+            copy.reshape(-1).view(np.uint8)[...] = view.reshape(-1).view(np.uint8)
+        else:
+            copy[...] = view
+        return copy
+    if view.is_c_contiguous():
+        copy = empty(tuple(view.shape), np.dtype(view.dtype))
+        view.copy_to_host(copy)
+        return copy
     return np.ascontiguousarray(view.copy_to_host())
 
 

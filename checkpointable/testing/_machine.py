@@ -96,14 +96,14 @@ def run_machine(subject: Subject, said: str) -> None:
         @rule()
         def save(self) -> None:
             with errors_blamed_on(said, "it cannot be saved", ""):
-                complete(self.checkpointer(self.store).save())
+                complete(self.checkpointer(self.store).save()).result()
 
         @rule()
         def fail_to_save(self) -> None:
             before = {entry.name for entry in self.store.list()}
             faulty = FaultyStore(self.store, "fail", "create")
             try:
-                complete(self.checkpointer(faulty).save())
+                complete(self.checkpointer(faulty).save()).result()
             except StoreError:
                 assert {entry.name for entry in self.store.list()} == before
             else:

@@ -85,7 +85,7 @@ class _Busy:
 def _expect_not_now(said: str, subject: Subject, kernel: Any) -> None:
     store: Store = MemoryStore()
     try:
-        complete(Checkpointer(kernel, store, patience=0, cls=subject.cls).save())
+        complete(Checkpointer(kernel, store, patience=0, cls=subject.cls).save()).result()
     except NotNow:
         if not list(store.list()):
             return

@@ -130,7 +130,7 @@ def test_without_make_it_says_what_is_missing() -> None:
 
 
 def save(store: Any, steps: int) -> Any:
-    return asyncio.run(Checkpointer(after(steps), store).save())
+    return asyncio.run(Checkpointer(after(steps), store).save()).result()
 
 
 @pytest.mark.parametrize("operation", ["create", "list", "lock"])

@@ -27,6 +27,7 @@ from checkpointable import (
     Report,
     Restored,
     Saved,
+    Saving,
     SteppableKernel,
     Store,
     archive,
@@ -255,7 +256,9 @@ async def results(heat: Heat, full: FullHeat, path: Path, store: Store) -> None:
     assert_type(Checkpointer(full, path), Checkpointer[HeatCheckpoint])
     assert_type(Checkpointer(Walk(), path), Checkpointer[WalkCheckpoint])
     assert_type(checkpointer.cls, type[HeatCheckpoint])
-    assert_type(await checkpointer.save(), Saved)
+    assert_type(await checkpointer.save(), Saving)
+    assert_type(await (await checkpointer.save()), Saved)
+    assert_type((await checkpointer.save()).result(), Saved)
     assert_type(await checkpointer.restore_latest(), Restored | None)
     assert_type(await checkpointer.restore(3), Restored)
     assert_type(await capture(HeatCheckpoint, heat), HeatCheckpoint)

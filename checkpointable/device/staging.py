@@ -1,0 +1,73 @@
+"""Host memory that snapshot after snapshot is copied into.
+
+Fresh memory costs more than the copy: the system has to find and clear each page. So memory that
+no array uses any more is used again.
+"""
+
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+Slab = np.ndarray[Any, np.dtype[Any]]
+
+_LEAST = 1 << 16  # bytes; below, fresh memory costs nothing to speak of
+_PROBE = [np.empty(0, np.uint8)]
+_UNUSED = sys.getrefcount(_PROBE[0])
+
+
+class Staging:
+    """The memory of one snapshot after another.
+
+    >>> staging = Staging()
+    >>> with staging.in_use():
+    ...     first = empty((1 << 20,), np.dtype(np.float32))
+    >>> address = first.ctypes.data
+    >>> del first
+    >>> with staging.in_use():
+    ...     empty((1 << 10, 1 << 10), np.dtype(np.int32)).ctypes.data == address
+    True
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slabs: list[Slab] = []
+        self._free: list[Slab] = []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Have `empty` give this memory; what is not wanted this time is let go at the end."""
+        self._free, self._slabs = self._slabs, []
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+            self._free = []
+
+    def _take(self, size: int) -> Slab:
+        with self._lock:
+            for index in range(len(self._free)):
+                unused = sys.getrefcount(self._free[index]) == _UNUSED  # no array is a view of it
+                if unused and len(self._free[index]) == size:
+                    self._slabs.append(self._free.pop(index))
+                    break
+            else:
+                self._slabs.append(np.empty(size, np.uint8))
+            return self._slabs[-1]
+
+
+_current: ContextVar[Staging | None] = ContextVar("staging", default=None)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Slab:
+    """Like `numpy.empty`, C order; of the memory of the `Staging` in use, if one is."""
+    staging, size = _current.get(), math.prod(shape) * dtype.itemsize
+    if staging is None or size < _LEAST:
+        return np.ndarray(shape, dtype)
+    return staging._take(size).view(dtype).reshape(shape)
