@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from attrs import frozen
 
 from checkpointable import codec
+from checkpointable.attributes import arrays_of
 from checkpointable.container import Packed
 from checkpointable.errors import (
     CheckpointableError,
@@ -125,14 +126,18 @@ def _created(store: Store, name: str, packed: Packed) -> bool:
     return True
 
 
-def load(store: Store, name: str, cls: type[C], *, key: bytes | None = None) -> C:
+def load(
+    store: Store, name: str, cls: type[C], *, key: bytes | None = None, into: object = None
+) -> C:
     """Load a checkpoint by its name, verified.
 
     Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. As everywhere
-    here, with a key one that was not signed with it counts as corrupt.
+    here, with a key one that was not signed with it counts as corrupt; `into` is as for
+    `load_file`.
     """
+    places = None if into is None else arrays_of(cls, into)
     with errors_at(name), store.open(name) as reader:
-        return codec.decode(reader, cls, step=step_of(name), key=key)
+        return codec.decode(reader, cls, step=step_of(name), key=key, into=places)
 
 
 def read_header(store: Store, name: str) -> Header:
@@ -147,14 +152,16 @@ def verify(store: Store, name: str, *, key: bytes | None = None) -> Header:
         return codec.verify(reader, step=step_of(name), key=key)
 
 
-def latest(store: Store, cls: type[C], *, key: bytes | None = None) -> Found[C] | None:
+def latest(
+    store: Store, cls: type[C], *, key: bytes | None = None, into: object = None
+) -> Found[C] | None:
     """Load the newest checkpoint that verifies; None if the store has none at all.
 
     Damaged ones are passed over and named in `skipped`. A sound one of another class or version
     is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
-    found, skipped = newest_sound(store, lambda name: load(store, name, cls, key=key))
+    found, skipped = newest_sound(store, lambda name: load(store, name, cls, key=key, into=into))
     if found is not None:
         return Found(*found, skipped)
     if not skipped:
@@ -166,9 +173,13 @@ def latest(store: Store, cls: type[C], *, key: bytes | None = None) -> Found[C] 
     )
 
 
-def at_step(store: Store, step: int, cls: type[C], *, key: bytes | None = None) -> Found[C]:
+def at_step(
+    store: Store, step: int, cls: type[C], *, key: bytes | None = None, into: object = None
+) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
-    found, skipped = newest_sound(store, lambda name: load(store, name, cls, key=key), step)
+    found, skipped = newest_sound(
+        store, lambda name: load(store, name, cls, key=key, into=into), step
+    )
     if found is not None:
         return Found(*found, skipped)
     if skipped:
@@ -268,15 +279,27 @@ def save_file(
         write_durably(target.parent, target.name, packed.size, packed.chunks())
 
 
-def load_file(path: str | os.PathLike[str], cls: type[C], *, key: bytes | None = None) -> C:
+def load_file(
+    path: str | os.PathLike[str],
+    cls: type[C],
+    *,
+    key: bytes | None = None,
+    into: object = None,
+) -> C:
     """Load a checkpoint of class `cls` from a file, every byte verified.
+
+    With `into`, a kernel, the arrays are read into its own of the same names, and are those of the
+    checkpoint that is returned: without a second copy, and in half of the memory. If any is of
+    another dtype or shape, none is. If the file turns out to be damaged on the way, the kernel has
+    to be restored from another one.
 
     Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged, not a
     checkpoint or, where a key is given, not signed with it, and `SchemaMismatch` if it is one of
     another class or version.
     """
+    places = None if into is None else arrays_of(cls, into)
     with errors_at(str(path)), open_reader(path) as reader:
-        return codec.decode(reader, cls, key=key)
+        return codec.decode(reader, cls, key=key, into=places)
 
 
 @contextmanager

@@ -108,6 +108,25 @@ def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:
     _plan(checkpoint, kernel, cls or type(checkpoint))
 
 
+def arrays_of(cls: Any, kernel: object) -> dict[str, Any]:
+    """The kernel's own arrays, by the names that they have in a file of class `cls`.
+
+    >>> import attrs
+    >>> @attrs.frozen
+    ... class WalkCheckpoint:
+    ...     at: np.ndarray
+    >>> class Walk:
+    ...     at = np.zeros(3)
+    >>> arrays_of(WalkCheckpoint, Walk())
+    {'at': array([0., 0., 0.])}
+    """
+    schema_of(cls)
+    found: dict[str, Any] = {}
+    for field in fields_of(cls):
+        found |= _live_arrays(_attribute(kernel, field.name, cls), hooks(field.type)[0], field.name)
+    return found
+
+
 def _plan(
     checkpoint: object, kernel: object, cls: Any
 ) -> tuple[dict[str, Any], list[tuple[Any, HostArray]]]:

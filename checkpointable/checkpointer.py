@@ -99,8 +99,10 @@ class Checkpointer(Generic[C]):
     `store` is a directory, "memory://" or a store. `patience` is how many seconds a save waits
     for a kernel that cannot be checkpointed at the moment. `cls`, the checkpoint's class, is read
     from the annotation of the kernel's `checkpoint` if not given. With a `key`, of at least 16
-    random bytes, checkpoints are signed, and those that are not count as damaged. Kernel and class
-    are checked at once: `InvalidKernel`, `UnsupportedType`.
+    random bytes, checkpoints are signed, and those that are not count as damaged. With `in_place` a
+    restore reads straight into the kernel's own arrays, as `load_file(..., into=kernel)` does: if
+    it fails, the kernel has to be restored again, or made anew. Kernel and class are checked at
+    once: `InvalidKernel`, `UnsupportedType`.
 
     >>> import asyncio, attrs
     >>> @attrs.frozen
@@ -133,6 +135,7 @@ class Checkpointer(Generic[C]):
         patience: float = 10.0,
         cls: type[C] | None = None,
         key: bytes | None = None,
+        in_place: bool = False,
     ) -> None:
         check_kernel(kernel)
         check_key(key)
@@ -140,6 +143,7 @@ class Checkpointer(Generic[C]):
         self.store = open_store(store)
         self.patience = patience
         self.key = key
+        self.in_place = in_place
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
         self._staging = Staging()
@@ -211,14 +215,21 @@ class Checkpointer(Generic[C]):
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
         await self.close()
-        found = await _in_thread(lambda: archive.latest(self.store, self.cls, key=self.key))
+        found = await _in_thread(
+            lambda: archive.latest(self.store, self.cls, key=self.key, into=self._into())
+        )
         return None if found is None else await self._restore(found)
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
         await self.close()
-        found = await _in_thread(lambda: archive.at_step(self.store, step, self.cls, key=self.key))
+        found = await _in_thread(
+            lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())
+        )
         return await self._restore(found)
+
+    def _into(self) -> object:
+        return self.kernel if self.in_place else None
 
     async def _restore(self, found: Found[C]) -> Restored:
         await self.kernel.restore(found.checkpoint)

@@ -6,8 +6,11 @@ Here the parts meet: schema, tree and container. Nothing here knows where the by
 import os
 import sys
 import typing
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import attrs
@@ -15,8 +18,8 @@ import numpy as np
 
 from checkpointable import container, digests, layout
 from checkpointable.container import Packed
-from checkpointable.device.arrays import HostArray, on_host
-from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
+from checkpointable.device.arrays import HostArray, in_place, on_host
+from checkpointable.errors import CheckpointableError, CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.layout import Header, Placed
 from checkpointable.migrations import LazyArray, from_older
 from checkpointable.protocol import KernelMetadata
@@ -25,6 +28,9 @@ from checkpointable.store import Reader
 from checkpointable.tree import from_tree, to_tree
 
 C = TypeVar("C")
+
+_THREADS = min(4, os.cpu_count() or 1)
+_LEAST_BLOCKS = 4  # for a thread of its own
 
 
 def encode(
@@ -122,11 +128,19 @@ def _read_seal(reader: Reader, prefix: bytes, begin: int, offset: int) -> tuple[
     return table, seal
 
 
-def decode(reader: Reader, cls: type[C], *, step: int | None = None, key: bytes | None = None) -> C:
+def decode(
+    reader: Reader,
+    cls: type[C],
+    *,
+    step: int | None = None,
+    key: bytes | None = None,
+    into: Mapping[str, Any] | None = None,
+) -> C:
     """Read a checkpoint of class `cls`; every byte of it is verified.
 
     One of an older version is migrated; an array that its migrations drop is not read. `step` and
-    `key` are as for `read_sealed`.
+    `key` are as for `read_sealed`. `into` has arrays by name: if all those of the file fit, they
+    are read into these, where that can be done in place.
 
     Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
     before any array is read, if the file is of another class, a newer version, or an older one
@@ -136,7 +150,10 @@ def decode(reader: Reader, cls: type[C], *, step: int | None = None, key: bytes 
     stored = schema_from_json(header.meta.schema)
     read = partial(read_array, reader, header, table)
     if is_same(stored, schema_of(cls)):
-        return from_tree(header.meta.tree, {name: read(name) for name in header.arrays}, cls)
+        due = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
+        places = in_place(into or {}, due)
+        arrays = {name: read(name, into=places.get(name)) for name in header.arrays}
+        return from_tree(header.meta.tree, arrays, cls)
     lazy = {n: LazyArray(a.dtype, a.shape, partial(read, n)) for n, a in header.arrays.items()}
     return from_older(header.meta.tree, lazy, stored, cls, newer=_requirement(header, cls))
 
@@ -151,14 +168,46 @@ def _requirement(header: Header, cls: Any) -> str:
     return f"{own}>={version}" if version and writer.get("package") == own else ""
 
 
-def read_array(reader: Reader, header: Header, table: bytes, name: str) -> HostArray:
-    """Read one array; each block is verified while it is warm in the cache."""
+def read_array(
+    reader: Reader, header: Header, table: bytes, name: str, into: HostArray | None = None
+) -> HostArray:
+    """Read one array, by some threads if it is large; each block is verified while it is warm.
+
+    `into` is what it is read into: an array in C order, of the same dtype and shape.
+    """
     placed = header.arrays[name]
-    array: HostArray = np.ndarray(placed.shape, placed.dtype)  # np.empty makes S1 of S0
-    for index in range(placed.blocks):
-        data = array.reshape(-1).view(np.uint8).data
-        read_block(reader, header, table, placed, index, data[index * layout.BLOCK :])
+    # np.empty would make S1 of S0.
+    array: HostArray = np.ndarray(placed.shape, placed.dtype) if into is None else into
+    threads = min(_THREADS, placed.blocks // _LEAST_BLOCKS)
+    if threads <= 1:
+        error = _read_blocks(reader, header, table, placed, array, range(placed.blocks))
+        errors = [] if error is None else [error]
+    else:
+        shares = [range(first, placed.blocks, threads) for first in range(threads)]
+        read = partial(_read_blocks, reader, header, table, placed, array)
+        with ThreadPoolExecutor(threads, "checkpointable-read") as pool:
+            errors = [error for error in pool.map(read, shares) if error is not None]
+    if errors:
+        raise min(errors, key=itemgetter(0))[1]  # of the first block that is damaged
     return array
+
+
+def _read_blocks(
+    reader: Reader,
+    header: Header,
+    table: bytes,
+    placed: Placed,
+    array: HostArray,
+    indices: Iterable[int],
+) -> tuple[int, CheckpointableError] | None:
+    """Read these blocks into their places, up to the first that fails; say which, and how."""
+    for index in indices:
+        data = array.reshape(-1).view(np.uint8).data
+        try:
+            read_block(reader, header, table, placed, index, data[index * layout.BLOCK :])
+        except CheckpointableError as error:
+            return index, error
+    return None
 
 
 def read_block(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import Array, CorruptCheckpoint, LocalStore, load_file
+from checkpointable import Array, CorruptCheckpoint, LocalStore, codec, load_file
 from checkpointable.archive import latest, read_header, save, verify
 from checkpointable.layout import BLOCK, Header
 from tests.same import same
@@ -179,8 +179,13 @@ def damage(draw: st.DrawFn, rotten: Rotten) -> Damage:
     return moved
 
 
-@given(st.data())
-def test_the_first_damaged_block_is_named(big: Rotten, data: st.DataObject) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+@given(data=st.data())
+def test_the_first_damaged_block_is_named(
+    big: Rotten, threads: int, data: st.DataObject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "_THREADS", threads)
+    monkeypatch.setattr(codec, "_LEAST_BLOCKS", 1)
     now = bytearray(big.sound)
     for at, run in data.draw(damage(big)):
         now[at : at + len(run)] = run

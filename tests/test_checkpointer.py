@@ -14,16 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointable import (
+    Array,
     Checkpointer,
     CorruptCheckpoint,
     InvalidCheckpoint,
     InvalidKernel,
+    LocalStore,
     MemoryStore,
     NoCheckpoint,
     NotNow,
     Saving,
     StoreFull,
     UnsupportedType,
+    archive,
+    load_file,
+    save_file,
 )
 from checkpointable.archive import entries, load, name_of
 from checkpointable.store import Buffer
@@ -346,3 +351,49 @@ def test_a_kernel_may_hand_over_a_buffer_that_it_replaces() -> None:
     kernel.advance(1)
     store.let_go.set()
     assert same(load(store, saving.result().name, CounterCheckpoint).total, kernel.total - 1)
+
+
+# --- in place -------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 9))
+def test_a_restore_in_place_equals_another(saved: int, now: int, size: int) -> None:
+    store, kernel = MemoryStore(), after(now, size)
+    finish(Checkpointer(after(saved, size), store).save())
+    memory = kernel.total
+    finish(Checkpointer(kernel, store, in_place=True).restore_latest())
+    assert kernel.total is memory
+    assert same((kernel.step, kernel.total), (saved, after(saved, size).total))
+
+
+def test_in_place_nothing_is_copied() -> None:
+    store, kernel = MemoryStore(), after(2)
+    finish(Checkpointer(after(5), store).save())
+    found = archive.latest(store, CounterCheckpoint, into=kernel)
+    assert found is not None
+    assert found.checkpoint.total is kernel.total
+
+
+def test_in_place_nothing_is_changed_if_anything_does_not_fit(tmp_path: Path) -> None:
+    @attrs.frozen
+    class Two:
+        first: Array[np.int64]
+        second: Array[np.int64]
+
+    class Kernel:
+        first, second = np.zeros(3, np.int64), np.zeros(4, np.int64)
+
+    save_file(Two(np.ones(3, np.int64), np.ones(5, np.int64)), tmp_path / "two")
+    kernel = Kernel()
+    assert same(load_file(tmp_path / "two", Two, into=kernel).second, np.ones(5, np.int64))
+    assert same(kernel.first, np.zeros(3, np.int64))
+
+
+def test_after_damage_an_older_one_is_restored_in_place(tmp_path: Path) -> None:
+    store, kernel = LocalStore(tmp_path), after(9)
+    for step in (3, 5):
+        finish(Checkpointer(after(step), store).save())
+    damage(store, name_of(5), 4096)
+    restored = finish(Checkpointer(kernel, store, in_place=True).restore_latest())
+    assert (restored.step, len(restored.skipped)) == (3, 1)
+    assert same((kernel.step, kernel.total), (3, after(3).total))

@@ -92,6 +92,11 @@ def restores(path: Path) -> Callable[[], object]:
     return lambda: asyncio.run(checkpointer.restore_latest())
 
 
+def restores_in_place(path: Path) -> Callable[[], object]:
+    checkpointer = Checkpointer(Kernel(whole()), path, in_place=True)
+    return lambda: asyncio.run(checkpointer.restore_latest())
+
+
 def verifies(path: Path) -> Callable[[], object]:
     return lambda: archive.verify(LocalStore(path), archive.name_of(7))
 
@@ -132,6 +137,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (saves_captured_scattered, 1),
         (loads_file, 1),
         (restores, 1),
+        (restores_in_place, 0),
         (verifies, 0),
     ],
 )

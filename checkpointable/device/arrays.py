@@ -4,7 +4,8 @@ CAI is the `__cuda_array_interface__`, version 3, and DLPack the exchange protoc
 array API standard. Nothing here imports Numba unless an array is already on a device.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from checkpointable.device.staging import empty
 from checkpointable.errors import InvalidKernel
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
+Layout: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]
 
 
 def is_array(value: object) -> bool:
@@ -53,7 +55,7 @@ def _view(value: Any) -> Any:
         ) from error
 
 
-def layout(value: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def layout(value: Any) -> Layout:
     """Return dtype and shape, without touching the data.
 
     >>> layout(np.zeros((2, 3), np.float32))
@@ -99,6 +101,23 @@ def owned(value: Any) -> HostArray:
     return np.ascontiguousarray(view.copy_to_host())
 
 
+def in_place(live: Mapping[str, Any], due: Mapping[str, Layout]) -> dict[str, HostArray]:
+    """Those of the arrays that others of dtype and shape as `due` can be read into.
+
+    They are in host memory, C order and writable; none, unless all that are due are there and fit.
+
+    >>> grid = np.zeros((2, 3))
+    >>> [*in_place({"grid": grid}, {"grid": (np.dtype(float), (2, 3))})]
+    ['grid']
+    >>> [*in_place({"grid": grid}, {"grid": (np.dtype(float), (3, 2))})]
+    []
+    """
+    if any(name not in live or layout(live[name]) != spec for name, spec in due.items()):
+        return {}
+    hosts = {name: live[name] for name in due if isinstance(live[name], np.ndarray)}
+    return {n: a for n, a in hosts.items() if a.flags.c_contiguous and a.flags.writeable}
+
+
 def is_writable(value: Any) -> bool:
     """Say whether `overwrite` can write into the array."""
     view = _view(value)
@@ -107,6 +126,8 @@ def is_writable(value: Any) -> bool:
 
 def overwrite(target: Any, source: HostArray) -> None:
     """Copy `source` into the memory of `target`, which has the same dtype and shape."""
+    if source is target:  # it was read in place
+        return
     view = _view(target)
     if isinstance(view, np.ndarray):
         view[...] = source
