@@ -6,7 +6,8 @@ kernel        `protocol` says what one is; `kernels` has a gallery
 checkpoint    `attributes`: `capture` and `reinstate`
 its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
-container     `container`: the file format, without I/O; `codec` joins it with the above
+container     `container`, of `layout` and `digests`: the file format, without I/O; `codec` joins it
+              with the above
 store         `store` says what one promises; `stores` has a directory and the memory
 archive       `archive`: checkpoints by step in a store, and single files
 run           `checkpointer`: one kernel and one store; `policy`; `runner`: the main job; `cli`
