@@ -84,7 +84,8 @@ def test_an_error_at_every_call(
         for error in ERRORS:
             root = tmp_path / "failed"
             lay(workload, root)
-            inject = ["-e", f"inject={name}:error={error}:when={number}"]
+            number_of = getattr(errno, error)  # strace does not know all names
+            inject = ["-e", f"inject={name}:error={number_of}:when={number}"]
             code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
             where = f"{error} at call {number} of {name}"
             said = tmp_path / "failed.errors"

@@ -5,6 +5,7 @@ that strace sees of it is the workload's. It begins when the tracer is attached.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,10 +70,14 @@ class Victims:
 def victims() -> Iterator[Victims]:
     command = [sys.executable, "-m", "tests.crash.victim"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as server:
-        yield Victims(server)
-        assert server.stdin is not None
-        server.stdin.close()
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0) as server:
+        try:
+            yield Victims(server)
+            assert server.stdin is not None
+            server.stdin.close()
+        except BaseException:
+            os.killpg(server.pid, signal.SIGKILL)  # a child may wait for a word, in vain
+            raise
 
 
 def lay(workload: str, root: Path) -> None:
