@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,24 @@ def dtype_to_json(dtype: np.dtype[Any], where: str = "") -> Any:
     ('>f8', '<M8[ns]')
     """
     try:
-        said = _say(dtype)
-        back = _read(said)
-        if back == dtype and _say(back) == said:
-            return said
+        # Equal records may differ in what they say, others not.
+        simple = dtype.names is None and dtype.subdtype is None
+        return _said_before(dtype) if simple else _said(dtype)
     except Exception:  # NumPy's, of any class: all mean that it cannot be said
         pass
     hint = "use a numeric, fixed-width string, datetime or structured dtype"
     raise InvalidCheckpoint(f"arrays of dtype {dtype} cannot be stored", where=where, hint=hint)
+
+
+def _said(dtype: np.dtype[Any]) -> Any:
+    said = _say(dtype)
+    back = _read(said)
+    if back != dtype or _say(back) != said:
+        raise ValueError
+    return said
+
+
+_said_before = lru_cache(_said)
 
 
 def dtype_from_json(said: Any, where: str = "") -> np.dtype[Any]:
@@ -64,15 +75,23 @@ def dtype_from_json(said: Any, where: str = "") -> np.dtype[Any]:
     Raises only `CorruptCheckpoint`, whatever the JSON; `InvalidCheckpoint` without ml_dtypes.
     """
     try:
-        dtype = _read(said)
-        if _say(dtype) == said:
-            return dtype
+        return _read_before(said) if type(said) is str else _read_exactly(said)
     except ImportError as error:
         what = f"a dtype of ml_dtypes is needed: {error}"
         raise InvalidCheckpoint(what, where=where, hint="pip install -U ml_dtypes") from error
     except Exception:  # NumPy's, of any class: the JSON is hostile
         pass
     raise CorruptCheckpoint("unknown dtype", where=where, hint="use an older checkpoint")
+
+
+def _read_exactly(said: Any) -> np.dtype[Any]:
+    dtype = _read(said)
+    if _say(dtype) != said:
+        raise ValueError
+    return dtype
+
+
+_read_before = lru_cache(_read_exactly)
 
 
 def _say(dtype: np.dtype[Any]) -> Any:

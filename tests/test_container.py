@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from checkpointable import container, digests, layout, strictjson
 from checkpointable.container import header_size, pack, parse
 from checkpointable.digests import check_block, check_seal
-from checkpointable.dtypes import dtype_from_json, dtype_to_json
+from checkpointable.dtypes import _read_exactly, dtype_from_json, dtype_to_json
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.layout import BLOCK, AnyArray, Header, Meta
 
@@ -196,6 +196,7 @@ def test_a_long_double_of_another_machine_is_refused() -> None:
 
 def test_a_dtype_of_ml_dtypes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
+    monkeypatch.setattr("checkpointable.dtypes._read_before", _read_exactly)
     with pytest.raises(InvalidCheckpoint, match="ml_dtypes") as caught:
         dtype_from_json("bfloat16")
     assert "pip install" in caught.value.hint
