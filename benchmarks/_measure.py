@@ -7,9 +7,9 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ class Goal:
     name: str
     against: str
     times: float
+
+
+@frozen
+class Timed:
+    """What a variant returns that has taken the time of only a part of itself, in seconds."""
+
+    seconds: float
 
 
 def options(text: str | None, *, rounds: int, least: int) -> argparse.ArgumentParser:
@@ -53,19 +60,23 @@ def measure(
     """Time every variant once a round, after one round that does not count; in seconds.
 
     Each round has an order of its own, so that none always suffers from what another leaves
-    behind. `after` runs between the timings, untimed.
+    behind. `after` runs between the timings, untimed. A variant that returns `Timed` is believed.
     """
     order = random.Random(1)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds + 1):
         for name in order.sample(list(variants), len(variants)):
             begin = time.perf_counter()
-            variants[name]()
+            told = _told(variants[name]())
             taken = time.perf_counter() - begin
             after()
             if turn:
-                seconds[name].append(taken)
+                seconds[name].append(taken if told is None else told)
     return seconds
+
+
+def _told(result: object) -> float | None:
+    return result.seconds if isinstance(result, Timed) else None
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], name: str, against: str) -> float:
@@ -85,7 +96,7 @@ def report(
     """Print one table and whether each goal is met; return the same as JSON."""
     columns = ("median", "fastest", *(("MiB/s",) if mib else ()), f"times {against}")
     table = Table("", *columns, title=title, title_justify="left")
-    found: dict[str, Any] = {"against": against, "variants": {}, "goals": []}
+    found: dict[str, Any] = {"title": title, "against": against, "variants": {}, "goals": []}
     for name, times in seconds.items():
         median, share = statistics.median(times), ratio(seconds, name, against)
         speed = (f"{mib / median:,.0f}",) if mib else ()
@@ -104,28 +115,43 @@ def report(
         got = ratio(seconds, goal.name, goal.against)
         verdict = "met" if got <= goal.times else "MISSED"
         console.print(
-            f"{verdict}: {goal.name} ≤ {goal.times:g} × {goal.against}: {got:.2f} ×", style="bold"
+            f"{verdict}: {goal.name} ≤ {goal.times:.4g} × {goal.against}: {got:.2f} ×", style="bold"
         )
         found["goals"].append(
-            {"goal": f"{goal.name} <= {goal.times:g} x {goal.against}", "ratio": round(got, 3)}
+            {"goal": f"{goal.name} <= {goal.times:.4g} x {goal.against}", "ratio": round(got, 3)}
             | {"met": got <= goal.times}
         )
     return found
 
 
-def write(name: str, device: str | None, place: Path, found: Mapping[str, Any]) -> None:
+def write(
+    name: str,
+    device: str | None,
+    place: Path,
+    found: Mapping[str, Any],
+    *,
+    results: Path = RESULTS,
+    packages: Iterable[str] = _PACKAGES,
+) -> None:
     """Write the results beside this file, with when and on what they were measured."""
     about = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": device or _device(place),
         "load_average_before": round(_LOAD, 2),
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in _PACKAGES},
+        "packages": {package: _version(package) for package in packages},
     }
-    RESULTS.mkdir(exist_ok=True)
+    results.mkdir(exist_ok=True)
     text = json.dumps(about | dict(found), indent=2, ensure_ascii=False)
-    (RESULTS / f"{name}.json").write_text(f"{text}\n")
-    print(f"written: results/{name}.json")
+    (results / f"{name}.json").write_text(f"{text}\n")
+    print(f"written: {results.name}/{name}.json")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _device(place: Path) -> str:

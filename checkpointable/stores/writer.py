@@ -50,7 +50,7 @@ def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -
     direct = _set_direct(file, True)
     writes: deque[tuple[Memory, Future[None]]] = deque()
     with ThreadPoolExecutor(_THREADS, "checkpointable-write") as threads:
-        offset = 0
+        buffer, offset, whole, count = np.empty(0, np.uint8), 0, 0, 0
         for buffer, count in _filled(chunks, _buffers(writes)):
             whole = count - count % _PAGE if direct else count
             write = threads.submit(_write, file, buffer.data[:whole], offset, where, not direct)
