@@ -84,7 +84,7 @@ def repeats(root: str, way: str, kind: str) -> None:
     data = bytearray((path / name_of(0)).read_bytes())
     data[-100] ^= 1
     (path / "damaged").write_bytes(data)
-    for _ in range(REPEATS // 2):  # until the caches beneath us have filled
+    for _ in range(REPEATS):  # until the caches beneath us have filled; with threads that is slow
         vars(sys.modules[__name__])[kind](path)
     before, there = held(), names(path)
     for _ in range(REPEATS):
