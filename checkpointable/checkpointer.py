@@ -4,8 +4,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import frozen
 
@@ -24,6 +23,9 @@ from checkpointable.protocol import (
 from checkpointable.schema import schema_of
 from checkpointable.store import Store
 from checkpointable.stores import open_store
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -49,7 +51,7 @@ class Saving:
     `result()`, which blocks. `told` says whether either has been done.
     """
 
-    def __init__(self, stall: float, future: Future[Saved]) -> None:
+    def __init__(self, stall: float, future: "Future[Saved]") -> None:
         self.stall = stall
         self._future = future
         self.told = False
@@ -70,6 +72,7 @@ class Saving:
 
     def __await__(self) -> Generator[Any, None, Saved]:
         import asyncio  # here, since it takes a quarter of the time to import the package
+        from concurrent.futures import wait
 
         if not self.done():  # in a thread: who waits may be cancelled, and the save may not
             yield from asyncio.to_thread(wait, [self._future]).__await__()
@@ -179,6 +182,8 @@ class Checkpointer(Generic[C]):
         it returns raises `InvalidCheckpoint` if what the kernel gives is not of its class, and
         `StoreError`. In each case nothing was stored, and what was there before still is.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         await self.close()
         await self._wait_until_possible()
         begin = time.perf_counter()

@@ -7,7 +7,6 @@ import os
 import sys
 import typing
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
 from operator import itemgetter
@@ -185,6 +184,8 @@ def read_array(
     else:
         shares = [range(first, placed.blocks, threads) for first in range(threads)]
         read = partial(_read_blocks, reader, header, table, placed, array)
+        from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
+
         with ThreadPoolExecutor(threads, "checkpointable-read") as pool:
             errors = [error for error in pool.map(read, shares) if error is not None]
     if errors:

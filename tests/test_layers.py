@@ -78,10 +78,12 @@ def test_only_device_and_kernels_know_numba() -> None:
 
 
 @pytest.mark.parametrize("module", ["checkpointable", "checkpointable.kernels"])
-def test_importing_loads_neither_numba_nor_the_extras(module: str) -> None:
+def test_importing_loads_neither_numba_nor_the_extras_nor_what_is_slow(module: str) -> None:
     code = f"import {module}, sys; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"numba", "typer", "rich", "ml_dtypes", "hypothesis"} & set(out.stdout.split())
+    slow = {"asyncio", "concurrent.futures", "cattrs"}
+    extras = {"typer", "rich", "ml_dtypes", "hypothesis"}
+    assert not {"numba", *extras, *slow} & set(out.stdout.split())
 
 
 def test_without_hypothesis_the_kit_says_what_to_install() -> None:

@@ -12,13 +12,15 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from checkpointable.stores.errors import os_errors
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LARGE = 8 << 20
 """Bytes from which on a file is large."""
@@ -47,6 +49,8 @@ def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -
             _write(file, chunk, offset, where)
             offset += len(chunk)
         return
+    from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
+
     direct = _set_direct(file, True)
     writes: deque[tuple[Memory, Future[None]]] = deque()
     with ThreadPoolExecutor(_THREADS, "checkpointable-write") as threads:
