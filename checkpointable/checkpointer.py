@@ -255,7 +255,7 @@ class Checkpointer(Generic[C]):
 
 
 async def _in_thread(work: Callable[[], R]) -> R:
-    """Run `work` beside the event loop; if cancelled, let it end first: it may hold the lock."""
+    """Run `work` beside the event loop; if cancelled, let it end first: it may read in place."""
     import asyncio
 
     task: asyncio.Task[Any] = asyncio.ensure_future(asyncio.to_thread(work))

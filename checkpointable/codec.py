@@ -150,7 +150,7 @@ def decode(
     read = partial(read_array, reader, header, table)
     if is_same(stored, schema_of(cls)):
         due = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
-        places = in_place(into or {}, due)
+        places = {} if into is None else in_place(into, due)
         arrays = {name: read(name, into=places.get(name)) for name in header.arrays}
         return from_tree(header.meta.tree, arrays, cls)
     lazy = {n: LazyArray(a.dtype, a.shape, partial(read, n)) for n, a in header.arrays.items()}
@@ -177,18 +177,20 @@ def read_array(
     placed = header.arrays[name]
     # np.empty would make S1 of S0.
     array: HostArray = np.ndarray(placed.shape, placed.dtype) if into is None else into
-    threads = min(_THREADS, placed.blocks // _LEAST_BLOCKS)
-    if threads <= 1:
-        error = _read_blocks(reader, header, table, placed, array, range(placed.blocks))
-        errors = [] if error is None else [error]
+    if not placed.blocks:
+        return array
+    threads = max(1, min(_THREADS, placed.blocks // _LEAST_BLOCKS))
+    shares = [range(first, placed.blocks, threads) for first in range(threads)]
+    data = array.reshape(-1).view(np.uint8).data
+    read = partial(_read_blocks, reader, header, table, placed, data)
+    if threads == 1:
+        found = [read(shares[0])]
     else:
-        shares = [range(first, placed.blocks, threads) for first in range(threads)]
-        read = partial(_read_blocks, reader, header, table, placed, array)
         from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
 
         with ThreadPoolExecutor(threads, "checkpointable-read") as pool:
-            errors = [error for error in pool.map(read, shares) if error is not None]
-    if errors:
+            found = [*pool.map(read, shares)]
+    if errors := [failed for failed in found if failed is not None]:
         raise min(errors, key=itemgetter(0))[1]  # of the first block that is damaged
     return array
 
@@ -198,12 +200,11 @@ def _read_blocks(
     header: Header,
     table: bytes,
     placed: Placed,
-    array: HostArray,
+    data: memoryview,
     indices: Iterable[int],
 ) -> tuple[int, CheckpointableError] | None:
     """Read these blocks into their places, up to the first that fails; say which, and how."""
     for index in indices:
-        data = array.reshape(-1).view(np.uint8).data
         try:
             read_block(reader, header, table, placed, index, data[index * layout.BLOCK :])
         except CheckpointableError as error:

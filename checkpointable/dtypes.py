@@ -60,8 +60,7 @@ def dtype_to_json(dtype: np.dtype[Any], where: str = "") -> Any:
 
 def _said(dtype: np.dtype[Any]) -> Any:
     said = _say(dtype)
-    back = _read(said)
-    if back != dtype or _say(back) != said:
+    if _read_exactly(said) != dtype:
         raise ValueError
     return said
 

@@ -170,11 +170,12 @@ class _Job:
             saved_step = first_step if self.saved_step is None else self.saved_step
             since = time.monotonic() - self.saved_at
             self._settle(wait=False)
-            if self.policy.due(self.kernel.step, saved_step, since):
+            # Due by time it is put off while one is under way; by steps it waits.
+            possible = self.saving is None or self.policy.steps is not None
+            if possible and self.policy.due(self.kernel.step, saved_step, since):
                 self._save()
             self._tell(rate, begin)
         if self.saved_step != self.kernel.step:
-            self._settle(wait=True)
             self._save()
         self._settle(wait=True)
         self._tell(rate, begin)
@@ -189,9 +190,7 @@ class _Job:
         return min(size, self.until - self.kernel.step, *([] if left is None else [left]))
 
     def _save(self) -> None:
-        """Begin a save; while one is under way, only one that is due by steps waits for it."""
-        if self.saving is not None and self.policy.steps is None:
-            return
+        """Begin a save, when the one before has ended."""
         self._settle(wait=True)
         begin = time.monotonic()
         self.saving = complete(self.checkpointer.save())

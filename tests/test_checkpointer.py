@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.archive import entries, load, name_of
-from checkpointable.store import Buffer
+from checkpointable.store import Buffer, Reader
 from tests.same import same
 from tests.test_archive import damage
 from tests.toys import Counter, CounterCheckpoint, after, finish
@@ -283,6 +284,35 @@ def test_who_waits_may_be_cancelled_and_the_save_is_not() -> None:
         assert task.cancelled()
         store.let_go.set()
         assert (await saving).step == 3
+
+    finish(cancel_in_the_middle())
+
+
+def test_a_cancelled_restore_ends_before_it_says_so() -> None:
+    """It may be writing into the kernel."""
+    entered, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(MemoryStore):
+        @contextmanager
+        def open(self, name: str, /) -> Iterator[Reader]:
+            entered.set()
+            assert let_go.wait(60)
+            with super().open(name) as reader:
+                yield reader
+            ended.set()
+
+    store = Slow()
+    finish(Checkpointer(after(3), store).save())
+
+    async def cancel_in_the_middle() -> None:
+        task = asyncio.create_task(Checkpointer(Counter(), store).restore_latest())
+        assert await asyncio.to_thread(entered.wait, 60)
+        task.cancel()
+        await asyncio.wait([task], timeout=0)  # the cancellation is delivered
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended.is_set()
 
     finish(cancel_in_the_middle())
 

@@ -45,25 +45,15 @@ SAVES, SPIN = 12, 0.01
 """A cut comes after up to so many acknowledged saves, and up to so many seconds."""
 UNSUPPORTED = 77
 
-_fsync = os.fsync
-
 
 def without_second_file_fsync() -> None:
     """As before the fact about XFS was known: the file is synced only while it has no name."""
-    _without_fsync(lambda status: stat.S_ISREG(status.st_mode) and status.st_nlink > 0)
+    wrong_ways.without_fsync(lambda status: stat.S_ISREG(status.st_mode) and status.st_nlink > 0)
 
 
 def without_fsync_of_the_name() -> None:
     """Neither the directory nor, once more, the file."""
-    _without_fsync(lambda status: stat.S_ISDIR(status.st_mode) or status.st_nlink > 0)
-
-
-def _without_fsync(skipped: Callable[[os.stat_result], bool]) -> None:
-    def fsync(file: int) -> None:
-        if not skipped(os.fstat(file)):
-            _fsync(file)
-
-    wrong_ways.put(os, "fsync", fsync)
+    wrong_ways.without_fsync(lambda status: stat.S_ISDIR(status.st_mode) or status.st_nlink > 0)
 
 
 MORE_WAYS = {way.__name__: way for way in (without_second_file_fsync, without_fsync_of_the_name)}

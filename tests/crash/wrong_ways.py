@@ -43,16 +43,18 @@ def no_tmpfile() -> None:
 
 
 def without_file_fsync() -> None:
-    _without_fsync(stat.S_ISREG)
+    without_fsync(lambda status: stat.S_ISREG(status.st_mode))
 
 
 def without_directory_fsync() -> None:
-    _without_fsync(stat.S_ISDIR)
+    without_fsync(lambda status: stat.S_ISDIR(status.st_mode))
 
 
-def _without_fsync(skipped: Callable[[int], bool]) -> None:
+def without_fsync(skipped: Callable[[os.stat_result], bool]) -> None:
+    """Leave out the fsync of these files and directories."""
+
     def fsync(file: int) -> None:
-        if not skipped(os.fstat(file).st_mode):
+        if not skipped(os.fstat(file)):
             _fsync(file)
 
     put(os, "fsync", fsync)
