@@ -31,7 +31,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -290,8 +289,8 @@ def main() -> None:
                 print(f"{name}: left out, {error}")
         show(results)
         if not given.only:
-            about = {"packages": versions(), "peers": results}
-            write("crash_states", given.device, place, about)
+            found = {"peers": results}
+            write("crash_states", given.device, place, found, packages=PACKAGES)
     if any(r["lost"] or r["wrong"] for name, r in results.items() if "checkpointable" in name):
         sys.exit("something of ours is lost")
 
@@ -306,16 +305,6 @@ def show(results: Mapping[str, Mapping[str, Any]]) -> None:
         table.add_row(name, *(f"{found[column]:,}" for column in columns), share)
     console = Console()
     (console if console.is_terminal else Console(width=120)).print(table)
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except ImportError:  # PackageNotFoundError
-            found[package] = "none"
-    return found
 
 
 if __name__ == "__main__":

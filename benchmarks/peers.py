@@ -90,7 +90,7 @@ def checkpointable_in_place(arrays: Arrays) -> Peer:
     kernel = Kernel({name: np.zeros_like(array) for name, array in arrays.items()})
 
     def load(folder: Path) -> Arrays:
-        asyncio.run(Checkpointer(kernel, folder).restore_latest())
+        asyncio.run(Checkpointer(kernel, folder, in_place=True).restore_latest())
         return kernel.arrays
 
     return Peer(checkpointable(arrays).save, load)
