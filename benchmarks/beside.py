@@ -22,8 +22,9 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks._measure import Goal, options, report, write
-from checkpointable import Checkpointer, LocalStore, archive, last
+from checkpointable import Checkpointer, LocalStore, last
 from checkpointable.kernels.wave import Wave
+from checkpointable.retention import prune
 
 STEPS = 4
 """Steps of a round without a save."""
@@ -42,7 +43,7 @@ def stepping(kernel: Wave, store: LocalStore, rounds: int) -> dict[str, list[flo
                 break
             beside.append(taken)
         saved = saving.result()
-        archive.prune(store, last(1), sound=saved.name)
+        prune(store, last(1), sound=saved.name)
         if not beside:
             sys.exit("no step ended before the save: use a smaller --n")
         if turn:

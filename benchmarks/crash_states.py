@@ -44,6 +44,7 @@ if not __package__:
 
 from benchmarks._measure import write
 from checkpointable import Array, LocalStore, archive, last
+from checkpointable.retention import prune
 from tests.crash.disk import Disk
 from tests.crash.explorer import explore
 from tests.crash.recorder import Call, record
@@ -87,7 +88,7 @@ def checkpointable_and_prune() -> Peer:
 
     def save(root: Path, step: int) -> None:
         plain(root, step)
-        archive.prune(LocalStore(root / "store"), last(1))
+        prune(LocalStore(root / "store"), last(1))
 
     return save, load
 

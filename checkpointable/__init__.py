@@ -6,19 +6,19 @@ kernel        `protocol` says what one is; `kernels` has a gallery
 checkpoint    `attributes`: `capture` and `reinstate`
 its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
-container     `container`, of `layout` and `digests`: the file format, without I/O; `codec` joins it
-              with the above
+container     `container`, of `layout`, `headers`, `delta` and `digests`: the file format, without
+              I/O; `reading` reads it, `codec` joins it with the above
 store         `store` says what one promises; `stores` has a directory and the memory
-archive       `archive`: checkpoints by step in a store, and single files
+archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
 run           `checkpointer`: one kernel and one store; `policy`; `runner`: the main job; `cli`
 
 Errors are in `errors`. Importing this package does not import Numba.
 """
 
 from checkpointable.annotations import Array
-from checkpointable.archive import load_file, save_file
 from checkpointable.attributes import capture, check_fit, reinstate
 from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
+from checkpointable.device.lazy import LazyArray
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
@@ -33,7 +33,7 @@ from checkpointable.errors import (
     StoreLocked,
     UnsupportedType,
 )
-from checkpointable.migrations import LazyArray, migrate
+from checkpointable.migrations import migrate
 from checkpointable.policy import every, last
 from checkpointable.protocol import (
     Checkpointable,
@@ -52,6 +52,7 @@ from checkpointable.protocol import (
 )
 from checkpointable.runner import EX_PREEMPTED, Preempted, Progress, Report, run
 from checkpointable.schema import checkpoint
+from checkpointable.single import load_file, save_file
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, open_store
 

@@ -1,47 +1,48 @@
-"""Checkpoints in a store, by step; and single checkpoint files.
+"""Checkpoints in a store, by step.
 
-Names carry the step: `step-000000001200.safetensors`. If that name is taken (say, by a damaged
-file that the run fell back from), the next attempt is `step-000000001200.1.safetensors`; nothing
-is overwritten. The newest is the one of the highest step, then attempt; never by time.
+Names carry the step: `step-000000001200.safetensors`, and `step-000000001200.delta.safetensors` for
+a delta, which is of no use without others. If a step has one already (say, a damaged one that the
+run fell back from), the next attempt is `step-000000001200.1.safetensors`; nothing is overwritten.
+The newest is the one of the highest step, then attempt; never by time.
 """
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from operator import attrgetter
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from checkpointable import codec
+from checkpointable import codec, reading
 from checkpointable.attributes import arrays_of
 from checkpointable.container import Packed
+from checkpointable.delta import Base
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
     CorruptCheckpoint,
     InvalidCheckpoint,
     NoCheckpoint,
+    errors_at,
 )
 from checkpointable.layout import Header
-from checkpointable.policy import Keep
 from checkpointable.protocol import KernelMetadata
+from checkpointable.reading import Opened
 from checkpointable.store import Store
-from checkpointable.stores.files import open_reader, write_durably
 
 C = TypeVar("C")
 R = TypeVar("R")
-_NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?\.safetensors")
+_MOST_PARENTS = 16
+_NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?(\.delta)?\.safetensors")
 
 
 @frozen
 class Entry:
     """One checkpoint as a listing shows it.
 
-    `step` and `attempt` are from its name, `size` in bytes, `created` in Unix seconds.
+    `step`, `attempt` and `delta` are from its name, `size` in bytes, `created` in Unix seconds.
     """
 
     step: int
@@ -49,6 +50,7 @@ class Entry:
     name: str
     size: int
     created: float
+    delta: bool = False
 
 
 Skipped: TypeAlias = tuple[tuple[Entry, CheckpointableError], ...]
@@ -64,13 +66,15 @@ class Found(Generic[C]):
     skipped: Skipped
 
 
-def name_of(step: int, attempt: int = 0) -> str:
+def name_of(step: int, attempt: int = 0, *, delta: bool = False) -> str:
     """Name a step's checkpoint.
 
-    >>> name_of(1200), name_of(1200, attempt=1)
-    ('step-000000001200.safetensors', 'step-000000001200.1.safetensors')
+    >>> name_of(1200), name_of(1200, attempt=1), name_of(1300, delta=True)
+    ('step-000000001200.safetensors', 'step-000000001200.1.safetensors', \
+'step-000000001300.delta.safetensors')
     """
-    return f"step-{step:012d}{f'.{attempt}' if attempt else ''}.safetensors"
+    tried, kind = f".{attempt}" if attempt else "", ".delta" if delta else ""
+    return f"step-{step:012d}{tried}{kind}.safetensors"
 
 
 def step_of(name: str) -> int | None:
@@ -87,11 +91,11 @@ def entries(store: Store) -> list[Entry]:
     """List the checkpoints of a store, oldest first, without opening any."""
     found = []
     for blob in store.list():
-        match = _NAME.fullmatch(blob.name)
-        if match and blob.name == name_of(int(match[1]), int(match[2] or 0)):
-            step, attempt = int(match[1]), int(match[2] or 0)
-            found.append(Entry(step, attempt, blob.name, blob.size, blob.created))
-    return sorted(found, key=attrgetter("step", "attempt"))
+        if match := _NAME.fullmatch(blob.name):
+            step, attempt, delta = int(match[1]), int(match[2] or 0), bool(match[3])
+            if blob.name == name_of(step, attempt, delta=delta):
+                found.append(Entry(step, attempt, blob.name, blob.size, blob.created, delta))
+    return sorted(found, key=lambda entry: (entry.step, entry.attempt, not entry.delta))
 
 
 def save(
@@ -102,28 +106,64 @@ def save(
     kernel: KernelMetadata | None = None,
     cls: Any = None,
     key: bytes | None = None,
+    base: str | None = None,
 ) -> Entry:
     """Store a checkpoint under its step; durable when this returns, and whole or absent always.
 
-    With a key it is signed. Raises `InvalidCheckpoint` or `UnsupportedType` before anything is
-    written, `StoreError` if the store cannot take it.
+    With a key it is signed. With `base`, the name of another one in the store, it is a delta: only
+    blocks that differ from that one's are stored, and for the others the files are referred to that
+    hold them. It is a full one all the same if the base is not there, not sound or of other arrays,
+    if it would refer to more than 16 files, or if these and itself together would take more than
+    twice what a full one does.
+
+    Raises `InvalidCheckpoint` or `UnsupportedType` before anything is written, `StoreError` if the
+    store cannot take it.
     """
-    packed = codec.encode(checkpoint, step=step, kernel=kernel, cls=cls, key=key)
+    encode = partial(codec.encode, checkpoint, step=step, kernel=kernel, cls=cls, key=key)
+    if base is None:
+        packed = encode()
+        with store.lock():
+            return create(store, step, packed)
     with store.lock():
-        attempts = [e.attempt for e in entries(store) if e.step == step]
+        packed = encode(base=_base(store, base, key))
+        sizes = {entry.name: entry.size for entry in entries(store)}
+        if packed.header.parents and not _pays(packed, sizes):
+            packed = encode()
+        return create(store, step, packed)
+
+
+def create(store: Store, step: int, packed: Packed, attempt: int | None = None) -> Entry:
+    """Store it under the first name of its step, from `attempt` on, that is free."""
+    delta = bool(packed.header.parents)
+    if attempt is None:
+        attempts = [entry.attempt for entry in entries(store) if entry.step == step]
         attempt = max(attempts, default=-1) + 1
-        while not _created(store, name_of(step, attempt), packed):
+    while True:
+        name = name_of(step, attempt, delta=delta)
+        try:
+            store.create(name, packed.size, packed.chunks())
+        except CheckpointExists:  # by another writer, where the lock does not keep it out
             attempt += 1
-    return Entry(step, attempt, name_of(step, attempt), packed.size, time.time())
+        else:
+            return Entry(step, attempt, name, packed.size, time.time(), delta)
 
 
-def _created(store: Store, name: str, packed: Packed) -> bool:
-    """Create a file; False if another thread of ours has taken the name since it was listed."""
+def _base(store: Store, name: str, key: bytes | None) -> Base | None:
     try:
-        store.create(name, packed.size, packed.chunks())
-    except CheckpointExists:
-        return False
-    return True
+        with store.open(name) as reader:
+            sealed = reading.read_sealed(reader, step=step_of(name), key=key)
+    except (NoCheckpoint, InvalidCheckpoint):
+        return None
+    return evolve(sealed, name=name).as_base()
+
+
+def _pays(packed: Packed, sizes: Mapping[str, int]) -> bool:
+    """Say whether a delta is worth it; `sizes` are those of the files that are there."""
+    parents, header = [parent.name for parent in packed.header.parents], packed.header
+    own = header.digests_offset - len(packed.prefix)
+    full = packed.size - own + header.full_size
+    there = len(parents) <= _MOST_PARENTS and all(name in sizes for name in parents)
+    return there and packed.size + sum(sizes[name] for name in parents) <= 2 * full
 
 
 def load(
@@ -136,20 +176,33 @@ def load(
     `load_file`.
     """
     places = None if into is None else arrays_of(cls, into)
-    with errors_at(name), store.open(name) as reader:
-        return codec.decode(reader, cls, step=step_of(name), key=key, into=places)
+    with opened(store, name, key=key) as checkpoint:
+        return codec.decode(checkpoint, cls, into=places)
+
+
+@contextmanager
+def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
+    """Open a checkpoint, its seal verified, together with those that it continues."""
+    with errors_at(name), ExitStack() as stack:
+        yield reading.opened(
+            stack.enter_context(store.open(name)),
+            lambda parent: stack.enter_context(store.open(parent)),
+            name=name,
+            step=step_of(name),
+            key=key,
+        )
 
 
 def read_header(store: Store, name: str) -> Header:
     """Read what a checkpoint says of itself, without reading its data or checking its seal."""
     with errors_at(name), store.open(name) as reader:
-        return codec.read_header(reader)
+        return reading.read_header(reader)
 
 
 def verify(store: Store, name: str, *, key: bytes | None = None) -> Header:
     """Check a checkpoint's seal and every block; `CorruptCheckpoint` names what is damaged."""
-    with errors_at(name), store.open(name) as reader:
-        return codec.verify(reader, step=step_of(name), key=key)
+    with opened(store, name, key=key) as checkpoint:
+        return reading.verify(checkpoint)
 
 
 def latest(
@@ -213,101 +266,3 @@ def newest_sound(
         before, listed = listed, entries(store)
         if listed == before:
             return None, tuple(skipped)
-
-
-def prune(
-    store: Store, keep: Keep, *, sound: str | None = None, key: bytes | None = None
-) -> list[Entry]:
-    """Delete the checkpoints that `keep` does not name, oldest first, and return them.
-
-    The newest that verifies always stays, whatever `keep` says, and so does all that is newer: a
-    medium that cannot be read at the moment may be readable later. `sound` is the name of one
-    that the caller has just written, which saves reading it.
-    """
-    with store.lock():
-        found = entries(store)
-        kept = set(keep([*dict.fromkeys(e.step for e in found)]))
-        if all(e.step in kept for e in found):
-            return []
-        names = [e.name for e in found]
-        newest = names.index(sound) if sound in names else _newest_sound(store, found, key)
-        surplus = [e for e in found[:newest] if e.step not in kept]
-        for entry in surplus:
-            store.delete(entry.name)
-    return surplus
-
-
-def _newest_sound(store: Store, found: list[Entry], key: bytes | None) -> int:
-    for index in reversed(range(len(found))):
-        try:
-            verify(store, found[index].name, key=key)
-        except InvalidCheckpoint:
-            continue
-        return index
-    raise NoCheckpoint(
-        f"none of the {len(found)} checkpoints verifies, so none is deleted",
-        hint="look at them with `checkpointable verify`",
-    )
-
-
-def save_file(
-    checkpoint: object,
-    path: str | os.PathLike[str],
-    *,
-    step: int = 0,
-    cls: Any = None,
-    key: bytes | None = None,
-) -> None:
-    """Write one checkpoint to a file; durable when this returns, whole or absent always.
-
-    `cls` is needed only for a generic class: `Box[int]`. With a key, of at least 16 random bytes,
-    the file is signed: `load_file` with that key refuses whatever was not. Raises
-    `CheckpointExists` if the path is taken: nothing is overwritten.
-
-    >>> import attrs, pathlib, tempfile
-    >>> @attrs.frozen
-    ... class Walk:
-    ...     step: int
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_file(Walk(step=3), f"{folder}/walk.safetensors")
-    ...     load_file(f"{folder}/walk.safetensors", Walk)
-    Walk(step=3)
-    """
-    target = Path(path)
-    packed = codec.encode(checkpoint, step=step, cls=cls, key=key)
-    with errors_at(str(target)):
-        write_durably(target.parent, target.name, packed.size, packed.chunks())
-
-
-def load_file(
-    path: str | os.PathLike[str],
-    cls: type[C],
-    *,
-    key: bytes | None = None,
-    into: object = None,
-) -> C:
-    """Load a checkpoint of class `cls` from a file, every byte verified.
-
-    With `into`, a kernel, the arrays are read into its own of the same names, and are those of the
-    checkpoint that is returned: without a second copy, and in half of the memory. If any is of
-    another dtype or shape, none is. If the file turns out to be damaged on the way, the kernel has
-    to be restored from another one.
-
-    Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged, not a
-    checkpoint or, where a key is given, not signed with it, and `SchemaMismatch` if it is one of
-    another class or version.
-    """
-    places = None if into is None else arrays_of(cls, into)
-    with errors_at(str(path)), open_reader(path) as reader:
-        return codec.decode(reader, cls, key=key, into=places)
-
-
-@contextmanager
-def errors_at(name: str) -> Iterator[None]:
-    """Say in every error which checkpoint it is about."""
-    try:
-        yield
-    except CheckpointableError as error:
-        if name not in error.where:
-            error.where = f"{name}: {error.where}" if error.where else name
-        raise

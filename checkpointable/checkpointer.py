@@ -104,8 +104,9 @@ class Checkpointer(Generic[C]):
     from the annotation of the kernel's `checkpoint` if not given. With a `key`, of at least 16
     random bytes, checkpoints are signed, and those that are not count as damaged. With `in_place` a
     restore reads straight into the kernel's own arrays, as `load_file(..., into=kernel)` does: if
-    it fails, the kernel has to be restored again, or made anew. Kernel and class are checked at
-    once: `InvalidKernel`, `UnsupportedType`.
+    it fails, the kernel has to be restored again, or made anew. With `delta` a save stores only the
+    blocks that have changed since the last save or restore, as `archive.save` describes. Kernel and
+    class are checked at once: `InvalidKernel`, `UnsupportedType`.
 
     >>> import asyncio, attrs
     >>> @attrs.frozen
@@ -139,6 +140,7 @@ class Checkpointer(Generic[C]):
         cls: type[C] | None = None,
         key: bytes | None = None,
         in_place: bool = False,
+        delta: bool = False,
     ) -> None:
         check_kernel(kernel)
         check_key(key)
@@ -147,10 +149,12 @@ class Checkpointer(Generic[C]):
         self.patience = patience
         self.key = key
         self.in_place = in_place
+        self.delta = delta
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
         self._staging = Staging()
         self._saving: Saving | None = None
+        self._base: str | None = None
 
     async def __aenter__(self) -> "Checkpointer[C]":
         return self
@@ -172,11 +176,11 @@ class Checkpointer(Generic[C]):
                 if saving.done():
                     self._saving = None
 
-    async def save(self, step: int | None = None) -> Saving:
+    async def save(self, step: int | None = None, *, full: bool = False) -> Saving:
         """Take a checkpoint, and store it while the kernel goes on; `await` the result to the end.
 
         `step` names it; without, it is the kernel's `step`, and for a kernel that counts none
-        the one after the newest in the store.
+        the one after the newest in the store. `full` is for one that is no delta.
 
         Raises `NotNow` if the kernel's `can_checkpoint` stays false for `patience` seconds. What
         it returns raises `InvalidCheckpoint` if what the kernel gives is not of its class, and
@@ -201,7 +205,9 @@ class Checkpointer(Generic[C]):
                 kernel=metadata,
                 cls=self.cls,
                 key=self.key,
+                base=self._base if self.delta and not full else None,
             )
+            self._base = entry.name
             return Saved(entry.step, entry.name, entry.size, time.perf_counter() - begin, stall)
 
         pool = ThreadPoolExecutor(1, "checkpointable-save")
@@ -238,6 +244,7 @@ class Checkpointer(Generic[C]):
 
     async def _restore(self, found: Found[C]) -> Restored:
         await self.kernel.restore(found.checkpoint)
+        self._base = found.entry.name
         return Restored(found.entry.step, found.entry.name, found.skipped)
 
     async def _wait_until_possible(self) -> None:

@@ -19,15 +19,24 @@ Source: https://github.com/huggingface/safetensors#format (layout, names of dtyp
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
 from attrs import evolve, field, fields_dict, frozen
 
 from checkpointable import strictjson
-from checkpointable.digests import digest, seal, signature
+from checkpointable.delta import Base, difference, fits
+from checkpointable.digests import digest, digest_table, seal, signature
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
+from checkpointable.headers import (
+    arrays_to_json,
+    check_meta,
+    extents_from_json,
+    parents_from_json,
+    prefix_of,
+    spec_from_json,
+)
 from checkpointable.layout import (
     DIGESTS,
     METADATA,
@@ -39,14 +48,12 @@ from checkpointable.layout import (
     Bytes,
     Header,
     Meta,
-    arrays_to_json,
+    Placed,
+    Spec,
     check_array,
-    check_meta,
     gather,
     laid_out,
-    prefix_of,
     shifted,
-    spec_from_json,
 )
 
 FORMAT = 1
@@ -55,12 +62,16 @@ FORMAT = 1
 
 @frozen(eq=False)
 class Packed:
-    """A checkpoint ready to be written: `prefix` is the file up to its data."""
+    """A checkpoint ready to be written: `prefix` is the file up to its data.
+
+    `block` gives the bytes of an array's block, and `table` is empty if they are to be digested.
+    """
 
     header: Header
     prefix: bytes
-    arrays: dict[str, AnyArray]
+    block: Callable[[Placed, int], Bytes]
     key: bytes | None = field(default=None, repr=False)
+    table: bytes = b""
 
     @property
     def size(self) -> int:
@@ -74,11 +85,12 @@ class Packed:
         meanwhile: each block is digested just before it is yielded, while the cache is warm.
         """
         yield self.prefix
-        table = bytearray()
+        table = bytearray(self.table)
         for placed in self.header.arrays.values():
-            for index in range(placed.blocks):
-                block = gather(self.arrays[placed.name], index)
-                table += digest(block, signed=self.key is not None)
+            for index in placed.own():
+                block = self.block(placed, index)
+                if not self.table:
+                    table += digest(block, signed=self.header.meta.signed)
                 yield block
         yield table
         sealed = seal(self.prefix, table)
@@ -87,11 +99,14 @@ class Packed:
             yield signature(self.key, table, sealed)
 
 
-def pack(meta: Meta, arrays: Mapping[str, AnyArray], key: bytes | None = None) -> Packed:
+def pack(
+    meta: Meta, arrays: Mapping[str, AnyArray], key: bytes | None = None, base: Base | None = None
+) -> Packed:
     """Lay out a checkpoint; the arrays are kept by reference, and read by `Packed.chunks()`.
 
-    With a key it will be signed. Raises `InvalidCheckpoint` if a name, dtype, rank (over 32) or
-    the metadata cannot be stored, or if the header would exceed 100 MB.
+    With a key it will be signed. With a base that has the same arrays it will be a delta, unless
+    every block has changed; then they are read now as well. Raises `InvalidCheckpoint` if a name,
+    dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed 100 MB.
 
     >>> import numpy as np
     >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})
@@ -100,17 +115,40 @@ def pack(meta: Meta, arrays: Mapping[str, AnyArray], key: bytes | None = None) -
     >>> header.meta.step, header.arrays["field"].shape, header.arrays["field"].offset
     (7, (2, 3), 4096)
     """
+    specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    for name, (dtype, shape) in specs.items():
+        check_array(name, dtype, shape, InvalidCheckpoint)
+    return pack_blocks(
+        meta, specs, lambda placed, index: gather(arrays[placed.name], index), key, base
+    )
+
+
+def pack_blocks(
+    meta: Meta,
+    specs: Mapping[str, Spec],
+    block: Callable[[Placed, int], Bytes],
+    key: bytes | None = None,
+    base: Base | None = None,
+) -> Packed:
+    """The same, of arrays that need not be there at once: `block` gives the bytes of a block."""
     check_meta(meta, InvalidCheckpoint)
-    for name, array in arrays.items():
-        check_array(name, array.dtype, array.shape, InvalidCheckpoint)
     meta = evolve(meta, signed=key is not None)
-    draft = laid_out(meta, {name: (array.dtype, array.shape) for name, array in arrays.items()})
+    draft = laid_out(meta, specs)
+    table = b""
+    if base is not None and fits(base, draft):
+        table = digest_table(draft, block)
+        parents, extents = difference(base, table)
+        if parents:
+            draft = laid_out(meta, specs, parents, extents)
     about = {"format": FORMAT} | {part: getattr(meta, part) for part in fields_dict(Meta)}
     if not meta.signed:
         del about["signed"]
-    text = strictjson.dumps(about | {"arrays": arrays_to_json(draft), "parents": []})
-    prefix = prefix_of(text.decode(), draft)
-    return Packed(shifted(draft, len(prefix)), prefix, dict(arrays), key)
+    parts = {
+        "arrays": arrays_to_json(draft),
+        "parents": [(parent.name, parent.seal) for parent in draft.parents],
+    }
+    prefix = prefix_of(strictjson.dumps(about | parts).decode(), draft)
+    return Packed(shifted(draft, len(prefix)), prefix, block, key, table)
 
 
 def header_size(start: Bytes, file_size: int) -> int:
@@ -145,9 +183,6 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         what = f"the file has format {version}, and this version reads only format {FORMAT}"
         raise InvalidCheckpoint(what, hint=_upgrade(about.get("writer")))
     described, parents = about.pop("arrays", None), about.pop("parents", None)
-    if type(parents) is list and parents:
-        what = "the file continues others, which this version cannot read"
-        raise InvalidCheckpoint(what, hint=_upgrade(about.get("writer")))
     if (
         type(version) is not int
         or about.get("signed", True) is not True
@@ -157,9 +192,12 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=OLDER)
     meta = Meta(**about)
     check_meta(meta, CorruptCheckpoint)
-    draft = laid_out(meta, {name: spec_from_json(name, said) for name, said in described.items()})
-    if parents != [] or orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
-        what = "the arrays lie otherwise than in a full checkpoint"
+    specs = {name: spec_from_json(name, said) for name, said in described.items()}
+    named = parents_from_json(parents)
+    extents = extents_from_json(described, len(named)) if named else None
+    draft = laid_out(meta, specs, named, extents)
+    if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
+        what = "the arrays lie otherwise than in a checkpoint"
         raise CorruptCheckpoint(what, hint=f"{OLDER}, or upgrade checkpointable")
     header = shifted(draft, len(prefix))
     if header.file_size != file_size:

@@ -6,6 +6,8 @@ Sources: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, c
 
 import hashlib
 import hmac
+import os
+from collections.abc import Callable
 
 import xxhash
 
@@ -13,6 +15,8 @@ from checkpointable.errors import CorruptCheckpoint
 from checkpointable.layout import DIGEST_SIZE, OLDER, Bytes, Header, Placed
 
 _LEAST_KEY = 16
+_THREADS = min(4, os.cpu_count() or 1)
+_SHARE = 16  # blocks
 
 
 def digest(block: Bytes, *, signed: bool = False) -> bytes:
@@ -22,6 +26,22 @@ def digest(block: Bytes, *, signed: bool = False) -> bytes:
     '99aa06d3014798d86001c324468d497f'
     """
     return hashlib.sha256(block).digest() if signed else xxhash.xxh3_128_digest(block)
+
+
+def digest_table(header: Header, block: Callable[[Placed, int], Bytes]) -> bytes:
+    """The digests of all blocks, in order, by some threads if they are many; `block` gives each."""
+    places = [(a, index) for a in header.arrays.values() for index in range(a.blocks)]
+    shares = [places[begin : begin + _SHARE] for begin in range(0, len(places), _SHARE)]
+
+    def table(share: list[tuple[Placed, int]]) -> bytes:
+        return b"".join(digest(block(*place), signed=header.meta.signed) for place in share)
+
+    if len(shares) < 2:
+        return b"".join(map(table, shares))
+    from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
+
+    with ThreadPoolExecutor(_THREADS, "checkpointable-digest") as threads:
+        return b"".join(threads.map(table, shares))
 
 
 def seal(prefix: Bytes, table: Bytes) -> bytes:
@@ -37,13 +57,17 @@ def signature(key: bytes, table: Bytes, seal: Bytes) -> bytes:
 
 
 def check_block(
-    placed: Placed, index: int, block: Bytes, table: Bytes, *, signed: bool = False
+    placed: Placed, index: int, block: Bytes, table: Bytes, signed: bool = False, source: str = ""
 ) -> None:
-    """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest."""
+    """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest.
+
+    `source` says where it comes from, if that is another file.
+    """
     size = DIGEST_SIZE[signed]
     begin = (placed.first_block + index) * size
     if digest(block, signed=signed) != table[begin : begin + size]:
         where = f"array {placed.name!r}, block {index} of {placed.blocks}"
+        where += f", in {source!r}" if source else ""
         raise CorruptCheckpoint("the data is damaged", where=where, hint=OLDER)
 
 

@@ -16,6 +16,9 @@ CheckpointableError
 ```
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CheckpointableError(Exception):
     """Root of every error that this package raises on purpose.
@@ -95,3 +98,14 @@ def reason(error: BaseException) -> str:
     'x must be positive'
     """
     return str(error.args[0]) if error.args else type(error).__name__
+
+
+@contextmanager
+def errors_at(name: str) -> Iterator[None]:
+    """Say in every error which checkpoint it is about."""
+    try:
+        yield
+    except CheckpointableError as error:
+        if name not in error.where:
+            error.where = f"{name}: {error.where}" if error.where else name
+        raise

@@ -1,15 +1,13 @@
-"""What the header of a file says, and where by that the parts of the file lie."""
+"""Where the parts of a file lie: its arrays, their blocks, digests, seal and signature."""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import evolve, field, frozen
 
-from checkpointable import strictjson
-from checkpointable.dtypes import dtype_from_json, dtype_to_json
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 
 BLOCK = 1 << 20
@@ -24,23 +22,19 @@ SEAL_SIZE = 32
 DIGEST_SIZE = {False: 16, True: 32}
 """Bytes of a block's digest: XXH3-128, and in a signed file SHA-256."""
 
-METADATA, DIGESTS, SEAL, HMAC = "checkpointable", "$digests", "$seal", "$hmac"
-"""The names of what a header has beside the arrays."""
+METADATA, BLOCKS = "checkpointable", "$blocks"
+DIGESTS, SEAL, HMAC = "$digests", "$seal", "$hmac"
+"""The names of what a header has beside the arrays, and in a delta in their place."""
 
 OLDER = "use an older checkpoint"
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Spec: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]
 
-_RESERVED = {"", ".", "..", "__metadata__", DIGESTS, SEAL, HMAC}
-_BAD_CHARACTER = re.compile("[\x00-\x1f/\x7f-\x9f\ud800-\udfff]")
+_RESERVED = {"", ".", "..", "__metadata__", BLOCKS, DIGESTS, SEAL, HMAC}
+BAD_CHARACTER = re.compile("[\x00-\x1f/\x7f-\x9f\ud800-\udfff]")
 _MAX_RANK = 32
-_NATIVE = {
-    "|b1": "BOOL", "|i1": "I8", "|u1": "U8", "<i2": "I16", "<u2": "U16", "<i4": "I32",
-    "<u4": "U32", "<i8": "I64", "<u8": "U64", "<f2": "F16", "<f4": "F32", "<f8": "F64",
-    "<c8": "C64", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-}  # fmt: skip
 
 
 @frozen
@@ -64,10 +58,30 @@ class Meta:
 
 
 @frozen
+class Extent:
+    """Blocks of an array that lie one after another: `count` of them, in `source` from its own
+    block `first` on. Source 0 is the file itself, n the n-th of its parents."""
+
+    source: int
+    first: int
+    count: int
+
+
+@frozen
+class Parent:
+    """Another file that holds some of the blocks: its name, beside this one, and seal in hex."""
+
+    name: str
+    seal: str
+
+
+@frozen
 class Placed:
     """One array of a file: what it is, and where; sizes and offsets in bytes.
 
-    `offset` counts from the beginning of the file, `first_block` among all blocks of the file.
+    `first_block` counts among the blocks of all arrays, `first_own` among those that lie in the
+    file itself: they are the same in a full checkpoint. Those of the array lie one after another
+    from `offset`, which counts from the beginning of the file.
     """
 
     name: str
@@ -76,28 +90,52 @@ class Placed:
     offset: int
     nbytes: int
     first_block: int
+    first_own: int
+    extents: tuple[Extent, ...]
 
     @property
     def blocks(self) -> int:
         """How many blocks the array has: none if it has no bytes."""
         return -(-self.nbytes // BLOCK)
 
-    def block(self, index: int) -> tuple[int, int]:
-        """Offset in the file, and size, of the array's block `index`, counted from 0."""
-        return self.offset + index * BLOCK, min(BLOCK, self.nbytes - index * BLOCK)
+    @property
+    def own_blocks(self) -> int:
+        """How many of them lie in the file itself."""
+        return sum(extent.count for extent in self.extents if not extent.source)
+
+    def size(self, index: int) -> int:
+        """Size of the array's block `index`, counted from 0."""
+        return min(BLOCK, self.nbytes - index * BLOCK)
+
+    def own(self) -> Iterator[int]:
+        """The indices of the array's blocks that lie in the file itself."""
+        begin = 0
+        for extent in self.extents:
+            if not extent.source:
+                yield from range(begin, begin + extent.count)
+            begin += extent.count
 
 
 @frozen
 class Header:
-    """What the header of a file says. `arrays` is in file order; `blocks` counts all of theirs."""
+    """What the header of a file says. `arrays` is in file order; `blocks` counts all of theirs.
+
+    A file with `parents` is a delta, or the head of shards: some of its blocks lie in those.
+    """
 
     meta: Meta
     arrays: dict[str, Placed]
+    parents: tuple[Parent, ...]
     blocks: int
     digests_offset: int
     seal_offset: int
     signature_offset: int
     file_size: int
+
+    @property
+    def full_size(self) -> int:
+        """Bytes of all the arrays, wherever they lie."""
+        return sum(placed.nbytes for placed in self.arrays.values())
 
 
 def check_array(
@@ -105,7 +143,7 @@ def check_array(
 ) -> None:
     """Raise `error` unless an array of this kind can be stored under this name."""
     where = f"array {name!r}"
-    if name in _RESERVED or _BAD_CHARACTER.search(name) or len(name.encode()) > 255:
+    if name in _RESERVED or BAD_CHARACTER.search(name) or len(name.encode()) > 255:
         hint = "use 1 to 255 bytes, without slash or control characters"
         raise error("not a name for an array", where=where, hint=hint)
     if dtype.subdtype is not None:  # NumPy makes more axes of it
@@ -118,102 +156,72 @@ def check_array(
         raise error("larger than any memory", where=where)
 
 
-def check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
-    """Raise `error` unless each part is what `Meta` says, but for the tree."""
-    if not (
-        type(meta.schema) is dict
-        and type(meta.kernel) is dict
-        and type(meta.step) is int
-        and 0 <= meta.step < 2**63
-        and type(meta.created) is str
-        and type(meta.nonce) is str
-        and re.fullmatch("[0-9a-f]*", meta.nonce)
-        and type(meta.writer) is dict
-        and all(type(text) is str for text in meta.writer.values())
-    ):
-        raise error("the metadata is not that of a checkpoint", where=f"step {meta.step!r}")
+def laid_out(
+    meta: Meta,
+    specs: Mapping[str, Spec],
+    parents: tuple[Parent, ...] = (),
+    extents: Mapping[str, tuple[Extent, ...]] | None = None,
+) -> Header:
+    """Place the arrays, offsets counted from the beginning of the data.
 
-
-def spec_from_json(name: str, said: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Dtype and shape of an array as a file says them; `CorruptCheckpoint` if it does not."""
-    where = f"array {name!r}"
-    if type(said) is not dict or said.keys() != {"dtype", "shape", "extents"}:
-        raise CorruptCheckpoint("not the description of an array", where=where, hint=OLDER)
-    dtype, shape = dtype_from_json(said["dtype"], where), said["shape"]
-    if type(shape) is not list or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-        raise CorruptCheckpoint("not a shape", where=where, hint=OLDER)
-    check_array(name, dtype, tuple(shape), CorruptCheckpoint)
-    return dtype, tuple(shape)
-
-
-def laid_out(meta: Meta, specs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> Header:
-    """Place the arrays, offsets counted from the beginning of the data."""
+    `extents` are those of a delta; their `first` in the file itself is found here. Raises
+    `CorruptCheckpoint` if they do not have as many blocks as the array.
+    """
     arrays: dict[str, Placed] = {}
-    offset = blocks = 0
+    offset = blocks = own = 0
     # Widest power of two in the itemsize first: then each array is aligned without holes.
     for name in sorted(
         specs, key=lambda name: -(specs[name][0].itemsize & -specs[name][0].itemsize)
     ):
         dtype, shape = specs[name]
-        placed = Placed(name, dtype, shape, offset, math.prod(shape) * dtype.itemsize, blocks)
-        arrays[name] = placed
-        offset += placed.nbytes
-        blocks += placed.blocks
+        nbytes = math.prod(shape) * dtype.itemsize
+        count = -(-nbytes // BLOCK)
+        given = (Extent(0, own, count),) * bool(count) if extents is None else extents[name]
+        places, here, size = _own(name, given, own, nbytes)
+        arrays[name] = Placed(name, dtype, shape, offset, nbytes, blocks, own, places)
+        offset += size
+        blocks += count
+        own += here
     seal = offset + blocks * DIGEST_SIZE[meta.signed]
     signature = seal + SEAL_SIZE
     end = signature + SEAL_SIZE * meta.signed
-    return Header(meta, arrays, blocks, offset, seal, signature, end)
+    return Header(meta, arrays, parents, blocks, offset, seal, signature, end)
+
+
+def _own(
+    name: str, extents: tuple[Extent, ...], first: int, nbytes: int
+) -> tuple[tuple[Extent, ...], int, int]:
+    """Number an array's own blocks from `first`; say how many there are, and of how many bytes."""
+    places: list[Extent] = []
+    blocks = here = 0
+    for extent in extents:
+        place = extent if extent.source else Extent(0, first + here, extent.count)
+        here += 0 if extent.source else extent.count
+        blocks += extent.count
+        places.append(place)
+    if blocks != -(-nbytes // BLOCK):
+        what = f"its extents have {blocks} blocks, and its shape calls for others"
+        raise CorruptCheckpoint(what, where=f"array {name!r}", hint=OLDER)
+    ends_here = bool(places) and not places[-1].source
+    return tuple(places), here, here * BLOCK - (-nbytes % BLOCK if ends_here else 0)
 
 
 def shifted(header: Header, by: int) -> Header:
     """The same with all offsets moved by so many bytes."""
+    arrays = {
+        name: Placed(
+            name, a.dtype, a.shape, a.offset + by, a.nbytes, a.first_block, a.first_own, a.extents
+        )
+        for name, a in header.arrays.items()
+    }
     return evolve(
         header,
-        arrays={name: evolve(a, offset=a.offset + by) for name, a in header.arrays.items()},
+        arrays=arrays,
         digests_offset=header.digests_offset + by,
         seal_offset=header.seal_offset + by,
         signature_offset=header.signature_offset + by,
         file_size=header.file_size + by,
     )
-
-
-def arrays_to_json(header: Header) -> dict[str, Any]:
-    """What the metadata says of the arrays; their extents are those of a full checkpoint."""
-    return {
-        name: {
-            "dtype": dtype_to_json(placed.dtype, f"array {name!r}"),
-            "shape": placed.shape,
-            "extents": [[0, placed.first_block, placed.blocks]] if placed.blocks else [],
-        }
-        for name, placed in header.arrays.items()
-    }
-
-
-def prefix_of(text: str, draft: Header) -> bytes:
-    """Build length and header from the metadata's text and offsets that begin at the data."""
-    tensors: dict[str, Any] = {"__metadata__": {METADATA: text}}
-    for name, a in draft.arrays.items():
-        native, shape = _NATIVE.get(str(dtype_to_json(a.dtype))), a.shape
-        tensors[name] = {
-            "dtype": native or "U8",
-            "shape": shape if native else (*shape, a.dtype.itemsize),
-            "data_offsets": (a.offset, a.offset + a.nbytes),
-        }
-    digest_size = DIGEST_SIZE[draft.meta.signed]
-    for name, begin, end, shape in (
-        (DIGESTS, draft.digests_offset, draft.seal_offset, (draft.blocks, digest_size)),
-        (SEAL, draft.seal_offset, draft.signature_offset, (SEAL_SIZE,)),
-        (HMAC, draft.signature_offset, draft.file_size, (SEAL_SIZE,)),
-    ):
-        if name != HMAC or draft.meta.signed:
-            tensors[name] = {"dtype": "U8", "shape": shape, "data_offsets": (begin, end)}
-    header = strictjson.dumps(tensors)
-    size = -(-(8 + len(header)) // PAGE) * PAGE
-    if size > strictjson.MAX_BYTES:
-        raise InvalidCheckpoint(
-            f"a header of {size} bytes is over {strictjson.MAX_BYTES}", hint=strictjson.BULK
-        )
-    return (size - 8).to_bytes(8, "little") + header.ljust(size - 8)
 
 
 def gather(array: AnyArray, index: int) -> memoryview:

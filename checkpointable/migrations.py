@@ -5,7 +5,6 @@ leads to the class's version. The tree is as in the file (see `tree`), with each
 as a `LazyArray`, which is read only if the result still holds it.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -14,7 +13,7 @@ from attrs import frozen
 
 from checkpointable.annotations import type_name
 from checkpointable.convert import hooks
-from checkpointable.device.arrays import HostArray
+from checkpointable.device.lazy import LazyArray
 from checkpointable.errors import (
     CheckpointableError,
     CorruptCheckpoint,
@@ -31,50 +30,6 @@ Migration: TypeAlias = Callable[[Tree], Tree]
 M = TypeVar("M", bound=Migration)
 
 _migrations: dict[tuple[str, int], Migration] = {}
-
-
-class LazyArray:
-    """An array that is read, or computed, when it is needed: dtype, shape, and how to get it.
-
-    >>> old = LazyArray(np.float64, (6,), lambda: np.arange(6.0))
-    >>> new = old.astype(np.float32).reshape(2, -1)
-    >>> new.dtype, new.shape
-    (dtype('float32'), (2, 3))
-    >>> total = LazyArray(np.float32, (2,), lambda: np.asarray(new).sum(axis=1))
-    >>> np.asarray(total)
-    array([ 3., 12.], dtype=float32)
-    """
-
-    def __init__(self, dtype: Any, shape: tuple[int, ...], read: Callable[[], HostArray]) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self.shape = tuple(shape)
-        self._read = read
-
-    def __repr__(self) -> str:
-        return f"LazyArray({self.dtype}, {self.shape})"
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> HostArray:
-        array = np.asarray(self._read())
-        if (array.dtype, array.shape) != (self.dtype, self.shape):
-            raise InvalidCheckpoint(
-                f"a LazyArray promised {self.dtype} of shape {self.shape}, "
-                f"and gave {array.dtype} of shape {array.shape}",
-                hint="give it the dtype and shape of what its function returns",
-            )
-        return array  # which NumPy casts
-
-    def astype(self, dtype: Any) -> "LazyArray":
-        """The same values in another dtype, cast as `numpy.ndarray.astype` does."""
-        to = np.dtype(dtype)
-        return LazyArray(to, self.shape, lambda: np.asarray(self).astype(to))
-
-    def reshape(self, *shape: int) -> "LazyArray":
-        """The same values in another shape, C order; one axis may be -1."""
-        size, known = math.prod(self.shape), math.prod(n for n in shape if n != -1)
-        to = tuple(size // max(known, 1) if n == -1 else n for n in shape)
-        if math.prod(to) != size or shape.count(-1) > 1 or min(to, default=0) < 0:
-            raise ValueError(f"an array of shape {self.shape} cannot have the shape {shape}")
-        return LazyArray(self.dtype, to, lambda: np.asarray(self).reshape(to))
 
 
 def migrate(name: str, version: int) -> Callable[[M], M]:

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
-from checkpointable import archive
 from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving, complete
 from checkpointable.errors import InvalidKernel
 from checkpointable.policy import Every, Keep, every, last
 from checkpointable.protocol import SteppableKernel, check_kernel, validate
+from checkpointable.retention import prune
 from checkpointable.store import Store
 
 C = TypeVar("C")
@@ -203,7 +203,7 @@ class _Job:
             begin = time.monotonic()
             saved, self.saving = self.saving.result(), None
             self.saves.append(saved)
-            archive.prune(self.checkpointer.store, self.keep, sound=saved.name)
+            prune(self.checkpointer.store, self.keep, sound=saved.name)
             self.stalled += time.monotonic() - begin
 
     def _tell(self, rate: float, begin: float) -> None:

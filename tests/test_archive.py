@@ -28,7 +28,8 @@ from checkpointable import (
     load_file,
     save_file,
 )
-from checkpointable.archive import at_step, entries, latest, load, name_of, prune, save, verify
+from checkpointable.archive import at_step, entries, latest, load, name_of, save, verify
+from checkpointable.retention import prune
 from checkpointable.store import Entry
 from tests.same import same
 from tests.strategies import Pair

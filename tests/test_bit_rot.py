@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import Array, CorruptCheckpoint, LocalStore, codec, load_file
+from checkpointable import Array, CorruptCheckpoint, LocalStore, load_file, reading
 from checkpointable.archive import latest, read_header, save, verify
 from checkpointable.layout import BLOCK, Header
 from tests.same import same
@@ -163,7 +163,11 @@ Damage = list[tuple[int, bytes]]
 def damage(draw: st.DrawFn, rotten: Rotten) -> Damage:
     """Runs of bytes, pages of zeros, and blocks that stand where another belongs."""
     size, arrays = len(rotten.sound), rotten.header.arrays.values()
-    blocks = [placed.block(index) for placed in arrays for index in range(placed.blocks)]
+    blocks = [
+        (placed.offset + index * BLOCK, placed.size(index))
+        for placed in arrays
+        for index in range(placed.blocks)
+    ]
     kind = draw(st.sampled_from(["bytes", "zeros", "swapped", "duplicated"]))
     if kind == "bytes":
         runs = st.tuples(st.integers(0, size - 1), st.binary(min_size=1, max_size=5000))
@@ -184,8 +188,8 @@ def damage(draw: st.DrawFn, rotten: Rotten) -> Damage:
 def test_the_first_damaged_block_is_named(
     big: Rotten, threads: int, data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "_THREADS", threads)
-    monkeypatch.setattr(codec, "_LEAST_BLOCKS", 1)
+    monkeypatch.setattr(reading, "_THREADS", threads)
+    monkeypatch.setattr(reading, "_LEAST_BLOCKS", 1)
     now = bytearray(big.sound)
     for at, run in data.draw(damage(big)):
         now[at : at + len(run)] = run

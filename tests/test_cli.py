@@ -17,7 +17,7 @@ import orjson
 import pytest
 from attrs import frozen
 
-from checkpointable import Array, KernelMetadata, LocalStore, archive, codec, layout, load_file
+from checkpointable import Array, KernelMetadata, LocalStore, archive, layout, load_file, reading
 from checkpointable.cli import main
 from checkpointable.stores.files import open_reader
 
@@ -693,7 +693,7 @@ def test_verify(cli: Cli, three: Path, sample: Path) -> None:
     damage(three / archive.name_of(16))
     (three / archive.name_of(30)).write_bytes(b"garbage")
     with open_reader(sample) as reader:
-        begin = codec.read_header(reader).arrays["floats"].offset
+        begin = reading.read_header(reader).arrays["floats"].offset
     damage(sample, begin + layout.BLOCK)
     bad = cli("verify", three, sample)
     assert (bad.code, bad.err) == (1, "")

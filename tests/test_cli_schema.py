@@ -95,7 +95,7 @@ def test_files_that_can_be_loaded(cli: Cli) -> None:
 def test_files_that_cannot_be_loaded_say_why(cli: Cli, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(WALKS[0].read_bytes()[:-1])
-    save_file(WAVE, tmp_path / "step-000000000003.safetensors")
+    save_file(WAVE, tmp_path / "step-000000000003.safetensors", step=3)
     code, out, err = cli("tests.golden.values:Walk2", "--check", *WALKS, damaged, tmp_path)
     assert (code, err) == (1, "")
     said = [line for line in out.splitlines() if not line.startswith("  hint: ")]

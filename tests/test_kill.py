@@ -14,7 +14,7 @@ import pytest
 
 from checkpointable import LocalStore
 from checkpointable.archive import entries, verify
-from checkpointable.codec import read_array, read_sealed
+from checkpointable.reading import opened, read_array
 from tests.same import same
 
 KILLS = 10
@@ -46,10 +46,9 @@ def run(command: list[str], kill_after: float | None = None) -> tuple[list[Any],
 def final_arrays(store: Path) -> dict[str, Any]:
     name = entries(LocalStore(store))[-1].name
     with LocalStore(store).open(name) as reader:
-        header, table = read_sealed(reader)
-        return {n: read_array(reader, header, table, n) for n in header.arrays} | {
-            "tree": header.meta.tree
-        }
+        checkpoint = opened(reader)
+        header = checkpoint.header
+        return {n: read_array(checkpoint, n) for n in header.arrays} | {"tree": header.meta.tree}
 
 
 @pytest.mark.parametrize("kernel", ["wave", "ising", "sketch"])

@@ -19,6 +19,7 @@ from checkpointable import (
     capture,
     codec,
     load_file,
+    reading,
     reinstate,
     save_file,
 )
@@ -187,7 +188,7 @@ def test_metadata_of_a_huge_file_takes_its_header_only(tmp_path: Path) -> None:
     assert path.stat().st_size > 100_000_000_000
     with open_reader(path) as reader:
         counting = Counting(reader)
-        header = codec.read_header(counting)
+        header = reading.read_header(counting)
         assert header.arrays["field"].shape == (cells,)
         assert header.meta.step == 7
         assert len(packed.prefix) <= counting.count <= len(packed.prefix) + 8

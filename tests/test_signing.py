@@ -28,6 +28,7 @@ from checkpointable import (
     run,
     save_file,
 )
+from checkpointable.retention import prune
 from tests.same import same
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -163,8 +164,8 @@ def test_prune_keeps_the_newest_that_is_signed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     archive.save(store, state(1), 1, key=KEY)
     archive.save(store, state(2), 2)
-    assert archive.prune(store, last(1), key=KEY) == []
-    assert [entry.step for entry in archive.prune(store, last(1))] == [1]
+    assert prune(store, last(1), key=KEY) == []
+    assert [entry.step for entry in prune(store, last(1))] == [1]
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 15, "k" * 32, bytearray(32)])

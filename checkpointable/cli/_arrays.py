@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from attrs import define
 
-from checkpointable.codec import read_block
-from checkpointable.layout import BLOCK, AnyArray, Header, Placed
-from checkpointable.store import Reader
+from checkpointable.layout import BLOCK, AnyArray, Placed
+from checkpointable.reading import Opened, read_block
 
 
 @define
@@ -24,7 +23,7 @@ class Statistics:
     nan_count: int | None = None
 
 
-def statistics(reader: Reader, header: Header, table: bytes, placed: Placed) -> Statistics:
+def statistics(checkpoint: Opened, placed: Placed) -> Statistics:
     """Read an array, verify each block by the digest table, and give its figures.
 
     Raises `CorruptCheckpoint`, naming array and block, if one is damaged.
@@ -36,7 +35,7 @@ def statistics(reader: Reader, header: Header, table: bytes, placed: Placed) -> 
     low: Any = None
     high: Any = None
     for index in range(placed.blocks):
-        block = read_block(reader, header, table, placed, index, buffer)
+        block = read_block(checkpoint, placed, index, buffer)
         if dtype is None:
             continue
         numbers: AnyArray = np.frombuffer(block, placed.dtype).astype(dtype, copy=False)

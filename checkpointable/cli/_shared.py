@@ -9,7 +9,7 @@ from typing import Annotated, Any, TextIO, TypeAlias
 import orjson
 import typer
 
-from checkpointable.archive import entries
+from checkpointable.archive import entries, opened
 from checkpointable.cli import EX_CONFIG
 from checkpointable.digests import check_key
 from checkpointable.errors import (
@@ -20,9 +20,10 @@ from checkpointable.errors import (
     NoCheckpoint,
     UnsupportedType,
 )
-from checkpointable.store import Reader, Store
+from checkpointable.reading import Opened
+from checkpointable.single import opened_file
+from checkpointable.store import Store
 from checkpointable.stores import open_store
-from checkpointable.stores.files import open_reader
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
@@ -165,9 +166,11 @@ def checkpoints_at(place: str) -> list[tuple[str, Store | None, str]]:
     return [(str(Path(place) / entry.name), store, entry.name) for entry in entries(store)]
 
 
-def open_checkpoint(path: str, store: Store | None, name: str) -> AbstractContextManager[Reader]:
+def open_checkpoint(
+    path: str, store: Store | None, name: str, key: bytes | None = None
+) -> AbstractContextManager[Opened]:
     """Open what `checkpoints_at` gave."""
-    return open_reader(path) if store is None else store.open(name)
+    return opened_file(path, key=key) if store is None else opened(store, name, key=key)
 
 
 def store_at(place: str) -> Store:

@@ -33,6 +33,7 @@ def ls(
                     "step": entry.step,
                     "attempt": entry.attempt,
                     "name": entry.name,
+                    "delta": entry.delta,
                     "size": entry.size,
                     "created": _time(entry).isoformat(timespec="seconds"),
                 }

@@ -20,7 +20,6 @@ from checkpointable.errors import CheckpointableError
 from checkpointable.migrations import step_from
 from checkpointable.protocol import checkpoint_class
 from checkpointable.schema import Schema, schema_of
-from checkpointable.store import Reader
 
 
 def schema(
@@ -82,8 +81,10 @@ def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
     """Load one file and tell how that went; say whether it did."""
     path, _, _ = target
     try:
-        with open_checkpoint(*target) as reader:
-            stored, step = _load(reader, cls)
+        with open_checkpoint(*target) as checkpoint:
+            codec.decode(checkpoint, cls)
+            meta = checkpoint.header.meta
+            stored, step = meta.schema["version"], meta.step
     except CheckpointableError as error:
         if as_json:
             facts = {"what": error.what, "where": error.where, "hint": error.hint}
@@ -99,9 +100,3 @@ def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
     else:
         say(f"migrates  {path}  step {step}, version {stored} to {now.version}")
     return True
-
-
-def _load(reader: Reader, cls: Any) -> tuple[int, int]:
-    meta = codec.read_header(reader).meta
-    codec.decode(reader, cls)
-    return meta.schema["version"], meta.step

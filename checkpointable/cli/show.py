@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from checkpointable import archive, codec
+from checkpointable import archive
 from checkpointable.archive import Entry
 from checkpointable.cli._arrays import Statistics, statistics
 from checkpointable.cli._shared import (
@@ -29,8 +29,9 @@ from checkpointable.cli._shared import (
 from checkpointable.cli._tree import shape_text, tree_lines
 from checkpointable.errors import NoCheckpoint
 from checkpointable.layout import Header
-from checkpointable.store import Reader, Store
-from checkpointable.stores.files import open_reader
+from checkpointable.reading import Opened
+from checkpointable.single import opened_file
+from checkpointable.store import Store
 
 Found = tuple[Header, dict[str, Statistics]]
 
@@ -66,14 +67,14 @@ def show(
         _say_text(where + note, *found, keyed=secret is not None)
 
 
-def _read(reader: Reader, key: bytes | None, step: int | None = None) -> Found:
-    header, table = codec.read_sealed(reader, step=step, key=key)
-    return header, {a.name: statistics(reader, header, table, a) for a in header.arrays.values()}
+def _read(checkpoint: Opened) -> Found:
+    header = checkpoint.header
+    return header, {a.name: statistics(checkpoint, a) for a in header.arrays.values()}
 
 
 def _read_file(place: str, key: bytes | None) -> Found:
-    with archive.errors_at(place), open_reader(place) as reader:
-        return _read(reader, key)
+    with opened_file(place, key=key) as checkpoint:
+        return _read(checkpoint)
 
 
 def _find(
@@ -82,8 +83,8 @@ def _find(
     """Read the newest checkpoint (of a step) that verifies; warn of those passed over."""
 
     def read(name: str) -> Found:
-        with store.open(name) as reader:
-            return _read(reader, key, archive.step_of(name))
+        with archive.opened(store, name, key=key) as checkpoint:
+            return _read(checkpoint)
 
     newest, skipped = archive.newest_sound(store, read, step)
     entries = archive.entries(store)
@@ -117,6 +118,7 @@ def _say_json(where: str, header: Header, found: dict[str, Statistics]) -> None:
     ]
     about = {"kernel": meta.kernel, "schema": meta.schema, "step": meta.step}
     rest = {"created": meta.created, "size": header.file_size, "signed": meta.signed}
+    rest["parents"] = [parent.name for parent in header.parents]
     say_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
 
 
@@ -130,6 +132,9 @@ def _say_text(where: str, header: Header, found: dict[str, Statistics], *, keyed
         "created": meta.created,
         "size": f"{size_text(header.file_size)}, every byte verified",
     }
+    if header.parents:
+        names = ", ".join(parent.name for parent in header.parents)
+        facts["delta"] = f"of {size_text(header.full_size)}; the rest is in {names}"
     if meta.signed:
         facts["signed"] = "with the key given" if keyed else "yes; whether with yours, --key tells"
     say(where)

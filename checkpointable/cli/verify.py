@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
-from checkpointable import archive, codec
+from checkpointable import reading
 from checkpointable.cli._shared import (
     KeyFile,
     checkpoints_at,
     count_text,
     errors_told,
+    open_checkpoint,
     read_key,
     say,
     say_json,
@@ -19,7 +20,6 @@ from checkpointable.cli._shared import (
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
 from checkpointable.layout import Header
 from checkpointable.store import Store
-from checkpointable.stores.files import open_reader
 
 
 def verify(
@@ -59,10 +59,8 @@ def _check(
     path: str, store: Store | None, name: str, key: bytes | None
 ) -> Header | CheckpointableError:
     try:
-        if store is not None:
-            return archive.verify(store, name, key=key)
-        with open_reader(path) as reader:
-            return codec.verify(reader, key=key)
+        with open_checkpoint(path, store, name, key) as checkpoint:
+            return reading.verify(checkpoint)
     except CheckpointableError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""One face for NumPy arrays, Numba's device arrays, and whatever speaks CAI or DLPack.
+"""One face for NumPy arrays, Numba's device arrays, lazy ones, and what speaks CAI or DLPack.
 
 CAI is the `__cuda_array_interface__`, version 3, and DLPack the exchange protocol of the Python
 array API standard. Nothing here imports Numba unless an array is already on a device.
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from checkpointable.device.lazy import LazyArray
 from checkpointable.device.staging import empty
 from checkpointable.errors import InvalidKernel
 
@@ -26,6 +27,8 @@ def is_array(value: object) -> bool:
         return type(value) is np.ndarray  # a subclass means something that its bytes don't say
     if isinstance(value, np.generic | type):
         return False
+    if isinstance(value, LazyArray):
+        return True
     return _is_numba(value) or hasattr(value, "__cuda_array_interface__") or _is_dlpack(value)
 
 
@@ -42,6 +45,8 @@ def _view(value: Any) -> Any:
     """The same memory as a NumPy or a Numba device array."""
     if isinstance(value, np.ndarray) or _is_numba(value):
         return value
+    if isinstance(value, LazyArray):
+        return np.asarray(value)
     if hasattr(value, "__cuda_array_interface__"):
         from numba import cuda
 
@@ -67,7 +72,7 @@ def layout(value: Any) -> Layout:
         plain = np.dtype(described["typestr"])
         dtype = np.dtype(fields) if plain.kind == "V" and fields else plain
         return dtype, tuple(described["shape"])
-    view = _view(value)
+    view = value if isinstance(value, LazyArray) else _view(value)
     return np.dtype(view.dtype), tuple(view.shape)
 
 

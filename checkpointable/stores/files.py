@@ -5,6 +5,7 @@
 
 import errno
 import fcntl
+import mmap
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from checkpointable.errors import CorruptCheckpoint, StoreError
-from checkpointable.store import Buffer, Reader
+from checkpointable.store import Buffer
 from checkpointable.stores.errors import os_errors, translated
 from checkpointable.stores.writer import write_all
 
@@ -61,7 +62,9 @@ def write_durably(
 
 
 @contextmanager
-def open_reader(path: str | os.PathLike[str], follow_symlinks: bool = True) -> Iterator[Reader]:
+def open_reader(
+    path: str | os.PathLike[str], follow_symlinks: bool = True
+) -> Iterator["FileReader"]:
     """Open one file for reading.
 
     Raises `NoCheckpoint` if nothing is there, `CorruptCheckpoint` if it is no regular file.
@@ -80,12 +83,14 @@ def open_reader(path: str | os.PathLike[str], follow_symlinks: bool = True) -> I
                 what = "not a regular file"
                 raise CorruptCheckpoint(what, where=os.fspath(path)) from error
             raise translated(error, Path(path)) from error
-        reader = _Reader(file, status.st_size, Path(path))
+        reader = FileReader(file, status.st_size, Path(path))
         stack.callback(reader.close)
         yield reader
 
 
-class _Reader:
+class FileReader:
+    """A file that is open for reading: see `checkpointable.store.Reader`."""
+
     def __init__(self, file: int, size: int, where: Path) -> None:
         self._file = file
         self._size = size
@@ -93,9 +98,16 @@ class _Reader:
 
     @property
     def size(self) -> int:
+        """Size of the file in bytes."""
         return self._size
 
+    def mapped(self) -> mmap.mmap:
+        """The whole file in memory, read-only; it stays when the file is closed."""
+        with os_errors(self._where):
+            return mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        """See `checkpointable.store.Reader`."""
         while len(buffer):
             try:
                 count = os.preadv(self._file, [buffer], offset)
@@ -111,6 +123,7 @@ class _Reader:
             offset += count
 
     def close(self) -> None:
+        """Read no more."""
         self._file = -1  # whoever reads on gets EBADF, not another file that has the number by then
 
 

@@ -8,6 +8,7 @@ from checkpointable import archive
 from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.errors import NotNow
 from checkpointable.protocol import can_checkpoint, checkpoint_size_estimate
+from checkpointable.single import load_file, save_file
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore
 from checkpointable.testing._common import words
@@ -33,8 +34,8 @@ def stored_and_back(subject: Subject) -> None:
             before = copy_of(checkpoint, subject.cls)
             path = Path(folder) / "checkpoint.safetensors"
             with errors_blamed_on(said, "it cannot be stored", ""):
-                archive.save_file(checkpoint, path, cls=subject.cls)
-                loaded = [("a file", archive.load_file(path, subject.cls))]
+                save_file(checkpoint, path, cls=subject.cls)
+                loaded = [("a file", load_file(path, subject.cls))]
                 for store in (MemoryStore(), LocalStore(Path(folder) / "store")):
                     name = archive.save(store, checkpoint, 0, cls=subject.cls).name
                     loaded.append((repr(store), archive.load(store, name, subject.cls)))

@@ -31,6 +31,7 @@ from checkpointable.errors import (
     NoCheckpoint,
     StoreFull,
 )
+from checkpointable.retention import prune
 from tests.crash import wrong_ways
 from tests.crash.apart import WAYS, apart, fails, mount, names, namespace
 from tests.crash.recorder import need_strace
@@ -75,9 +76,9 @@ def endures(
         else:
             fails(lambda: archive.latest(store, CounterCheckpoint), unreadable, path)
         if prunes:
-            assert [entry.step for entry in archive.prune(store, last(1))] == [3]
+            assert [entry.step for entry in prune(store, last(1))] == [3]
         else:
-            fails(lambda: archive.prune(store, last(1)), error, path)
+            fails(lambda: prune(store, last(1)), error, path)
     assert finish(checkpointer.save()).name == name_of(5)
     holds(path, [4, 5] if prunes else [3, 4, 5])
     again = Counter(SIZE)
@@ -229,7 +230,7 @@ def with_an_unreadable_newest(root: str) -> None:
         archive.save(store, CounterCheckpoint(step, after(step, SIZE).total), step)
     with mode(store.path / name_of(2), 0):
         fails(lambda: archive.latest(store, CounterCheckpoint), StoreError, Path(name_of(2)))
-        fails(lambda: archive.prune(store, last(1)), StoreError, Path(name_of(2)))
+        fails(lambda: prune(store, last(1)), StoreError, Path(name_of(2)))
         archive.save(store, CounterCheckpoint(3, after(3, SIZE).total), 3)
         found = archive.latest(store, CounterCheckpoint)
         assert found is not None

@@ -23,6 +23,7 @@ from checkpointable.errors import (
     StoreFull,
     StoreLocked,
 )
+from checkpointable.retention import prune
 from tests.crash import wrong_ways
 from tests.crash.apart import apart, mount, names, namespace
 from tests.crash.workloads import State, state
@@ -72,7 +73,7 @@ def checkpointed(root: Path) -> None:
     checkpointer = Checkpointer(after(1), root)
     finish(checkpointer.save())
     finish(checkpointer.restore_latest())
-    archive.prune(checkpointer.store, last(1))
+    prune(checkpointer.store, last(1))
     checkpointer.store.delete(archive.entries(checkpointer.store)[-1].name)
 
 

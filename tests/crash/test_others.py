@@ -24,6 +24,7 @@ from checkpointable.archive import name_of
 from checkpointable.errors import (
     StoreLocked,
 )
+from checkpointable.retention import prune
 from checkpointable.store import Entry
 from tests.crash import wrong_ways
 from tests.crash.apart import WAYS, apart, names
@@ -69,7 +70,7 @@ def save_and_prune(root: str) -> None:
     store = LocalStore(root)
     for step in range(2, 301):
         entry = archive.save(store, state(step, ""), step)
-        archive.prune(store, last(1), sound=entry.name)
+        prune(store, last(1), sound=entry.name)
 
 
 def test_a_reader_always_finds_one_while_another_process_prunes(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ class Overtaken(LocalStore):
 
 def save_and_prune_once(root: str) -> None:
     archive.save(LocalStore(root), state(2, ""), 2)
-    archive.prune(LocalStore(root), last(1))
+    prune(LocalStore(root), last(1))
 
 
 def test_a_reader_that_was_overtaken_lists_again(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_the_order_is_that_of_the_steps_whatever_the_clock(seconds: list[int]) -
         found = archive.latest(store, State)
         assert found is not None
         assert same(found.checkpoint, state(3, ""))
-        assert [entry.step for entry in archive.prune(store, last(2))] == [0, 1]
+        assert [entry.step for entry in prune(store, last(2))] == [0, 1]
 
 
 @pytest.mark.parametrize("time", [-(2**31), 0, 2**33])

@@ -25,6 +25,7 @@ from checkpointable import (
     every,
     last,
     reinstate,
+    retention,
     run,
     save_file,
 )
@@ -68,7 +69,7 @@ def prune(root: Path, keep: int) -> None:
     store = LocalStore(root / "store")
     names = [entry.name for entry in archive.entries(store)]
     say(root, keeping=[f"store/{name}" for name in names[-keep:]])
-    archive.prune(store, last(keep))
+    retention.prune(store, last(keep))
 
 
 # --- the workloads -------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ def saves_large_files(root: Path) -> None:
 def prunes_when_the_newest_are_damaged(root: Path) -> None:
     """`BEFORE` has damaged ones as the newest: the last that verifies has to stay."""
     say(root, keeping=["store/step-000000000002.safetensors"])
-    archive.prune(LocalStore(root / "store"), last(1))
+    retention.prune(LocalStore(root / "store"), last(1))
 
 
 def restores(root: Path) -> None:

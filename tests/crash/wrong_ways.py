@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from checkpointable import archive
+from checkpointable import archive, retention
 
 _chosen = ""
 _fsync, _link, _open = os.fsync, os.link, os.open
@@ -96,7 +96,7 @@ def overwriting_rename() -> None:
 
 
 def prune_without_looking() -> None:
-    put(archive, "_newest_sound", lambda store, found, key: len(found) - 1)
+    put(retention, "_newest_sound", lambda store, found, key: len(found) - 1)
 
 
 WAYS: dict[str, Callable[[], None]] = {

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from checkpointable import Array, checkpoint, codec, container, migrate
 from checkpointable.convert import hooks
+from checkpointable.tree import to_tree
 
 
 class Color(Enum):
@@ -133,8 +134,10 @@ def files() -> list[bytes]:
         "nonce": "0" * 32,
         "writer": {},
     }
-    packs = [codec.encode(value, step=7) for value in (SCALARS, BAG, GRID, walk)]
-    packs = [container.pack(attrs.evolve(p.header.meta, **same), p.arrays) for p in packs]
+    packs = []
+    for value in (SCALARS, BAG, GRID, walk):
+        meta = attrs.evolve(codec.encode(value, step=7).header.meta, **same)
+        packs.append(container.pack(meta, to_tree(value, type(value))[1]))
     made = [b"".join(packed.chunks()) for packed in packs]
     old = {"step": 4, "at": {"$array": "at"}, "log": [1, "$x", None]}
     for version, tree in ((1, old), (2, old | {"speed": 1.5})):

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from checkpointable import container, digests, layout
+from checkpointable import container, digests, headers, layout
 from tests.hostile import classes
 
 Path = tuple[Any, ...]
@@ -102,17 +102,19 @@ def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
     With `describe`, so do the extents.
     """
     try:
-        said = {n: layout.spec_from_json(n, a) for n, a in about["arrays"].items()}
+        said = {n: headers.spec_from_json(n, a) for n, a in about["arrays"].items()}
         draft = layout.laid_out(base.meta, said)
         if draft.digests_offset > 1 << 16:
             raise ValueError
         if describe:
-            about = about | {"arrays": layout.arrays_to_json(draft)}
-        prefix = layout.prefix_of(orjson.dumps(about).decode(), draft)
+            about = about | {"arrays": headers.arrays_to_json(draft)}
+        prefix = headers.prefix_of(orjson.dumps(about).decode(), draft)
     except Exception:  # it cannot be laid out, and so is told as it is
         return with_text(base, dumps(about))
     body = base.body[: draft.digests_offset].ljust(draft.digests_offset, b"\1")
-    blocks = (a.block(i) for a in draft.arrays.values() for i in range(a.blocks))
+    blocks = (
+        (a.offset + i * layout.BLOCK, a.size(i)) for a in draft.arrays.values() for i in a.own()
+    )
     table = b"".join(digests.digest(body[at : at + size]) for at, size in blocks)
     return prefix + body + table + hashlib.sha256(prefix + table).digest()
 

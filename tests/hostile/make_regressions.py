@@ -37,7 +37,7 @@ def regressions() -> Iterator[tuple[str, bytes]]:
         yield f"{name}.CorruptCheckpoint", with_text(grid, grid.text.replace(before, after, 1))
     for name, parents in _PARENTS.items():
         text = orjson.dumps(grid.about | {"parents": [parents]})
-        yield f"parents-{name}.InvalidCheckpoint", with_text(grid, text)
+        yield f"parents-{name}.CorruptCheckpoint", with_text(grid, text)
     for name, said in _ARRAYS.items():
         field = grid.about["arrays"]["field"] | said
         about = changed(grid.about, ("arrays", "field"), lambda _, v=field: v)  # type: ignore[misc]

@@ -18,7 +18,7 @@ import orjson
 import safetensors
 from attrs import frozen
 
-from checkpointable import codec, layout
+from checkpointable import codec, layout, reading
 from checkpointable.cli._arrays import statistics
 from checkpointable.cli._tree import tree_lines
 from checkpointable.errors import CheckpointableError, InvalidCheckpoint
@@ -85,10 +85,10 @@ def judge(data: bytes, thorough: bool = True) -> str:
 
 def _judged(reader: Bytes, thorough: bool) -> str:
     own = next((cls for told, cls in _TOLD if told in reader.data), classes.Walk)
-    value, error = _tried(f"decode as {own.__name__}", codec.decode, reader, own)
+    value, error = _tried(f"decode as {own.__name__}", _decode, reader, own)
     if value is None and not thorough:
         return f"refused: {error}"
-    header, why = _tried("read_header", codec.read_header, reader)
+    header, why = _tried("read_header", reading.read_header, reader)
     if value is not None:
         if header is None:
             raise Finding(f"decoded, but the header is refused: {why}")
@@ -101,11 +101,11 @@ def _judged(reader: Bytes, thorough: bool) -> str:
         _same_again(header, reader, value, own)
     if thorough:
         for name, other in classes.CLASSES.items():
-            found, _ = _tried(f"decode as {other.__name__}", codec.decode, reader, other)
+            found, _ = _tried(f"decode as {other.__name__}", _decode, reader, other)
             if found is not None and (header is None or header.meta.schema["name"] != name):
                 raise Finding("decoded as a class that it is not of")
     if thorough or reader.data[-1] < 64:  # some of those that are accepted
-        verified, why = _tried("verify", codec.verify, reader)
+        verified, why = _tried("verify", _verify, reader)
         if verified is not None:
             _opened_by_safetensors(verified, reader.data)
             _tried("show", _shown, reader)
@@ -137,15 +137,16 @@ def _origin(error: Exception) -> str:
 
 
 def _shown(reader: Bytes) -> None:
-    shown(reader, *codec.read_sealed(reader))
+    shown(reading.opened(reader))
 
 
-def shown(reader: Reader, header: layout.Header, table: bytes) -> None:
+def shown(checkpoint: reading.Opened) -> None:
     """What `checkpointable show` makes of it."""
+    header = checkpoint.header
     for _ in tree_lines(header.meta.tree, header.arrays):
         pass
     for placed in header.arrays.values():
-        statistics(reader, header, table, placed)
+        statistics(checkpoint, placed)
 
 
 def _opened_by_safetensors(header: layout.Header, data: bytes) -> None:
@@ -169,8 +170,8 @@ def _same_again(header: layout.Header, reader: Bytes, value: Any, cls: Any) -> N
     tree, arrays = to_tree(value, cls)
     if header.meta.schema["version"] != schema_of(cls).version:
         return  # migrated
-    table = reader.data[header.digests_offset : header.seal_offset]
-    stored = {n: codec.read_array(reader, header, table, n) for n in header.arrays}
+    checkpoint = reading.opened(reader)
+    stored = {n: reading.read_array(checkpoint, n) for n in header.arrays}
     for name, placed in header.arrays.items():
         if (stored[name].dtype, stored[name].shape) != (placed.dtype, placed.shape):
             raise Finding("an array is read as another dtype or shape than the file says")
@@ -236,7 +237,7 @@ def peak(data: bytes) -> int:
     most = 0
     tracemalloc.start()
     try:
-        for read in (codec.verify, *(_decoder(cls) for cls in classes.CLASSES.values())):
+        for read in (_verify, *(_decoder(cls) for cls in classes.CLASSES.values())):
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             _tried("within bounds", read, Bytes(data))
@@ -247,7 +248,15 @@ def peak(data: bytes) -> int:
 
 
 def _decoder(cls: Any) -> Any:
-    return lambda reader: codec.decode(reader, cls)
+    return lambda reader: _decode(reader, cls)
+
+
+def _decode(reader: Reader, cls: Any) -> Any:
+    return codec.decode(reading.opened(reader), cls)
+
+
+def _verify(reader: Reader) -> layout.Header:
+    return reading.verify(reading.opened(reader))
 
 
 def bound(data: bytes) -> int:

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from checkpointable import LocalStore, archive, codec
+from checkpointable import LocalStore, archive, reading
 from tests.hostile import classes, oracle
 
 BEGIN = "/hostile-files-begin"
@@ -28,8 +28,7 @@ def main() -> None:
         with suppress(Exception):
             archive.verify(store, entry.name)
         with suppress(Exception), store.open(entry.name) as reader:
-            header, table = codec.read_sealed(reader)
-            oracle.shown(reader, header, table)
+            oracle.shown(reading.opened(reader))
     for name in sorted(os.listdir(sys.argv[1])):  # noqa: PTH208  # links and pipes among them
         with suppress(Exception), store.open(name):
             print(f"opened {name}")

@@ -1,0 +1,107 @@
+"""What stays in a store, and what goes: nothing that is kept ever becomes unreadable."""
+
+import os
+from contextlib import suppress
+
+from attrs import evolve
+
+from checkpointable import archive, container, layout, reading
+from checkpointable.archive import Entry, entries, name_of
+from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
+from checkpointable.layout import Bytes, Placed
+from checkpointable.policy import Keep
+from checkpointable.store import Store
+
+
+def prune(
+    store: Store,
+    keep: Keep,
+    *,
+    compact: bool = False,
+    sound: str | None = None,
+    key: bytes | None = None,
+) -> list[Entry]:
+    """Delete the checkpoints that `keep` does not name, and return them, oldest first.
+
+    The newest that verifies always stays, whatever `keep` says, and so does all that is newer: a
+    medium that cannot be read at the moment may be readable later. What a kept delta continues
+    stays as well; if that cannot be read, all that is older does. With `compact` each kept delta
+    that verifies is stored again as a full checkpoint first, so that it needs no other.
+
+    `sound` is the name of one that the caller has just written, which saves reading it. Whenever
+    the process dies, each kept one can be read.
+    """
+    with store.lock():
+        found = entries(store)
+        kept = set(keep([*dict.fromkeys(entry.step for entry in found)]))
+        if all(entry.step in kept for entry in found) and not compact:
+            return []
+        names = [entry.name for entry in found]
+        newest = names.index(sound) if sound in names else _newest_sound(store, found, key)
+        wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
+        if compact:
+            wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
+        stays = _needed(store, found, wanted)
+        surplus = [entry for entry in found if entry.name not in stays]
+        for entry in reversed(surplus):  # a delta before what it continues
+            store.delete(entry.name)
+    return surplus
+
+
+def _newest_sound(store: Store, found: list[Entry], key: bytes | None) -> int:
+    for index in reversed(range(len(found))):
+        try:
+            archive.verify(store, found[index].name, key=key)
+        except InvalidCheckpoint:
+            continue
+        return index
+    raise NoCheckpoint(
+        f"none of the {len(found)} checkpoints verifies, so none is deleted",
+        hint="look at them with `checkpointable verify`",
+    )
+
+
+def _needed(store: Store, found: list[Entry], wanted: list[Entry]) -> set[str]:
+    """The names of the wanted, and of what they continue, and so on."""
+    needed = {entry.name for entry in wanted}
+    left = [entry.name for entry in wanted if entry.delta]
+    names = [entry.name for entry in found]
+    deltas = {entry.name for entry in found if entry.delta}
+    while left:
+        name = left.pop()
+        try:
+            parents = [parent.name for parent in archive.read_header(store, name).parents]
+        except InvalidCheckpoint:
+            parents = names[: names.index(name)]
+        left += [parent for parent in parents if parent in deltas - needed]
+        needed.update(parents)
+    return needed
+
+
+def _compacted(store: Store, entry: Entry, key: bytes | None) -> Entry:
+    """Store a delta again, as a full checkpoint; itself if it is damaged."""
+    full = name_of(entry.step, entry.attempt)
+    with suppress(InvalidCheckpoint, NoCheckpoint):
+        archive.verify(store, full, key=key)  # of one who died before the delta was deleted
+        return evolve(entry, name=full, delta=False)
+    try:
+        return _stored_again(store, entry, key)
+    except CorruptCheckpoint:
+        return entry
+
+
+def _stored_again(store: Store, entry: Entry, key: bytes | None) -> Entry:
+    with archive.opened(store, entry.name, key=key) as checkpoint:
+        header = checkpoint.header
+        if header.meta.signed and key is None:
+            hint = "give the key that it is signed with"
+            raise InvalidCheckpoint("it would lose its signature", where=entry.name, hint=hint)
+        buffer = memoryview(bytearray(layout.BLOCK))
+
+        def block(placed: Placed, index: int) -> Bytes:
+            return reading.read_block(checkpoint, header.arrays[placed.name], index, buffer)
+
+        specs = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
+        meta = evolve(header.meta, nonce=os.urandom(16).hex())
+        packed = container.pack_blocks(meta, specs, block, key)
+        return archive.create(store, entry.step, packed, entry.attempt)
