@@ -8,7 +8,7 @@ The newest is the one of the highest step, then attempt; never by time.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -35,6 +35,7 @@ from checkpointable.store import Store
 C = TypeVar("C")
 R = TypeVar("R")
 _MOST_PARENTS = 16
+_MOST_ROOM = 1  # of the deltas, times a full one
 _NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?(\.delta)?\.safetensors")
 
 
@@ -113,8 +114,8 @@ def save(
     With a key it is signed. With `base`, the name of another one in the store, it is a delta: only
     blocks that differ from that one's are stored, and for the others the files are referred to that
     hold them. It is a full one all the same if the base is not there, not sound or of other arrays,
-    if it would refer to more than 16 files, or if these and itself together would take more than
-    twice what a full one does.
+    if it would refer to more than 16 files, or if the deltas among them and itself together would
+    take more than a full one.
 
     Raises `InvalidCheckpoint` or `UnsupportedType` before anything is written, `StoreError` if the
     store cannot take it.
@@ -126,8 +127,7 @@ def save(
             return create(store, step, packed)
     with store.lock():
         packed = encode(base=_base(store, base, key))
-        sizes = {entry.name: entry.size for entry in entries(store)}
-        if packed.header.parents and not _pays(packed, sizes):
+        if packed.header.parents and not _pays(packed, entries(store)):
             packed = encode()
         return create(store, step, packed)
 
@@ -157,13 +157,14 @@ def _base(store: Store, name: str, key: bytes | None) -> Base | None:
     return evolve(sealed, name=name).as_base()
 
 
-def _pays(packed: Packed, sizes: Mapping[str, int]) -> bool:
-    """Say whether a delta is worth it; `sizes` are those of the files that are there."""
-    parents, header = [parent.name for parent in packed.header.parents], packed.header
+def _pays(packed: Packed, found: list[Entry]) -> bool:
+    """Say whether a delta is worth it, and what it continues is there."""
+    header, names = packed.header, {parent.name for parent in packed.header.parents}
+    parents = [entry for entry in found if entry.name in names]
     own = header.digests_offset - len(packed.prefix)
     full = packed.size - own + header.full_size
-    there = len(parents) <= _MOST_PARENTS and all(name in sizes for name in parents)
-    return there and packed.size + sum(sizes[name] for name in parents) <= 2 * full
+    deltas = packed.size + sum(entry.size for entry in parents if entry.delta)
+    return len(parents) == len(names) <= _MOST_PARENTS and deltas <= _MOST_ROOM * full
 
 
 def load(

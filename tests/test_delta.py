@@ -1,0 +1,442 @@
+"""Deltas: what they hold, that they read back, and that nothing they need ever goes away."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import attrs
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from checkpointable import (
+    Array,
+    CorruptCheckpoint,
+    InvalidCheckpoint,
+    LocalStore,
+    MemoryStore,
+    NoCheckpoint,
+    Store,
+    archive,
+    codec,
+    container,
+    last,
+    layout,
+    load_file,
+    reading,
+)
+from checkpointable.archive import entries, load, opened, save
+from checkpointable.retention import prune
+from tests.same import same
+
+BLOCK = 64
+KEY, OTHER = bytes(range(32)), bytes(32)
+
+
+@attrs.frozen
+class State:
+    step: int
+    bytes: Array[np.uint8]  # whose last block is short
+    grid: Array[np.int32]
+    empty: Array[np.float64]
+
+
+@attrs.frozen
+class Bytes:
+    bytes: Array[np.uint8]
+
+
+@attrs.frozen
+class Slim:
+    step: int
+    grid: Array[np.int32]
+
+
+def state(step: int = 0) -> State:
+    return State(step, np.zeros(150, np.uint8), np.zeros((12, 8), np.int32), np.zeros((3, 0)))
+
+
+def changed(before: State, step: int, *places: int) -> State:
+    """Another state, of which these blocks differ: three of `bytes`, then six of `grid`."""
+    few, grid = np.array(before.bytes), np.array(before.grid)
+    for place in places:
+        if place < 3:
+            few[place * BLOCK] = step
+        else:
+            grid.reshape(-1)[(place - 3) * BLOCK // 4] = step
+    return State(step, few, grid, before.empty)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks() -> Iterator[None]:
+    """And so small arrays that the header would take more room than they."""
+    with mock.patch.object(layout, "BLOCK", BLOCK), mock.patch.object(archive, "_MOST_ROOM", 1000):
+        yield
+
+
+def content(store: Store, name: str) -> bytes:
+    with store.open(name) as reader:
+        data = bytearray(reader.size)
+        reader.read_into(0, memoryview(data))
+    return bytes(data)
+
+
+def parents(store: Store, name: str) -> list[str]:
+    return [parent.name for parent in archive.read_header(store, name).parents]
+
+
+# --- what a delta holds -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("places", [[], [0], [2], [0, 1, 2], [2, 3], [8], [1, 4, 5, 7]])
+def test_a_delta_holds_the_blocks_that_changed_and_no_others(places: list[int]) -> None:
+    store, before = MemoryStore(), state()
+    base = save(store, before, 0).name
+    entry = save(store, changed(before, 1, *places), 1, base=base)
+    assert (entry.name, entry.delta) == ("step-000000000001.delta.safetensors", True)
+    header = archive.read_header(store, entry.name)
+    own = {a.name: [*a.own()] for a in header.arrays.values()}
+    assert own["bytes"] == [place for place in places if place < 3]
+    assert own["grid"] == [place - 3 for place in places if place >= 3]
+    sizes = [BLOCK, BLOCK, 150 - 2 * BLOCK, *[BLOCK] * 6]
+    begin = container.header_size(content(store, entry.name)[:8], entry.size)
+    assert header.digests_offset - begin == sum(sizes[place] for place in places)
+    assert same(load(store, entry.name, State), changed(before, 1, *places))
+
+
+def test_a_delta_of_a_delta_refers_to_the_file_that_holds_the_block() -> None:
+    store, now = MemoryStore(), state()
+    names = [save(store, now, 0).name]
+    for step, places in enumerate([[0, 4], [4, 5], [8]], 1):
+        now = changed(now, step, *places)
+        names.append(save(store, now, step, base=names[-1]).name)
+    assert parents(store, names[-1]) == [names[2], names[1], names[0]]
+    with opened(store, names[-1]) as checkpoint:
+        for source, reader in enumerate(checkpoint.files):
+            header = reading.read_header(reader)
+            for index in np.flatnonzero(checkpoint.source == source):
+                assert any(
+                    checkpoint.offsets[index] in range(a.offset, a.offset + a.own_blocks * BLOCK)
+                    for a in header.arrays.values()
+                )
+    now = changed(now, 4, 0, 4)
+    assert names[1] not in parents(store, save(store, now, 4, base=names[-1]).name)
+
+
+def test_a_delta_in_which_all_has_changed_is_a_full_checkpoint() -> None:
+    store, before = MemoryStore(), state()
+    base = save(store, before, 0).name
+    entry = save(store, changed(before, 1, *range(9)), 1, base=base)
+    assert not entry.delta
+    assert not parents(store, entry.name)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda store, base: store.delete(base),
+        lambda store, base: damage(store, base),
+        lambda store, base: None,
+    ],
+    ids=["gone", "damaged", "of other arrays"],
+)
+def test_without_a_fitting_base_it_is_a_full_checkpoint(spoil: Any) -> None:
+    store = MemoryStore()
+    base = save(store, Slim(0, np.zeros(40, np.int32)), 0).name
+    spoil(store, base)
+    entry = save(store, state(1), 1, base=base)
+    assert not entry.delta
+    assert same(load(store, entry.name, State), state(1))
+
+
+@pytest.mark.parametrize(("blocks", "length"), [(1, 17), (400, 5)])
+def test_a_chain_ends_before_it_takes_too_many_files_or_the_room_of_a_full_one(
+    blocks: int, length: int
+) -> None:
+    """Each delta holds so many of 2,000 blocks, others each time: all those before are needed."""
+    size = 1024  # of a block, of which the digest is little
+    store, values = MemoryStore(), np.zeros(2000 * size, np.uint8)
+    with mock.patch.object(archive, "_MOST_ROOM", 1), mock.patch.object(layout, "BLOCK", size):
+        name, kinds = save(store, Bytes(values), 0).name, []
+        for step in range(1, 40):
+            begin = step * blocks % 2000
+            values = values.copy()
+            values[begin * size : (begin + blocks) * size] = step
+            entry = save(store, Bytes(values), step, base=name)
+            name = entry.name
+            kinds.append(entry.delta)
+            assert same(load(store, name, Bytes), Bytes(values))
+    assert kinds.index(False) == length - 1  # the full one among them
+    assert kinds[length : 2 * length - 1] == kinds[: length - 1]
+
+
+def test_a_delta_is_made_against_a_base_with_the_same_key() -> None:
+    store, before = MemoryStore(), state()
+    for base_key, key, delta in ((KEY, KEY, True), (KEY, OTHER, False), (None, KEY, False)):
+        base = save(store, before, 0, key=base_key).name
+        now = changed(before, 1, 4)
+        entry = save(store, now, 1, base=base, key=key)
+        assert entry.delta is delta
+        assert same(load(store, entry.name, State, key=key), now)
+    unsigned = save(store, before, 0, key=KEY).name
+    assert not save(store, before, 1, base=unsigned).delta
+
+
+# --- refused ------------------------------------------------------------------------------------
+
+
+def damage(store: Store, name: str, at: int = -1) -> None:
+    data = bytearray(content(store, name))
+    data[at] ^= 1
+    store.delete(name)
+    store.create(name, len(data), [data])
+
+
+def chain(store: Store, key: bytes | None = None) -> list[str]:
+    """A full checkpoint, a delta, and one that needs both."""
+    one = state()
+    two = changed(one, 1, 0, 4)
+    base = save(store, one, 0, key=key).name
+    names = [base, save(store, two, 1, base=base, key=key).name]
+    return [*names, save(store, changed(two, 2, 8), 2, base=names[1], key=key).name]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("kind", ["gone", "damaged", "another"])
+def test_a_parent_that_is_not_as_it_was_is_named(which: int, kind: str) -> None:
+    store = MemoryStore()
+    names = chain(store)
+    if kind == "damaged":
+        damage(store, names[which])
+    else:
+        store.delete(names[which])
+    if kind == "another":
+        packed = codec.encode(state(7), step=which)
+        store.create(names[which], packed.size, packed.chunks())
+    with pytest.raises(CorruptCheckpoint, match="which it continues") as caught:
+        load(store, names[2], State)
+    assert names[which] in str(caught.value)
+
+
+def test_damage_in_a_parent_names_block_and_file_and_an_older_one_is_found() -> None:
+    store = MemoryStore()
+    names = chain(store)
+    header = archive.read_header(store, names[1])
+    damage(store, names[1], header.arrays["grid"].offset)
+    with pytest.raises(CorruptCheckpoint, match="damaged") as caught:
+        load(store, names[2], State)
+    assert f"array 'grid', block 1 of 6, in {names[1]!r}" in caught.value.where
+    found = archive.latest(store, State)
+    assert found is not None
+    assert found.entry.name == names[0]
+    assert [entry.name for entry, _ in found.skipped] == [names[2], names[1]]
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_each_flipped_bit_of_a_chain_is_refused_or_changes_nothing(data: st.DataObject) -> None:
+    """What a flipped bit lies in may be of no use to the delta: then that reads as before."""
+    store = MemoryStore()
+    key = KEY if data.draw(st.booleans()) else None
+    names = chain(store, key)
+    name = data.draw(st.sampled_from(names))
+    size = next(entry.size for entry in entries(store) if entry.name == name)
+    damage(store, name, data.draw(st.integers(0, size - 1)))
+    for later in names[names.index(name) :]:
+        try:
+            found = load(store, later, State, key=key)
+        except CorruptCheckpoint:
+            continue
+        assert later != name
+        assert same(found, load(chain_again(), later, State))
+
+
+def chain_again() -> Store:
+    store = MemoryStore()
+    chain(store)
+    return store
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(-2, 9) | st.sampled_from([2**43, 2**63]) | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3),
+    ),
+    st.sampled_from(["parents", "bytes", "grid"]),
+)
+def test_other_extents_and_parents_are_refused(other: Any, where: str) -> None:
+    store = MemoryStore()
+    name = chain(store)[2]
+    assert_refused_or_same(store, name, other, where)
+
+
+def assert_refused_or_same(store: Store, name: str, other: Any, where: str) -> None:
+    """Lay the file out again with other extents or parents, sealed as a writer would."""
+    data = content(store, name)
+    size = 8 + int.from_bytes(data[:8], "little")
+    outer = orjson.loads(data[8:size])
+    about = orjson.loads(outer["__metadata__"]["checkpointable"])
+    was = about["parents"] if where == "parents" else about["arrays"][where]["extents"]
+    if where == "parents":
+        about["parents"] = other
+    else:
+        about["arrays"][where]["extents"] = other
+    outer["__metadata__"]["checkpointable"] = orjson.dumps(about).decode()
+    header = orjson.dumps(outer)
+    size_now = -(-(8 + len(header)) // 4096) * 4096
+    prefix = (size_now - 8).to_bytes(8, "little") + header.ljust(size_now - 8)
+    table = data[len(data) - 32 - 9 * 16 : -32]
+    made = prefix + data[size:-32] + hashlib.sha256(prefix + table).digest()
+    store.delete(name)
+    store.create(name, len(made), [made])
+    if other == was:
+        load(store, name, State)
+        return
+    with pytest.raises(CorruptCheckpoint):
+        load(store, name, State)
+
+
+def test_a_block_of_a_parent_is_referred_to_once() -> None:
+    """Else a small file could ask for any amount of memory."""
+    store = MemoryStore()
+    name = chain(store)[2]
+    twice = [[2, 1, 1], [2, 1, 1], [2, 2, 1], [1, 1, 3]]
+    assert_refused_or_same(store, name, twice, "bytes")
+
+
+def test_alone_a_delta_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    name = chain(store)[2]
+    (tmp_path / "alone").mkdir()
+    (tmp_path / name).rename(tmp_path / "alone" / name)
+    with pytest.raises(CorruptCheckpoint, match=re.escape("'step-000000000001.delta.safetensors'")):
+        load_file(tmp_path / "alone" / name, State)
+
+
+def test_a_delta_is_loaded_from_its_file(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    name = chain(store)[2]
+    assert same(load_file(tmp_path / name, State), load(store, name, State))
+
+
+# --- what stays ---------------------------------------------------------------------------------
+
+
+def test_prune_keeps_what_a_kept_one_continues() -> None:
+    store = MemoryStore()
+    names = chain(store)
+    save(store, state(9), 3)
+    names.append("step-000000000003.safetensors")
+    assert prune(store, last(2)) == []
+    assert [entry.name for entry in prune(store, last(1))] == names[:3]
+
+
+def test_prune_compacts_what_it_keeps() -> None:
+    store = MemoryStore()
+    names = chain(store)
+    before = load(store, names[2], State)
+    assert [entry.name for entry in prune(store, last(1), compact=True)] == names
+    (entry,) = entries(store)
+    assert (entry.step, entry.delta) == (2, False)
+    assert same(load(store, entry.name, State), before)
+    assert prune(store, last(1), compact=True) == []
+
+
+def test_what_a_damaged_delta_continues_stays() -> None:
+    """It may be readable later, and then it must not lack anything."""
+    store = MemoryStore()
+    names = chain(store)
+    damage(store, names[2], 9)
+    assert prune(store, last(1)) == []
+    save(store, state(9), 3)
+    assert [entry.name for entry in prune(store, last(1))] == names
+
+
+def test_compacting_keeps_the_signature_or_is_refused() -> None:
+    store = MemoryStore()
+    names = chain(store, KEY)
+    with pytest.raises(InvalidCheckpoint, match="lose its signature"):
+        prune(store, last(1), compact=True)
+    assert [entry.name for entry in entries(store)] == names
+    prune(store, last(1), compact=True, key=KEY)
+    (entry,) = entries(store)
+    assert same(load(store, entry.name, State, key=KEY), load(chain_again(), names[2], State))
+
+
+@contextmanager
+def dying(after: int) -> Iterator[None]:
+    """Every call that changes a store fails, from one on."""
+    calls = iter(range(1_000_000))
+
+    def counted(method: Any) -> Any:
+        def call(*args: Any) -> Any:
+            if next(calls) >= after:
+                raise KeyboardInterrupt
+            return method(*args)
+
+        return call
+
+    with (
+        mock.patch.object(MemoryStore, "create", counted(MemoryStore.create)),
+        mock.patch.object(MemoryStore, "delete", counted(MemoryStore.delete)),
+    ):
+        yield
+
+
+class Deltas(RuleBasedStateMachine):
+    """Saves, prunes and compactions in any order, each of which may end anywhere."""
+
+    @initialize(full=st.booleans())
+    def begin(self, full: bool) -> None:
+        self.patches = [
+            mock.patch.object(layout, "BLOCK", BLOCK),
+            mock.patch.object(archive, "_MOST_ROOM", 1000),
+        ]
+        for patch in self.patches:
+            patch.start()
+        self.store = MemoryStore()
+        self.now = state()
+        self.step = 0
+        self.saved: dict[int, State] = {}
+
+    @rule(places=st.sets(st.integers(0, 8)), data=st.data(), full=st.booleans())
+    def save(self, places: set[int], data: st.DataObject, full: bool) -> None:
+        self.step += 1
+        self.now = changed(self.now, self.step, *places)
+        names = [entry.name for entry in entries(self.store)]
+        base = None if full or not names else data.draw(st.sampled_from(names))
+        save(self.store, self.now, self.step, base=base)
+        self.saved[self.step] = self.now
+
+    @rule(keep=st.integers(1, 3), compact=st.booleans(), after=st.integers(0, 6))
+    def prune(self, keep: int, compact: bool, after: int) -> None:
+        steps = sorted({entry.step for entry in entries(self.store)})
+        with dying(after):
+            try:
+                prune(self.store, last(keep), compact=compact)
+            except KeyboardInterrupt:
+                assert steps
+            except NoCheckpoint:
+                assert not steps
+        left = {entry.step for entry in entries(self.store)}
+        assert left >= set(steps[-keep:])
+
+    @invariant()
+    def all_can_be_read(self) -> None:
+        for entry in entries(self.store) if hasattr(self, "store") else ():
+            assert same(load(self.store, entry.name, State), self.saved[entry.step])
+
+    def teardown(self) -> None:
+        for patch in self.patches:
+            patch.stop()
+
+
+TestDeltas = Deltas.TestCase
+TestDeltas.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)
