@@ -7,6 +7,7 @@ The newest is the one of the highest step, then attempt; never by time.
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,9 @@ from checkpointable.store import Store
 
 C = TypeVar("C")
 R = TypeVar("R")
+CHANGING = threading.RLock()
+"""Held while a delta is made, and while others are deleted: it must not lose what it continues."""
+
 _MOST_PARENTS = 16
 _MOST_ROOM = 1  # of the deltas, times a full one
 _NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?(\.delta)?\.safetensors")
@@ -125,7 +129,7 @@ def save(
         packed = encode()
         with store.lock():
             return create(store, step, packed)
-    with store.lock():
+    with CHANGING, store.lock():
         packed = encode(base=_base(store, base, key))
         if packed.header.parents and not _pays(packed, entries(store)):
             packed = encode()
@@ -184,14 +188,19 @@ def load(
 @contextmanager
 def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
     """Open a checkpoint, its seal verified, together with those that it continues."""
+    match = _NAME.fullmatch(name)
     with errors_at(name), ExitStack() as stack:
-        yield reading.opened(
+        checkpoint = reading.opened(
             stack.enter_context(store.open(name)),
             lambda parent: stack.enter_context(store.open(parent)),
             name=name,
             step=step_of(name),
             key=key,
         )
+        if match and bool(match[3]) != bool(checkpoint.header.parents):
+            what = f"it is {'no' if match[3] else 'a'} delta, and its name says otherwise"
+            raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
+        yield checkpoint
 
 
 def read_header(store: Store, name: str) -> Header:

@@ -31,7 +31,7 @@ def prune(
     `sound` is the name of one that the caller has just written, which saves reading it. Whenever
     the process dies, each kept one can be read.
     """
-    with store.lock():
+    with archive.CHANGING, store.lock():
         found = entries(store)
         kept = set(keep([*dict.fromkeys(entry.step for entry in found)]))
         if all(entry.step in kept for entry in found) and not compact:

@@ -71,6 +71,8 @@ def run(
     keep: Keep | None = None,
     cls: type[C] | None = None,
     key: bytes | None = None,
+    delta: bool = False,
+    full: Every | None = None,
     on_restore: Callable[[Restored | None], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Report:
@@ -79,10 +81,11 @@ def run(
     Saves when `save` says (default: every 60 seconds), and at the end; the kernel goes on as soon
     as it is copied. A save that is due by time is put off while one is under way, one that is due
     by steps waits for it. Keeps what `keep` says (default: the last 3). With a `key` it signs them,
-    and believes no others. On SIGTERM and SIGINT it finishes the slice of steps in hand (about a
-    quarter of a second, one step at least), saves once more and raises `Preempted`, a `SystemExit`
-    of code 75; a second SIGINT interrupts at once. Only one run at a time can use a store:
-    `StoreLocked`.
+    and believes no others. With `delta` a save stores only what has changed, unless `full` says
+    that it is time for a full one, or the deltas have become as large. On SIGTERM and SIGINT it
+    finishes the slice of steps in hand (about a quarter of a second, one step at least), saves once
+    more and raises `Preempted`, a `SystemExit` of code 75; a second SIGINT interrupts at once. Only
+    one run at a time can use a store: `StoreLocked`.
 
     Raises what the kernel raises, `InvalidKernel` if it is not a steppable kernel, and what
     `Checkpointer` raises; what was saved before stays.
@@ -105,12 +108,13 @@ def run(
     check_kernel(kernel, steppable=True)
     validate(kernel)
     job = _Job(
-        Checkpointer(kernel, store, cls=cls, key=key),
+        Checkpointer(kernel, store, cls=cls, key=key, delta=delta),
         kernel,
         until,
         every(seconds=60) if save is None else save,
         last(3) if keep is None else keep,
         on_progress or (lambda progress: None),
+        full,
     )
     with job.checkpointer.store.lock(), _stop_signals(job):
         restored = complete(job.checkpointer.restore_latest())
@@ -135,6 +139,7 @@ class _Job:
         save: Every,
         keep: Keep,
         on_progress: Callable[[Progress], object],
+        full: Every | None,
     ) -> None:
         self.checkpointer = checkpointer
         self.kernel = kernel
@@ -142,6 +147,8 @@ class _Job:
         self.policy = save
         self.keep = keep
         self.on_progress = on_progress
+        self.full = full
+        self.full_step, self.full_at = kernel.step, time.monotonic()
         self.stop_signal: int | None = None
         self.saves: list[Saved] = []
         self.saving: Saving | None = None
@@ -152,7 +159,7 @@ class _Job:
     def work(self, restored: Restored | None) -> Report:
         begin, first_step = time.monotonic(), self.kernel.step
         if restored is not None:
-            self.saved_step = restored.step
+            self.saved_step = self.full_step = restored.step
         size, rate = 1, 0.0
         while self.kernel.step < self.until and self.stop_signal is None:
             steps = self._next_steps(size)
@@ -192,8 +199,11 @@ class _Job:
     def _save(self) -> None:
         """Begin a save, when the one before has ended."""
         self._settle(wait=True)
-        begin = time.monotonic()
-        self.saving = complete(self.checkpointer.save())
+        begin, step = time.monotonic(), self.kernel.step
+        due = self.full is not None and self.full.due(step, self.full_step, begin - self.full_at)
+        if due:
+            self.full_step, self.full_at = step, begin
+        self.saving = complete(self.checkpointer.save(full=due))
         self.saved_step, self.saved_at = self.kernel.step, time.monotonic()
         self.stalled += self.saved_at - begin
 

@@ -1,4 +1,4 @@
-"""The command line: `checkpointable run`, `ls`, `show`, `verify` and `schema`.
+"""The command line: `checkpointable run`, `ls`, `show`, `verify`, `prune` and `schema`.
 
 Results go to stdout, as text or with `--json` as one JSON object a line; errors and warnings to
 stderr. Exit codes: 0 done; 1 failed; 64 wrong usage; 75 a run was preempted with its state saved,
@@ -57,7 +57,7 @@ def app() -> typer.Typer:
     """Build the application; this needs the extra `cli`."""
     import typer
 
-    from checkpointable.cli import ls, run, schema, show, verify
+    from checkpointable.cli import ls, prune, run, schema, show, verify
 
     made = typer.Typer(
         name="checkpointable",
@@ -82,5 +82,6 @@ def app() -> typer.Typer:
     made.command()(ls.ls)
     made.command()(show.show)
     made.command()(verify.verify)
+    made.command()(prune.prune)
     made.command()(schema.schema)
     return made

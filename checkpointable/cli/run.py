@@ -66,6 +66,7 @@ def run(
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(help="Where to compute, for a kernel that has the choice."),
     ] = None,
+    delta: Annotated[bool, typer.Option("--delta", help="Save only what has changed.")] = False,
     key: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
@@ -90,7 +91,7 @@ def run(
         last_step = _last_step(kernel, name, until)
         with _others_told(tell, "running the kernel"):
             try:
-                return _run(kernel, name, where, last_step, policy, keep, secret, tell)
+                return _run(kernel, name, where, last_step, policy, keep, delta, secret, tell)
             finally:
                 shutdown(kernel)
 
@@ -128,6 +129,7 @@ def _run(
     until: int,
     policy: Every,
     keep: int,
+    delta: bool,
     key: bytes | None,
     tell: "Tell",
 ) -> int:
@@ -161,7 +163,7 @@ def _run(
     try:
         with _bar(bar_shown) as show:
             report = runner.run(
-                kernel, where, until, save=policy, keep=last(keep), key=key,
+                kernel, where, until, save=policy, keep=last(keep), delta=delta, key=key,
                 on_restore=on_restore, on_progress=on_progress,
             )  # fmt: skip
     except runner.Preempted as stop:

@@ -95,6 +95,7 @@ class FileReader:
         self._file = file
         self._size = size
         self._where = where
+        self._mapped: mmap.mmap | None = None
 
     @property
     def size(self) -> int:
@@ -103,8 +104,10 @@ class FileReader:
 
     def mapped(self) -> mmap.mmap:
         """The whole file in memory, read-only; it stays when the file is closed."""
-        with os_errors(self._where):
-            return mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        if self._mapped is None:
+            with os_errors(self._where):
+                self._mapped = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        return self._mapped
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """See `checkpointable.store.Reader`."""

@@ -1,0 +1,50 @@
+"""`checkpointable prune`: delete old checkpoints, and what only they need."""
+
+from typing import Annotated
+
+import typer
+
+from checkpointable import retention
+from checkpointable.archive import entries
+from checkpointable.cli._shared import (
+    KeyFile,
+    count_text,
+    errors_told,
+    read_key,
+    say,
+    say_json,
+    size_text,
+    store_at,
+)
+from checkpointable.policy import last
+
+
+def prune(
+    store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
+    keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many steps to keep.")],
+    compact: Annotated[
+        bool,
+        typer.Option(help="Store kept deltas again, as full checkpoints."),
+    ] = False,
+    key: KeyFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Delete all checkpoints but those of the newest steps, and what these continue.
+
+    The newest that verifies always stays, and so does all that is newer.
+    """
+    with errors_told(as_json):
+        place, secret = store_at(store), read_key(key)
+        before = {entry.name for entry in entries(place)}
+        gone = retention.prune(place, last(keep), compact=compact, key=secret)
+        left = entries(place)
+    new = [entry for entry in left if entry.name not in before]
+    for event, changed in (("stored", new), ("deleted", gone)):
+        for entry in changed:
+            if as_json:
+                say_json({"event": event, "name": entry.name, "size": entry.size})
+            else:
+                say(f"{event:<8} {entry.name}  {size_text(entry.size)}")
+    if not as_json:
+        size = size_text(sum(entry.size for entry in left))
+        say(f"{count_text(len(left), 'checkpoint')} left, {size}, in {store}")
