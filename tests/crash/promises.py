@@ -11,7 +11,7 @@ from typing import Any
 
 from checkpointable import CheckpointableError, LocalStore, archive, load_file
 from checkpointable.stores.files import SCRATCH
-from tests.crash.workloads import State, state
+from tests.crash.workloads import State, small_blocks, state
 from tests.same import same
 
 
@@ -27,6 +27,7 @@ def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:
     return files
 
 
+@small_blocks()
 def check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     """Say which promise is broken; None if none is."""
     files = owed(acknowledged)
@@ -52,6 +53,7 @@ def check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     return None
 
 
+@small_blocks()
 def write_check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     """The same after a new process has saved once more."""
     store = LocalStore(root / "store")

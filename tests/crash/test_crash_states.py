@@ -72,6 +72,7 @@ def test_every_crash_state_keeps_every_promise(
         ("prune_before_save", "saves_and_prunes", "I4"),
         ("prune_before_directory_fsync", "saves_and_prunes", "I1"),
         ("overwriting_rename", "two_processes_save", "I2"),
+        ("prune_without_parents", "saves_deltas", "I4"),
         ("prune_without_looking", "prunes_when_the_newest_are_damaged", "I4"),
     ],
 )

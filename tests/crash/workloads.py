@@ -8,10 +8,13 @@ save has returned, `{"keeping": [file, ...]}` before anything else is deleted.
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import attrs
 import numpy as np
@@ -24,6 +27,7 @@ from checkpointable import (
     capture,
     every,
     last,
+    layout,
     reinstate,
     retention,
     run,
@@ -35,6 +39,14 @@ from tests.crash import wrong_ways
 from tests.same import same
 
 SIZE = 640
+BLOCK = 320  # so that there is more than one, and a delta may hold some
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """As all is written and read here; deltas are made, though the headers take more than they."""
+    with mock.patch.object(layout, "BLOCK", BLOCK), mock.patch.object(archive, "_MOST_ROOM", 1000):
+        yield
 
 
 @attrs.frozen
@@ -48,7 +60,16 @@ class State:
 
 @cache
 def state(step: int, writer: str) -> State:
-    """What a checkpoint of this step by this writer must be, whenever it is found."""
+    """What a checkpoint of this step by this writer must be, whenever it is found.
+
+    Two steps of the writer "delta", one after the other, have one of two blocks in common.
+    """
+    if writer == "delta":
+        halves = [
+            np.random.default_rng([n, n]).integers(0, 256, BLOCK, np.uint8)
+            for n in (step // 2 * 2, (step + 1) // 2 * 2 + 1)
+        ]
+        return State(step, writer, np.concatenate(halves))
     seed = int.from_bytes(writer.encode(), "little")
     return State(step, writer, np.random.default_rng([step, seed]).integers(0, 256, SIZE, np.uint8))
 
@@ -60,11 +81,14 @@ def say(root: Path, **what: Any) -> None:
     os.close(file)
 
 
-def save(root: Path, step: int, writer: str = "") -> None:
-    entry = archive.save(LocalStore(root / "store"), state(step, writer), step)
+@small_blocks()
+def save(root: Path, step: int, writer: str = "", base: str | None = None) -> str:
+    entry = archive.save(LocalStore(root / "store"), state(step, writer), step, base=base)
     say(root, saved=[f"store/{entry.name}", step, writer])
+    return entry.name
 
 
+@small_blocks()
 def prune(root: Path, keep: int) -> None:
     store = LocalStore(root / "store")
     names = [entry.name for entry in archive.entries(store)]
@@ -99,6 +123,21 @@ def saves_large_files(root: Path) -> None:
     for step in (1, 2):
         save(root, step)
     prune(root, 1)
+
+
+def saves_deltas(root: Path) -> None:
+    """Each of the one before; those that are kept need some that are not."""
+    base = None
+    for step in range(1, 5):
+        base = save(root, step, "delta", base)
+        prune(root, 1)
+
+
+def compacts_deltas(root: Path) -> None:
+    """`BEFORE` has a full one and deltas; the newest becomes a full one, and all others go."""
+    say(root, saved=[f"store/{archive.name_of(3, delta=True)}", 3, "delta"])
+    say(root, keeping=[])  # as a file; what is the latest gets no older
+    retention.prune(LocalStore(root / "store"), last(1), compact=True)
 
 
 def prunes_when_the_newest_are_damaged(root: Path) -> None:
@@ -155,6 +194,7 @@ def two_processes_save(root: Path) -> None:
             raise SystemExit(f"a writer ended with {process.returncode}")
 
 
+@small_blocks()
 def one_of_two(root: str, writer: str, way: str) -> None:
     wrong_ways.take(way)
     link = os.link
@@ -188,12 +228,14 @@ def meet(root: str, writer: str, where: str) -> None:
 
 
 WORKLOADS: dict[str, Callable[[Path], None]] = {
-    workload.__name__: workload
+    workload.__name__: small_blocks()(workload)
     for workload in (
         saves_and_prunes,
         saves_one_step_again,
         saves_a_file,
         saves_large_files,
+        saves_deltas,
+        compacts_deltas,
         prunes_when_the_newest_are_damaged,
         restores,
         runs_a_kernel,
@@ -206,6 +248,7 @@ IN_ONE_THREAD = [n for n in WORKLOADS if n not in _MANY_THREADS]
 """Those of which strace can count the calls."""
 
 
+@small_blocks()
 def before(name: str) -> dict[str, bytes | None]:
     """What is there, durably, before a workload begins: for most, what others have left."""
     found: dict[str, bytes | None] = {}
@@ -219,6 +262,13 @@ def before(name: str) -> dict[str, bytes | None]:
             data = bytearray(_file_of(step))
             data[-40 - step * 40] ^= step > 2
             found[f"store/{archive.name_of(step)}"] = bytes(data)
+    if name == "compacts_deltas":
+        found = {"store": None}
+        with tempfile.TemporaryDirectory() as folder:
+            base, store = None, LocalStore(folder)
+            for step in (1, 2, 3):
+                base = archive.save(store, state(step, "delta"), step, base=base).name
+                found[f"store/{base}"] = (Path(folder) / base).read_bytes()
     return found
 
 

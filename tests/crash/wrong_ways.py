@@ -99,6 +99,10 @@ def prune_without_looking() -> None:
     put(retention, "_newest_sound", lambda store, found, key: len(found) - 1)
 
 
+def prune_without_parents() -> None:
+    put(retention, "_needed", lambda store, found, wanted: {entry.name for entry in wanted})
+
+
 WAYS: dict[str, Callable[[], None]] = {
     way.__name__: way
     for way in (
@@ -109,5 +113,6 @@ WAYS: dict[str, Callable[[], None]] = {
         prune_before_directory_fsync,
         overwriting_rename,
         prune_without_looking,
+        prune_without_parents,
     )
 }
