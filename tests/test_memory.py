@@ -18,11 +18,13 @@ from checkpointable import (
     archive,
     capture,
     codec,
+    last,
     load_file,
     reading,
     reinstate,
     save_file,
 )
+from checkpointable.retention import prune
 from checkpointable.store import Reader
 from checkpointable.stores.files import open_reader
 
@@ -84,6 +86,19 @@ def saves_captured_scattered(path: Path) -> Callable[[], object]:
     return lambda: asyncio.run(checkpointer.save()).result()
 
 
+def saves_a_delta(path: Path) -> Callable[[], object]:
+    store, before = LocalStore(path), whole()
+    base = archive.save(store, before, 7).name
+    before.flow[0] = 2  # type: ignore[index]
+    return lambda: archive.save(store, before, 8, base=base)
+
+
+def compacts(path: Path) -> Callable[[], object]:
+    save = saves_a_delta(path)  # which keeps the state, so that its memory is not free for others
+    save()
+    return lambda: prune(LocalStore(path), last(1), compact=True) and save
+
+
 def loads_file(path: Path) -> Callable[[], object]:
     return lambda: load_file(path / "saved", State)
 
@@ -136,6 +151,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (saves_scattered, 0),
         (saves_captured, 1),
         (saves_captured_scattered, 1),
+        (saves_a_delta, 0),
+        (compacts, 0),
         (loads_file, 1),
         (restores, 1),
         (restores_in_place, 0),
@@ -148,7 +165,7 @@ def test_peak_of_memory(
     saved: Path,
     tmp_path: Path,
 ) -> None:
-    path = tmp_path if job.__name__.startswith("saves") else saved
+    path = tmp_path if job.__name__.startswith(("saves", "compacts")) else saved
     program = (
         f"import pathlib; from {__name__} import {job.__name__}, report_growth; "
         f"report_growth({job.__name__}, pathlib.Path({str(path)!r}))"
