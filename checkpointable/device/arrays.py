@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from checkpointable.device.lazy import LazyArray
-from checkpointable.device.staging import empty
+from checkpointable.device.staging import empty, fill
 from checkpointable.errors import InvalidKernel
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
@@ -95,7 +95,7 @@ def owned(value: Any) -> HostArray:
     if isinstance(view, np.ndarray):
         copy = empty(view.shape, view.dtype)
         if view.flags.c_contiguous and view.itemsize:  # as bytes, the padding of records too
-            copy.reshape(-1).view(np.uint8)[...] = view.reshape(-1).view(np.uint8)
+            fill(copy, view)
         else:
             copy[...] = view
         return copy

@@ -19,24 +19,55 @@ Slab = np.ndarray[Any, np.dtype[Any]]
 
 _LEAST = 1 << 16  # bytes; below, fresh memory costs nothing to speak of
 _HUGE = 2 << 20  # bytes of a huge page
+_MANY = 128 << 20  # bytes; below, a second thread begins too late to be sure to help
 _PROBE = [np.empty(0, np.uint8)]
 _UNUSED = sys.getrefcount(_PROBE[0])
 
 
 def fresh(size: int) -> Slab:
-    """Memory of zeros that goes back to the system with its last view; in huge pages, if it can.
+    """Memory of zeros that goes back to the system with its last view.
 
-    It begins where a huge page could. What is not touched is not taken.
+    Much of it is in huge pages, where there are some, and begins where one could.
 
     >>> fresh(5)
     array([0, 0, 0, 0, 0], dtype=uint8)
     """
-    memory = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a system without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(memory, np.uint8)
-    begin = -whole.ctypes.data % _HUGE
-    return whole[begin : begin + size]
+    align = _HUGE if size >= _HUGE else mmap.PAGESIZE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private: of many slabs one mapping is made
+    try:
+        memory = mmap.mmap(-1, size + align, flags=flags)  # what is not touched is not taken
+    except OSError as error:
+        raise MemoryError(f"{size} bytes cannot be had") from error
+    if align == _HUGE:
+        with suppress(OSError):  # a system without
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    begin = -np.frombuffer(memory, np.uint8).ctypes.data % align
+    return np.frombuffer(memory, np.uint8, size, begin)  # no slice: views would not refer to it
+
+
+def fill(target: Slab, source: Slab) -> None:
+    """Copy all bytes, padding too, from one array in C order to another of its dtype and shape.
+
+    Many of them go by two threads, since one alone does not keep the memory busy.
+    """
+    if not source.ndim:
+        target, source = target.reshape(1), source.reshape(1)
+    if source.nbytes < _MANY:
+        target.view(np.uint8)[...] = source.view(np.uint8)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
+
+    into, data = target.reshape(-1).view(np.uint8), source.reshape(-1).view(np.uint8)
+    half = len(data) // 2
+    with ThreadPoolExecutor(1, "checkpointable-copy") as other:
+        try:
+            rest = other.submit(np.copyto, into[half:], data[half:])
+        except RuntimeError:  # no more threads are to be had
+            into[half:] = data[half:]
+            rest = None
+        into[:half] = data[:half]
+        if rest is not None:
+            rest.result()
 
 
 class Staging:
@@ -76,7 +107,7 @@ class Staging:
                     self._slabs.append(self._free.pop(index))
                     break
             else:
-                self._slabs.append(np.empty(size, np.uint8))
+                self._slabs.append(fresh(size))
             return self._slabs[-1]
 
 
