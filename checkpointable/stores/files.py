@@ -12,15 +12,20 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from checkpointable.errors import CorruptCheckpoint, StoreError
 from checkpointable.store import Buffer
 from checkpointable.stores.errors import os_errors, translated
 from checkpointable.stores.writer import write_all
 
+if TYPE_CHECKING:
+    from checkpointable.stores.mapped import Mapping
+
 SCRATCH = re.compile(r"\.checkpointable-[0-9a-f]{32}\.tmp")
 """The names of unfinished files, where the file system has none without a name."""
 
+_LEAST_MAPPED = 1 << 18  # bytes; below, read(2) is as fast
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.ENODEV)
 
 
@@ -96,6 +101,7 @@ class FileReader:
         self._size = size
         self._where = where
         self._mapped: mmap.mmap | None = None
+        self._mapping: Mapping | None = None
 
     @property
     def size(self) -> int:
@@ -111,6 +117,8 @@ class FileReader:
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """See `checkpointable.store.Reader`."""
+        if len(buffer) >= _LEAST_MAPPED and self._copied(offset, buffer):
+            return
         while len(buffer):
             try:
                 count = os.preadv(self._file, [buffer], offset)
@@ -124,6 +132,14 @@ class FileReader:
                 raise CorruptCheckpoint(what, where=str(self._where))
             buffer = buffer[count:]
             offset += count
+
+    def _copied(self, offset: int, buffer: memoryview) -> bool:
+        if self._mapping is None:
+            from checkpointable.stores.mapped import Mapping  # here, since ctypes takes a while
+
+            with suppress(OSError, ValueError):  # not on this file system
+                self._mapping = Mapping(self._file, self._size)
+        return self._mapping is not None and self._mapping.copy(offset, buffer)
 
     def close(self) -> None:
         """Read no more."""
