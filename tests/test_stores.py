@@ -1,6 +1,7 @@
 """The stores keep the promises of `checkpointable.store`, whatever goes wrong."""
 
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -245,6 +246,36 @@ class TestLock:
         with LocalStore(tmp_path).lock():
             pass
 
+    def test_what_others_left_in_its_file_does_not_hide_the_holder(self, tmp_path: Path) -> None:
+        for text in (b"[" * 5000, b'{"pid":1,"host":"%s"}\n' % (b"x" * 200), b"\n\n{}\n"):
+            (tmp_path / ".lock").write_bytes(text)
+            with LocalStore(tmp_path).lock():
+                with pytest.raises(StoreLocked) as caught, LocalStore(tmp_path).lock():
+                    pass
+                named = f"pid {os.getpid()} on host {socket.gethostname()!r}"
+                assert caught.value.what.endswith(named)
+
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_an_earlier_holder_is_not_named(
+        self, tmp_path: Path, broken: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither before the new one has said who it is, nor if it cannot."""
+        with LocalStore(tmp_path).lock():
+            if broken:
+                monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC))
+        file = os.open(tmp_path / ".lock", os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with pytest.raises(StoreLocked, match="pid is not known"), LocalStore(tmp_path).lock():
+                pass
+        finally:
+            os.close(file)
+        (tmp_path / ".lock").write_bytes(b'{"pid":1,"host":"x"}\n')  # it was killed
+        monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC))
+        unknown = pytest.raises(StoreLocked, match="pid is not known")
+        with LocalStore(tmp_path).lock(), unknown, LocalStore(tmp_path).lock():
+            pass
+
     def test_it_is_free_after_an_error_within(self, tmp_path: Path) -> None:
         def fail() -> None:
             with LocalStore(tmp_path).lock():
@@ -376,6 +407,18 @@ class TestLocalFiles:
         for name in "ab":
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask
 
+    def test_without_proc_a_file_has_a_name_from_the_beginning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("checkpointable.stores.files._has_proc", lambda: False)
+
+        def chunks() -> Iterator[bytes]:
+            assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+            yield b"x"
+
+        write_durably(tmp_path, "a", 1, chunks())
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
     def test_short_writes_and_reads_go_on(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -450,8 +493,8 @@ class TestWriteDurably:
             monkeypatch.setattr(os, name, noting(steps, name, getattr(os, name)))
         write_durably(tmp_path, "a", 2, [b"x", b"y"])
         named = ["link", "unlink"] if scratch else ["link"]
-        writes = ["pwrite"] * (1 if writer.LARGE == 1 else 2)  # large ones are gathered
-        before = ["posix_fallocate", *writes, "fsync file"]
+        large = ["posix_fallocate", "pwrite"]  # gathered; for small ones room is not asked for
+        before = [*(large if writer.LARGE == 1 else ["pwrite", "pwrite"]), "fsync file"]
         after = ["fsync directory", "fsync file"]
         assert steps[: len(before + named + after)] == before + named + after
 
@@ -468,6 +511,8 @@ class TestWriteDurably:
     ) -> None:
         if scratch:
             without_tmpfile(monkeypatch)
+        if call == "posix_fallocate":  # which small files go without
+            monkeypatch.setattr(writer, "LARGE", 1)
         store = LocalStore(tmp_path)
         with store.lock():
             with monkeypatch.context() as patch:

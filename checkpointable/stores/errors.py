@@ -1,8 +1,6 @@
 """What an `OSError` means to a store."""
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from checkpointable.errors import CheckpointExists, NoCheckpoint, StoreError, StoreFull
@@ -25,10 +23,15 @@ def translated(error: OSError, where: Path) -> StoreError:
     return StoreError(text, where=str(where), hint=hint)
 
 
-@contextmanager
-def os_errors(where: Path) -> Iterator[None]:
-    """Turn an `OSError` into the `StoreError` that it means."""
-    try:
-        yield
-    except OSError as error:
-        raise translated(error, where) from error
+class os_errors:
+    """A context that turns an `OSError` into the `StoreError` that it means."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise translated(error, self._where) from error

@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,41 +30,47 @@ _LEAST_MAPPED = 1 << 18  # bytes; below, read(2) is as fast
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS, errno.ENODEV)
 
 
-def write_durably(
-    directory: str | os.PathLike[str], name: str, size: int, chunks: Iterable[Buffer]
-) -> None:
+def write_durably(directory: Path, name: str, size: int, chunks: Iterable[Buffer]) -> None:
     """Write a file whole or not at all, durable on return, never over another; takes no lock.
 
     The promises and errors are those of `checkpointable.store.Create.create`.
     """
-    where = Path(directory) / name
-    with ExitStack() as stack:
+    where = directory / name
+    with os_errors(where):
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         with os_errors(where):
-            folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(close, folder)
             if os.path.lexists(where):  # asked early, to spare the work; link has the last word
                 raise FileExistsError
             file, scratch = _open_scratch(folder)
-            stack.callback(close, file)
-            if scratch:
-                stack.callback(_unlink_if_there, scratch, folder)
-            _reserve(file, size)
-        write_all(file, size, exactly(size, chunks, str(where)), where)
-        with os_errors(where):
-            os.fsync(file)  # never retried: after an error the next one may lie
         try:
+            write_all(file, size, exactly(size, chunks, str(where)), where)
             with os_errors(where):
-                source = scratch or f"/proc/self/fd/{file}"
-                os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
-                if scratch:
-                    _unlink_if_there(scratch, folder)
-                os.fsync(folder)
-                # XFS was once seen to lose 9 of 300 files in power cuts without this one; with
-                # either of the two left out, later ones lost none, and with neither 93 of 100.
-                os.fsync(file)
-        except BaseException as error:
-            _withdraw(folder, name, file, where, error)
-            raise
+                os.fsync(file)  # never retried: after an error the next one may lie
+            _publish(file, scratch, folder, name, where)
+        finally:
+            if scratch:
+                _unlink_if_there(scratch, folder)
+            close(file)
+    finally:
+        close(folder)
+
+
+def _publish(file: int, scratch: str, folder: int, name: str, where: Path) -> None:
+    """Give a file its name, durably; or, if that fails, none."""
+    try:
+        with os_errors(where):
+            source = scratch or f"/proc/self/fd/{file}"
+            os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+            if scratch:
+                _unlink_if_there(scratch, folder)
+            os.fsync(folder)
+            # XFS was once seen to lose 9 of 300 files in power cuts without this one; with
+            # either of the two left out, later ones lost none, and with neither 93 of 100.
+            os.fsync(file)
+    except BaseException as error:
+        _withdraw(folder, name, file, where, error)
+        raise
 
 
 @contextmanager
@@ -182,7 +189,7 @@ def _open_scratch(folder: int) -> tuple[int, str]:
     """Open a file without a name, or where that is not possible, with one of `SCRATCH`."""
     try:
         file = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=folder)
-        if Path(f"/proc/self/fd/{file}").exists():  # by which it is linked
+        if _has_proc():  # by which it is linked
             return file, ""
         close(file)
     except OSError as error:
@@ -196,14 +203,9 @@ def _open_scratch(folder: int) -> tuple[int, str]:
     return file, scratch
 
 
-def _reserve(file: int, size: int) -> None:
-    """Find out at once whether there is room."""
-    try:
-        if size:
-            os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno not in (*_UNSUPPORTED, errno.EBADF):
-            raise
+@cache
+def _has_proc() -> bool:
+    return Path("/proc/self/fd").exists()
 
 
 def _withdraw(folder: int, name: str, file: int, where: Path, error: BaseException) -> None:

@@ -31,6 +31,7 @@ BUFFER = 8 << 20
 _BUFFERS = 4
 _THREADS = 3  # one more than keep the disk busy, for a buffer that is ready before one of them is
 _PAGE = 4096
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV, errno.EBADF)
 
 Memory: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -51,6 +52,7 @@ def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -
         return
     from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
 
+    _reserve(file, size, where)
     direct = _set_direct(file, True)
     writes: deque[tuple[Memory, Future[None]]] = deque()
     with ThreadPoolExecutor(_THREADS, "checkpointable-write") as threads:
@@ -66,6 +68,16 @@ def write_all(file: int, size: int, chunks: Iterable[memoryview], where: Path) -
     _write(file, buffer.data[whole:count], offset - count + whole, where)
     _spare.extend(buffer for buffer, _ in writes)
     del _spare[_BUFFERS:]
+
+
+def _reserve(file: int, size: int, where: Path) -> None:
+    """Find out at once whether there is room, where it would take a while to find out."""
+    with os_errors(where):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
 
 
 def _buffers(writes: deque[tuple[Memory, "Future[None]"]]) -> Iterator[Memory]:
