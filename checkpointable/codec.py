@@ -48,18 +48,24 @@ def encode(
     """
     digests.check_key(key)
     cls = cls or type(checkpoint)
-    schema = schema_of(cls)
+    schema = _schema(cls)
     tree, arrays = to_tree(checkpoint, cls)
     meta = layout.Meta(
-        schema=attrs.asdict(schema),
+        schema=schema,
         kernel={"id": kernel.id, "version": kernel.version} if kernel else {},
         step=step,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         nonce=os.urandom(16).hex(),
         writer=_writer(_package(cls)),
         tree=tree,
+        signed=key is not None,
     )
     return container.pack(meta, {name: on_host(a) for name, a in arrays.items()}, key, base)
+
+
+@cache
+def _schema(cls: Any) -> dict[str, Any]:
+    return attrs.asdict(schema_of(cls))
 
 
 def _package(cls: Any) -> str:

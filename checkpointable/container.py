@@ -132,7 +132,8 @@ def pack_blocks(
 ) -> Packed:
     """The same, of arrays that need not be there at once: `block` gives the bytes of a block."""
     check_meta(meta, InvalidCheckpoint)
-    meta = evolve(meta, signed=key is not None)
+    if meta.signed != (key is not None):
+        meta = evolve(meta, signed=key is not None)
     draft = laid_out(meta, specs)
     table = b""
     if base is not None and fits(base, draft):

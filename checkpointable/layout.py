@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 
@@ -214,13 +214,9 @@ def shifted(header: Header, by: int) -> Header:
         )
         for name, a in header.arrays.items()
     }
-    return evolve(
-        header,
-        arrays=arrays,
-        digests_offset=header.digests_offset + by,
-        seal_offset=header.seal_offset + by,
-        signature_offset=header.signature_offset + by,
-        file_size=header.file_size + by,
+    places = (header.digests_offset, header.seal_offset, header.signature_offset, header.file_size)
+    return Header(
+        header.meta, arrays, header.parents, header.blocks, *(place + by for place in places)
     )
 
 

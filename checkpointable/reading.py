@@ -188,7 +188,7 @@ def mapped_array(checkpoint: Opened, name: str) -> HostArray:
     reader = checkpoint.files[source]
     if not isinstance(reader, FileReader) or not placed.nbytes:
         return read_array(checkpoint, name)
-    return np.ndarray(placed.shape, placed.dtype, reader.mapped(), offset)
+    return np.ndarray(placed.shape, placed.dtype, reader.mapped().bytes.data, offset)
 
 
 def _fill(checkpoint: Opened, placed: Placed, blocks: range, data: memoryview) -> None:

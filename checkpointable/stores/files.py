@@ -5,7 +5,6 @@
 
 import errno
 import fcntl
-import mmap
 import os
 import re
 import stat
@@ -13,15 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from checkpointable.errors import CorruptCheckpoint, StoreError
 from checkpointable.store import Buffer
 from checkpointable.stores.errors import os_errors, translated
+from checkpointable.stores.mapped import Mapping
 from checkpointable.stores.writer import write_all
-
-if TYPE_CHECKING:
-    from checkpointable.stores.mapped import Mapping
 
 SCRATCH = re.compile(r"\.checkpointable-[0-9a-f]{32}\.tmp")
 """The names of unfinished files, where the file system has none without a name."""
@@ -107,7 +103,6 @@ class FileReader:
         self._file = file
         self._size = size
         self._where = where
-        self._mapped: mmap.mmap | None = None
         self._mapping: Mapping | None = None
 
     @property
@@ -115,17 +110,18 @@ class FileReader:
         """Size of the file in bytes."""
         return self._size
 
-    def mapped(self) -> mmap.mmap:
-        """The whole file in memory, read-only; it stays when the file is closed."""
-        if self._mapped is None:
-            with os_errors(self._where):
-                self._mapped = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
-        return self._mapped
+    def mapped(self) -> Mapping:
+        """The whole file in memory; it stays when the file is closed. Raises `OSError`."""
+        if self._mapping is None:
+            self._mapping = Mapping(self._file, self._size)
+        return self._mapping
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """See `checkpointable.store.Reader`."""
-        if len(buffer) >= _LEAST_MAPPED and self._copied(offset, buffer):
-            return
+        if len(buffer) >= _LEAST_MAPPED:
+            with suppress(OSError):  # not on this file system
+                if self.mapped().copy(offset, buffer):
+                    return
         while len(buffer):
             try:
                 count = os.preadv(self._file, [buffer], offset)
@@ -139,14 +135,6 @@ class FileReader:
                 raise CorruptCheckpoint(what, where=str(self._where))
             buffer = buffer[count:]
             offset += count
-
-    def _copied(self, offset: int, buffer: memoryview) -> bool:
-        if self._mapping is None:
-            from checkpointable.stores.mapped import Mapping  # here, since ctypes takes a while
-
-            with suppress(OSError, ValueError):  # not on this file system
-                self._mapping = Mapping(self._file, self._size)
-        return self._mapping is not None and self._mapping.copy(offset, buffer)
 
     def close(self) -> None:
         """Read no more."""

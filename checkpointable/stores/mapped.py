@@ -7,6 +7,7 @@ disk is faster by read(2). Where either fails, nothing is copied.
 """
 
 import ctypes
+import errno
 import mmap
 from functools import cache
 from typing import Any
@@ -18,17 +19,23 @@ _POPULATE_READ = 22
 
 
 class Mapping:
-    """The first `size` bytes of an open file; raises `OSError` or `ValueError` if it has no map."""
+    """The `size` bytes of an open file, read-only; raises `OSError` if it cannot be mapped.
+
+    `bytes` keep the mapping as long as they are in use.
+    """
 
     def __init__(self, file: int, size: int) -> None:
-        # The array keeps the mapping until the last one who copies has ended.
-        self._bytes = np.frombuffer(mmap.mmap(file, size, prot=mmap.PROT_READ), np.uint8)
-        self._address = self._bytes.ctypes.data
+        try:
+            mapped = mmap.mmap(file, size, prot=mmap.PROT_READ)
+        except ValueError as error:  # it has become shorter
+            raise OSError(errno.EINVAL, str(error)) from error
+        self.bytes = np.frombuffer(mapped, np.uint8)
+        self._address = self.bytes.ctypes.data
 
     def copy(self, offset: int, buffer: memoryview) -> bool:
         """Fill the buffer from `offset`, if all of that is in memory; say whether it was."""
         end = offset + len(buffer)
-        if end > len(self._bytes):
+        if end > len(self.bytes):
             return False
         begin = offset - offset % _PAGE
         where, size = ctypes.c_void_p(self._address + begin), ctypes.c_size_t(end - begin)
@@ -37,7 +44,7 @@ class Mapping:
             return False
         if _libc().madvise(where, size, _POPULATE_READ):
             return False
-        np.copyto(np.frombuffer(buffer, np.uint8), self._bytes[offset:end])
+        np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[offset:end])
         _libc().madvise(where, size, mmap.MADV_DONTNEED)  # else it counts as memory of ours
         return True
 
