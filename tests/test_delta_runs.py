@@ -138,7 +138,7 @@ DOES = ["save", "full", "restart", "older", "prune"]
         max_size=12,
     )
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_whatever_comes_each_checkpoint_is_that_of_its_step(does: list[tuple[str, int]]) -> None:
     kernel, store = Sweep(), MemoryStore()
     checkpointer = Checkpointer(kernel, store, delta=True)

@@ -126,11 +126,12 @@ def saves_large_files(root: Path) -> None:
 
 
 def saves_deltas(root: Path) -> None:
-    """Each of the one before; those that are kept need some that are not."""
-    base = None
-    for step in range(1, 5):
-        base = save(root, step, "delta", base)
-        prune(root, 1)
+    """A delta that is kept needs what is not; then both may go."""
+    base = save(root, 1, "delta")
+    save(root, 2, "delta", base)
+    prune(root, 1)
+    save(root, 3, "delta")
+    prune(root, 1)
 
 
 def compacts_deltas(root: Path) -> None:
