@@ -90,17 +90,18 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure us, the peers and the physical limit side by side."""
-    session.install("-e", ".[cli]", *group("bench"))
+    """Measure us, the peers (large to install) and the physical limit side by side: 30 minutes."""
+    session.install("-e", ".[cli]", *group("bench"), *group("peers"))
     for name in ("save_load", "structured", "import_time", "listing"):
+        session.run("python", "-m", f"benchmarks.{name}")
+    for name in ("durable", "delta", "partial", "beside"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
 
 
 @nox.session
 def bench_crash_states(session: nox.Session) -> None:
-    """What is lost in every crash state: ours and the peers, which are large to install."""
-    peers = ("pytest", "safetensors", "h5py", "torch", "orbax-checkpoint")
-    session.install("-e", ".", *group("bench"), *peers)
+    """What is lost in every crash state: ours and the peers."""
+    session.install("-e", ".", "pytest", *group("bench"), *group("peers"))
     session.run("python", "-m", "benchmarks.crash_states", *session.posargs)
 
 

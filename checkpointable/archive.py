@@ -24,7 +24,6 @@ from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
     CorruptCheckpoint,
-    InvalidCheckpoint,
     NoCheckpoint,
     errors_at,
 )
@@ -156,7 +155,7 @@ def _base(store: Store, name: str, key: bytes | None) -> Base | None:
     try:
         with store.open(name) as reader:
             sealed = reading.read_sealed(reader, step=step_of(name), key=key)
-    except (NoCheckpoint, InvalidCheckpoint):
+    except CheckpointableError:  # whatever it is, a full checkpoint is none the worse
         return None
     return evolve(sealed, name=name).as_base()
 

@@ -2,8 +2,8 @@
 
 A mapping of a file that was cut short, or of a medium that fails, would end the process (SIGBUS).
 So the kernel is asked first to map the pages, which reports an error instead (`MADV_POPULATE_READ`,
-madvise(2), Linux 5.14); and only for what is in memory already (mincore(2)), since reading from the
-disk is faster by read(2). Where either fails, nothing is copied.
+madvise(2), Linux 5.14); and only of what begins in memory (mincore(2)), since from the disk read(2)
+is faster. Where either fails, nothing is copied.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import numpy as np
 
 _PAGE = mmap.PAGESIZE
 _POPULATE_READ = 22
+_MOST = 16 << 20  # bytes that stay mapped; what is mapped counts as memory of ours
 
 
 class Mapping:
@@ -31,22 +32,31 @@ class Mapping:
             raise OSError(errno.EINVAL, str(error)) from error
         self.bytes = np.frombuffer(mapped, np.uint8)
         self._address = self.bytes.ctypes.data
+        self._copied = 0
 
     def copy(self, offset: int, buffer: memoryview) -> bool:
-        """Fill the buffer from `offset`, if all of that is in memory; say whether it was."""
+        """Fill the buffer from `offset`, if that is in memory; say whether it was."""
         end = offset + len(buffer)
-        if end > len(self.bytes):
-            return False
         begin = offset - offset % _PAGE
-        where, size = ctypes.c_void_p(self._address + begin), ctypes.c_size_t(end - begin)
-        pages = ctypes.create_string_buffer(-(-(end - begin) // _PAGE))
-        if _libc().mincore(where, size, pages) or min(pages.raw) & 1 == 0:
-            return False
-        if _libc().madvise(where, size, _POPULATE_READ):
+        first = ctypes.create_string_buffer(1)
+        if (
+            end > len(self.bytes)
+            or self._call("mincore", begin, 1, first)
+            or not first.raw[0] & 1
+            or self._call("madvise", begin, end - begin, _POPULATE_READ)
+        ):
             return False
         np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[offset:end])
-        _libc().madvise(where, size, mmap.MADV_DONTNEED)  # else it counts as memory of ours
+        self._copied += len(buffer)
+        if self._copied >= _MOST:  # another thread's pages among them, which come back to it
+            self._copied = 0
+            self._call("madvise", 0, len(self.bytes), mmap.MADV_DONTNEED)
         return True
+
+    def _call(self, name: str, begin: int, size: int, what: Any) -> int:
+        where = ctypes.c_void_p(self._address + begin)
+        result: int = getattr(_libc(), name)(where, ctypes.c_size_t(size), what)
+        return result
 
 
 @cache

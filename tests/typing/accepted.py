@@ -263,6 +263,9 @@ async def results(heat: Heat, full: FullHeat, path: Path, store: Store) -> None:
     assert_type(await checkpointer.restore(3), Restored)
     assert_type(await capture(HeatCheckpoint, heat), HeatCheckpoint)
     assert_type(load_file(path, HeatCheckpoint), HeatCheckpoint)
+    assert_type(load_file(path, HeatCheckpoint, arrays="lazy"), HeatCheckpoint)
+    assert_type(Checkpointer(heat, store, delta=True), Checkpointer[HeatCheckpoint])
+    assert_type(await checkpointer.save(full=True), Saving)
     save_file(await heat.checkpoint(), path, step=3)
     assert_type(archive.load(store, "name", HeatCheckpoint), HeatCheckpoint)
     found = archive.latest(store, HeatCheckpoint)
@@ -275,6 +278,7 @@ async def results(heat: Heat, full: FullHeat, path: Path, store: Store) -> None:
 def runs(heat: Heat, path: Path) -> None:
     assert_type(run(heat, "runs/heat", until=100), Report)
     assert_type(run(Walk(), path, 100, save=every(seconds=30), keep=last(3)), Report)
+    run(heat, path, 100, delta=True, full=every(steps=1000))
     run(Stepper(), MemoryStore(), 100, cls=WalkCheckpoint, on_progress=print, on_restore=print)
     run(Inheriting(), path, until=100, on_progress=lambda progress: progress.rate)
 

@@ -218,6 +218,7 @@ async def results(path: Path) -> None:
     two: Other = await capture(State, Sound())  # type: ignore[arg-type]
     await Sound().restore(load_file(path, Other))  # type: ignore[arg-type]
     load_file(path)  # type: ignore[call-arg]
+    load_file(path, State, arrays="later")  # type: ignore[arg-type]
     save_file(State(0, np.zeros(3)), path, 3)  # type: ignore[call-arg]
     print(one, two)
 
