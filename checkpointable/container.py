@@ -53,7 +53,7 @@ from checkpointable.layout import (
     check_array,
     gather,
     laid_out,
-    shifted,
+    moved,
 )
 
 FORMAT = 1
@@ -112,7 +112,7 @@ def pack(
     >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})
     >>> data = b"".join(pack(meta, {"field": np.ones((2, 3), "<f4")}).chunks())
     >>> header = parse(data[: header_size(data[:8], len(data))], len(data))
-    >>> header.meta.step, header.arrays["field"].shape, header.arrays["field"].offset
+    >>> header.meta.step, header.arrays["field"].shape, header.data_offset
     (7, (2, 3), 4096)
     """
     specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
@@ -149,7 +149,7 @@ def pack_blocks(
         "parents": [(parent.name, parent.seal) for parent in draft.parents],
     }
     prefix = prefix_of(strictjson.dumps(about | parts).decode(), draft)
-    return Packed(shifted(draft, len(prefix)), prefix, block, key, table)
+    return Packed(moved(draft, len(prefix)), prefix, block, key, table)
 
 
 def header_size(start: Bytes, file_size: int) -> int:
@@ -200,7 +200,7 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
         what = "the arrays lie otherwise than in a checkpoint"
         raise CorruptCheckpoint(what, hint=f"{OLDER}, or upgrade checkpointable")
-    header = shifted(draft, len(prefix))
+    header = moved(draft, len(prefix))
     if header.file_size != file_size:
         what = f"the header calls for {header.file_size} bytes, the file has {file_size}"
         raise CorruptCheckpoint(what, hint=OLDER)

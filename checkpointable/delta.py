@@ -123,7 +123,7 @@ def _own(header: Header, blocks: Numbers) -> tuple[Numbers, Numbers]:
         return np.zeros_like(blocks), np.zeros_like(blocks)
     first = np.array([placed.first_own for placed in arrays])
     count = np.array([placed.own_blocks for placed in arrays])
-    begin = np.array([placed.offset for placed in arrays])
+    begin = np.array([header.data_offset + placed.offset for placed in arrays])
     # Only the last block of an array may be short: the last of its own, if it is among them.
     last = np.array(
         [layout.BLOCK if a.extents[-1].source else a.size(a.blocks - 1) for a in arrays]

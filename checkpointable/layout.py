@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -81,7 +82,7 @@ class Placed:
 
     `first_block` counts among the blocks of all arrays, `first_own` among those that lie in the
     file itself: they are the same in a full checkpoint. Those of the array lie one after another
-    from `offset`, which counts from the beginning of the file.
+    from `offset`, which counts from the beginning of the file's data.
     """
 
     name: str
@@ -107,13 +108,13 @@ class Placed:
         """Size of the array's block `index`, counted from 0."""
         return min(BLOCK, self.nbytes - index * BLOCK)
 
-    def own(self) -> Iterator[int]:
+    def own(self) -> Iterable[int]:
         """The indices of the array's blocks that lie in the file itself."""
-        begin = 0
-        for extent in self.extents:
-            if not extent.source:
-                yield from range(begin, begin + extent.count)
-            begin += extent.count
+        if self.own_blocks == self.blocks:
+            return range(self.blocks)
+        ends = accumulate(extent.count for extent in self.extents)
+        spans = zip(self.extents, ends, strict=True)
+        return chain.from_iterable(range(end - e.count, end) for e, end in spans if not e.source)
 
 
 @frozen
@@ -127,6 +128,7 @@ class Header:
     arrays: dict[str, Placed]
     parents: tuple[Parent, ...]
     blocks: int
+    data_offset: int
     digests_offset: int
     seal_offset: int
     signature_offset: int
@@ -162,7 +164,7 @@ def laid_out(
     parents: tuple[Parent, ...] = (),
     extents: Mapping[str, tuple[Extent, ...]] | None = None,
 ) -> Header:
-    """Place the arrays, offsets counted from the beginning of the data.
+    """Place the arrays, as if the file had nothing before its data.
 
     `extents` are those of a delta; their `first` in the file itself is found here. Raises
     `CorruptCheckpoint` if they do not have as many blocks as the array.
@@ -185,7 +187,7 @@ def laid_out(
     seal = offset + blocks * DIGEST_SIZE[meta.signed]
     signature = seal + SEAL_SIZE
     end = signature + SEAL_SIZE * meta.signed
-    return Header(meta, arrays, parents, blocks, offset, seal, signature, end)
+    return Header(meta, arrays, parents, blocks, 0, offset, seal, signature, end)
 
 
 def _own(
@@ -206,18 +208,11 @@ def _own(
     return tuple(places), here, here * BLOCK - (-nbytes % BLOCK if ends_here else 0)
 
 
-def shifted(header: Header, by: int) -> Header:
-    """The same with all offsets moved by so many bytes."""
-    arrays = {
-        name: Placed(
-            name, a.dtype, a.shape, a.offset + by, a.nbytes, a.first_block, a.first_own, a.extents
-        )
-        for name, a in header.arrays.items()
-    }
-    places = (header.digests_offset, header.seal_offset, header.signature_offset, header.file_size)
-    return Header(
-        header.meta, arrays, header.parents, header.blocks, *(place + by for place in places)
-    )
+def moved(draft: Header, data_offset: int) -> Header:
+    """The same of a file whose data begins there."""
+    d, by = draft, data_offset - draft.data_offset
+    offsets = (d.digests_offset + by, d.seal_offset + by, d.signature_offset + by, d.file_size + by)
+    return Header(d.meta, d.arrays, d.parents, d.blocks, data_offset, *offsets)
 
 
 def gather(array: AnyArray, index: int) -> memoryview:

@@ -176,7 +176,7 @@ def lazy_array(checkpoint: Opened, name: str) -> LazyArray:
 def mapped_array(checkpoint: Opened, name: str) -> HostArray:
     """A read-only view of an array in its file, not verified; if it lies in pieces, it is read."""
     placed = checkpoint.header.arrays[name]
-    source, offset = 0, placed.offset
+    source, offset = 0, checkpoint.header.data_offset + placed.offset
     if checkpoint.header.parents and placed.blocks:
         blocks = slice(placed.first_block, placed.first_block + placed.blocks)
         source, offset = int(checkpoint.source[blocks][0]), int(checkpoint.offsets[blocks][0])
@@ -221,7 +221,7 @@ def _read_blocks(
 def read_block(checkpoint: Opened, placed: Placed, index: int, buffer: memoryview) -> memoryview:
     """Read one block of an array into the buffer's beginning, verify it, and return that part."""
     header, block = checkpoint.header, buffer[: placed.size(index)]
-    source, offset = 0, placed.offset + index * layout.BLOCK
+    source, offset = 0, header.data_offset + placed.offset + index * layout.BLOCK
     if header.parents:
         source = int(checkpoint.source[placed.first_block + index])
         offset = int(checkpoint.offsets[placed.first_block + index])

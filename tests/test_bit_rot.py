@@ -62,8 +62,9 @@ class Rotten:
     def where(self, offset: int) -> str:
         """The array and block that a byte of the file is of; nothing if it is of none."""
         for placed in self.header.arrays.values():
-            if 0 <= offset - placed.offset < placed.nbytes:
-                block = (offset - placed.offset) // BLOCK
+            at = offset - self.header.data_offset - placed.offset
+            if 0 <= at < placed.nbytes:
+                block = at // BLOCK
                 return f"array {placed.name!r}, block {block} of {placed.blocks}"
         return ""
 
@@ -123,7 +124,7 @@ def test_each_flipped_bit_is_refused(
     small: Rotten, record_property: Callable[[str, object], None]
 ) -> None:
     """`latest` only of one bit in each byte of the header, to save time."""
-    data = min(placed.offset for placed in small.header.arrays.values())
+    data = small.header.data_offset
     for byte, value in enumerate(small.sound):
         for bit in range(8):
             small.put(bytes([value ^ 1 << bit]), byte)
@@ -164,7 +165,7 @@ def damage(draw: st.DrawFn, rotten: Rotten) -> Damage:
     """Runs of bytes, pages of zeros, and blocks that stand where another belongs."""
     size, arrays = len(rotten.sound), rotten.header.arrays.values()
     blocks = [
-        (placed.offset + index * BLOCK, placed.size(index))
+        (rotten.header.data_offset + placed.offset + index * BLOCK, placed.size(index))
         for placed in arrays
         for index in range(placed.blocks)
     ]

@@ -693,7 +693,8 @@ def test_verify(cli: Cli, three: Path, sample: Path) -> None:
     damage(three / archive.name_of(16))
     (three / archive.name_of(30)).write_bytes(b"garbage")
     with open_reader(sample) as reader:
-        begin = reading.read_header(reader).arrays["floats"].offset
+        header = reading.read_header(reader)
+        begin = header.data_offset + header.arrays["floats"].offset
     damage(sample, begin + layout.BLOCK)
     bad = cli("verify", three, sample)
     assert (bad.code, bad.err) == (1, "")

@@ -118,7 +118,10 @@ def read(data: bytes) -> tuple[Header, dict[str, bytes]]:
     for name, placed in header.arrays.items():
         blocks = []
         for index in range(placed.blocks):
-            offset, length = placed.offset + index * layout.BLOCK, placed.size(index)
+            offset, length = (
+                header.data_offset + placed.offset + index * layout.BLOCK,
+                placed.size(index),
+            )
             blocks.append(data[offset : offset + length])
             check_block(placed, index, blocks[-1], table)
         found[name] = b"".join(blocks)
@@ -425,7 +428,8 @@ def test_every_truncation_is_noticed() -> None:
 
 def test_a_damaged_block_is_named() -> None:
     data = bytearray(write({"a": np.zeros(3 * BLOCK, "u1"), "b": np.zeros(9)}))
-    data[parse(bytes(data[:4096]), len(data)).arrays["a"].offset + BLOCK] ^= 1
+    header = parse(bytes(data[:4096]), len(data))
+    data[header.data_offset + header.arrays["a"].offset + BLOCK] ^= 1
     with pytest.raises(CorruptCheckpoint) as caught:
         read(bytes(data))
     assert caught.value.where == "array 'a', block 1 of 3"

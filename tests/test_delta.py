@@ -125,7 +125,8 @@ def test_a_delta_of_a_delta_refers_to_the_file_that_holds_the_block() -> None:
             header = reading.read_header(reader)
             for index in np.flatnonzero(checkpoint.source == source):
                 assert any(
-                    checkpoint.offsets[index] in range(a.offset, a.offset + a.own_blocks * BLOCK)
+                    checkpoint.offsets[index] - header.data_offset - a.offset
+                    in range(a.own_blocks * BLOCK)
                     for a in header.arrays.values()
                 )
     now = changed(now, 4, 0, 4)
@@ -231,7 +232,7 @@ def test_damage_in_a_parent_names_block_and_file_and_an_older_one_is_found() -> 
     store = MemoryStore()
     names = chain(store)
     header = archive.read_header(store, names[1])
-    damage(store, names[1], header.arrays["grid"].offset)
+    damage(store, names[1], header.data_offset + header.arrays["grid"].offset)
     with pytest.raises(CorruptCheckpoint, match="damaged") as caught:
         load(store, names[2], State)
     assert f"array 'grid', block 1 of 6, in {names[1]!r}" in caught.value.where

@@ -161,7 +161,7 @@ def _data(base: Base, below: Below) -> bytes:
         body[below(len(body))] ^= 1 << below(8)
     match below(5):
         case 0:
-            blocks = ((p.offset - start, p.nbytes) for p in base.placed if p.nbytes)
+            blocks = ((p.offset, p.nbytes) for p in base.placed if p.nbytes)
             table = b"".join(digests.digest(body[at : at + size]) for at, size in blocks)
         case 1:
             table = table[:-16] or bytes(16)
