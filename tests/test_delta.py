@@ -34,6 +34,7 @@ from checkpointable import (
     reading,
 )
 from checkpointable.archive import entries, load, opened, save
+from checkpointable.delta import Base, difference, located
 from checkpointable.layout import Extent
 from checkpointable.retention import prune
 from tests.same import same
@@ -157,6 +158,13 @@ def test_without_a_fitting_base_it_is_a_full_checkpoint(spoil: Any) -> None:
     entry = save(store, state(1), 1, base=base)
     assert not entry.delta
     assert same(load(store, entry.name, State), state(1))
+
+
+def test_a_base_that_lacks_a_parent_is_of_no_use() -> None:
+    store = MemoryStore()
+    names = chain(store)
+    store.delete(names[0])
+    assert not save(store, state(3), 3, base=names[2]).delta
 
 
 @pytest.mark.parametrize(("blocks", "length"), [(1, 17), (400, 5)])
@@ -339,12 +347,89 @@ def test_whatever_blocks_of_its_parents_it_claims(
         load(store, name, State)
 
 
-def test_a_block_of_a_parent_is_referred_to_once() -> None:
-    """Else a small file could ask for any amount of memory."""
+@pytest.mark.parametrize(
+    ("extents", "parents"),
+    [
+        ([[1, 0, 2], [1, 1, 1]], 1),  # a block twice: else a small file could ask for any memory
+        ([[1, 3, 1], [1, 0, 1]], 1),
+        ([[1, 0, 1], [1, 1, 1]], 1),  # which are one
+        ([[0, 0, 1]], 1),  # nothing of the parent
+        ([[1, 0, 1], [3, 0, 1]], 3),
+        ([[2, 0, 1]], 1),
+        ([[1, 0, 0]], 1),
+        ([[1, -1, 1]], 1),
+        ([[1, 2**43, 1]], 1),
+        ([[1, 0, 2**43]], 1),
+        ([[1, 0, True]], 1),
+        ([[1, 0]], 1),
+        ({}, 1),
+    ],
+)
+def test_extents_that_no_writer_makes_are_refused(extents: Any, parents: int) -> None:
+    with pytest.raises(CorruptCheckpoint):
+        headers.extents_from_json({"a": {"extents": extents}}, parents)
+
+
+def test_extents_may_have_gaps() -> None:
+    """Of a parent not all is needed any more, and who knows in which order shards come."""
+    rows = [[1, 0, 1], [1, 5, 1], [0, 0, 2], [1, 6, 1]]
+    found = headers.extents_from_json({"a": {"extents": rows}}, 1)
+    assert found == {"a": tuple(Extent(*row) for row in rows)}
+
+
+def test_a_delta_of_one_with_gaps_refers_to_each_block_where_it_is() -> None:
+    meta = layout.Meta({}, {}, 1, "", "00", {})
+    specs = {"a": (np.dtype(np.uint8), (3 * BLOCK,))}
+    gaps = {"a": (Extent(1, 0, 1), Extent(1, 5, 1), Extent(0, 0, 1))}
+    header = layout.laid_out(meta, specs, (layout.Parent("old", "00"),), gaps)
+    table = b"".join(bytes([n] * 16) for n in range(3))
+    parents, extents = difference(Base("base", header, table, bytes(32)), table[:32] + b"x" * 16)
+    assert [parent.name for parent in parents] == ["old"]
+    assert extents == gaps
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        Extent(1, 9, 1),  # of nine it has 0 to 8
+        Extent(1, 8, 2),
+        Extent(1, 8, 1),  # 22 bytes, and 64 are needed
+        Extent(2, 2, 1),
+    ],
+)
+def test_blocks_that_a_parent_does_not_have_are_missed(claimed: Extent) -> None:
     store = MemoryStore()
-    name = chain(store)[2]
-    twice = [[2, 1, 1], [2, 1, 1], [2, 2, 1], [1, 1, 3]]
-    assert_refused_or_same(store, name, twice, "bytes")
+    base, delta, _ = chain(store)
+    files = [archive.read_header(store, name) for name in (base, delta)]
+    meta, parents = files[0].meta, tuple(layout.Parent(n, "0" * 64) for n in (base, delta))
+    specs = {"a": (np.dtype(np.uint8), (claimed.count * BLOCK,))}
+    header = layout.laid_out(meta, specs, parents, {"a": (claimed,)})
+    with pytest.raises(CorruptCheckpoint, match="lacks its blocks"):
+        located([header, *files])
+
+
+def test_a_parent_with_another_key_is_refused() -> None:
+    store, now = MemoryStore(), state()
+    name = save(store, now, 0, key=OTHER).name
+    with opened(store, name, key=OTHER) as checkpoint:
+        base = checkpoint.as_base()
+    packed = codec.encode(changed(now, 1, 4), step=1, key=KEY, base=base)
+    entry = archive.create(store, 1, packed)
+    assert entry.delta
+    with pytest.raises(CorruptCheckpoint, match="another key"):
+        load(store, entry.name, State, key=KEY)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_name_that_says_the_wrong_kind_is_refused(which: int) -> None:
+    """Retention goes by it."""
+    store = MemoryStore()
+    name = chain(store)[which]
+    data = content(store, name)
+    other = archive.name_of(which, 1, delta=not which)
+    store.create(other, len(data), [data])
+    with pytest.raises(CorruptCheckpoint, match="its name says otherwise"):
+        load(store, other, State)
 
 
 def test_alone_a_delta_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
@@ -392,6 +477,7 @@ def test_what_a_damaged_delta_continues_stays() -> None:
     damage(store, names[2], 9)
     assert prune(store, last(1)) == []
     save(store, state(9), 3)
+    assert prune(store, last(2)) == []
     assert [entry.name for entry in prune(store, last(1))] == names
 
 

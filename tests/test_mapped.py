@@ -50,6 +50,11 @@ def test_a_file_that_was_cut_short_is_corrupt(path: Path) -> None:
             reader.read_into(2 * MIB, buffer)
 
 
+def test_beyond_the_end_is_corrupt(path: Path) -> None:
+    with open_reader(path) as reader, pytest.raises(CorruptCheckpoint, match="the file ends"):
+        reader.read_into(3 * MIB + 6, memoryview(bytearray(MIB)))
+
+
 def test_an_empty_file_has_no_mapping(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with (tmp_path / "empty").open("rb") as file, pytest.raises(OSError, match="empty"):
