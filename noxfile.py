@@ -92,7 +92,7 @@ def fuzz(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure us, the peers (large to install) and the physical limit side by side: 30 minutes."""
     session.install("-e", ".[cli]", *group("bench"), *group("peers"))
-    for name in ("save_load", "structured", "import_time", "listing"):
+    for name in ("structured", "import_time", "listing"):
         session.run("python", "-m", f"benchmarks.{name}")
     for name in ("durable", "delta", "partial", "beside"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)

@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m benchmarks.save_load`."""
+"""Measurements that anyone can repeat: `python -m benchmarks.durable`."""
