@@ -28,7 +28,7 @@ from benchmarks import _limits, _plot
 from benchmarks._measure import RESULTS, Goal, Timed, measure, options, report, write
 from checkpointable import Array, LocalStore, archive, digests, layout
 
-FULL, DIGEST = "full save", "digests of the state, 2 threads"
+FULL, DIGEST = "checkpointable, full", "digests of the state, 2 threads"
 SHARES = (0.001, 0.01, 0.1, 1.0)
 PATTERNS = ("clustered", "scattered")
 
@@ -39,7 +39,7 @@ class State:
 
 
 def name_of(share: float, pattern: str) -> str:
-    return f"delta, {share:.1%} {pattern}"
+    return f"checkpointable, delta {share:.1%} {pattern}"
 
 
 def touched(size: int, share: float, pattern: str) -> list[slice]:
