@@ -47,7 +47,7 @@ def versions(session: nox.Session) -> None:
 def deep(session: nox.Session) -> None:
     """The properties with 10,000 examples each, and the conformance kit far deeper."""
     session.install("-e", ".[cli,test]")
-    names = ("tree", "schema", "fingerprint", "migrations", "capture", "container")
+    names = ("tree", "schema", "fingerprint", "migrations", "capture", "container", "delta", "lazy")
     files = [f"tests/test_{name}.py" for name in names]
     files += ["tests/testing", "tests/kernels/test_gallery.py"]
     session.run(

@@ -82,7 +82,8 @@ class Packed:
         """Yield the whole file, in order, the data by blocks of at most 1 MiB.
 
         Contiguous arrays are not copied, others by the block. The arrays must not change
-        meanwhile: each block is digested just before it is yielded, while the cache is warm.
+        meanwhile. Each block is digested just before it is yielded, while the cache is warm; those
+        of a delta were before, to know which have changed.
         """
         yield self.prefix
         table = bytearray(self.table)
@@ -105,8 +106,9 @@ def pack(
     """Lay out a checkpoint; the arrays are kept by reference, and read by `Packed.chunks()`.
 
     With a key it will be signed. With a base that has the same arrays it will be a delta, unless
-    every block has changed; then they are read now as well. Raises `InvalidCheckpoint` if a name,
-    dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed 100 MB.
+    every block has changed; for that the arrays are read now as well. Raises `InvalidCheckpoint` if
+    a name, dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed
+    100 MB.
 
     >>> import numpy as np
     >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})

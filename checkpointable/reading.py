@@ -5,6 +5,7 @@ Nothing here knows what the arrays mean, or where the files are kept.
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from typing import TypeAlias
@@ -174,21 +175,23 @@ def lazy_array(checkpoint: Opened, name: str) -> LazyArray:
 
 
 def mapped_array(checkpoint: Opened, name: str) -> HostArray:
-    """A read-only view of an array in its file, not verified; if it lies in pieces, it is read."""
+    """A read-only view of an array in its file, not verified.
+
+    It is read, and verified, if it lies in pieces, or in a store that has no files to map.
+    """
     placed = checkpoint.header.arrays[name]
     source, offset = 0, checkpoint.header.data_offset + placed.offset
     if checkpoint.header.parents and placed.blocks:
         blocks = slice(placed.first_block, placed.first_block + placed.blocks)
-        source, offset = int(checkpoint.source[blocks][0]), int(checkpoint.offsets[blocks][0])
-        straight = offset + layout.BLOCK * np.arange(placed.blocks)
-        if (checkpoint.source[blocks] != source).any() or (
-            checkpoint.offsets[blocks] != straight
-        ).any():
+        sources, offsets = checkpoint.source[blocks], checkpoint.offsets[blocks]
+        source, offset = int(sources[0]), int(offsets[0])
+        if (sources != source).any() or (np.diff(offsets) != layout.BLOCK).any():
             return read_array(checkpoint, name)
     reader = checkpoint.files[source]
-    if not isinstance(reader, FileReader) or not placed.nbytes:
-        return read_array(checkpoint, name)
-    return np.ndarray(placed.shape, placed.dtype, reader.mapped().bytes.data, offset)
+    if isinstance(reader, FileReader) and placed.nbytes:
+        with suppress(OSError):
+            return np.ndarray(placed.shape, placed.dtype, reader.mapped().bytes.data, offset)
+    return read_array(checkpoint, name)
 
 
 def _fill(checkpoint: Opened, placed: Placed, blocks: range, data: memoryview) -> None:

@@ -136,12 +136,15 @@ DOES = ["save", "full", "restart", "older", "prune"]
             st.sampled_from(["save", "full", "restart", "older", "prune"]), st.integers(0, 9)
         ),
         max_size=12,
-    )
+    ),
+    st.booleans(),
 )
 @settings(deadline=None, max_examples=50)
-def test_whatever_comes_each_checkpoint_is_that_of_its_step(does: list[tuple[str, int]]) -> None:
+def test_whatever_comes_each_checkpoint_is_that_of_its_step(
+    does: list[tuple[str, int]], in_place: bool
+) -> None:
     kernel, store = Sweep(), MemoryStore()
-    checkpointer = Checkpointer(kernel, store, delta=True)
+    checkpointer = Checkpointer(kernel, store, delta=True, in_place=in_place)
     finish(checkpointer.save())
     for what, number in does:
         kernel.advance(number)
@@ -153,7 +156,7 @@ def test_whatever_comes_each_checkpoint_is_that_of_its_step(does: list[tuple[str
             assert entries(store)[-1].step == newest
         elif what == "restart":
             kernel = Sweep()
-            checkpointer = Checkpointer(kernel, store, delta=True)
+            checkpointer = Checkpointer(kernel, store, delta=True, in_place=in_place)
             finish(checkpointer.restore_latest())
         else:
             steps = [entry.step for entry in entries(store)]
