@@ -561,4 +561,4 @@ class Deltas(RuleBasedStateMachine):
 
 
 TestDeltas = Deltas.TestCase
-TestDeltas.settings = settings(deadline=None, stateful_step_count=20)
+TestDeltas.settings = settings(stateful_step_count=20)

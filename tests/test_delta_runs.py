@@ -139,7 +139,7 @@ DOES = ["save", "full", "restart", "older", "prune"]
     ),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_whatever_comes_each_checkpoint_is_that_of_its_step(
     does: list[tuple[str, int]], in_place: bool
 ) -> None:

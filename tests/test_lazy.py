@@ -10,7 +10,7 @@ from unittest import mock
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, basic_indices
 
@@ -94,7 +94,6 @@ def test_rows_read_the_blocks_that_they_touch(path: Path, read: list[tuple[str, 
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_a_part_equals_that_of_the_array(data: st.DataObject) -> None:
     shape = data.draw(array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=12))
     array = np.arange(float(np.prod(shape))).reshape(shape)
