@@ -41,11 +41,11 @@ def test_too_much_memory_is_a_memory_error() -> None:
 def test_fresh_memory_goes_back_with_its_last_view() -> None:
     before = resident()
     slabs = [fresh(8 * MIB) for _ in range(16)]
-    for slab in slabs:
-        slab[:] = 1
+    for number in range(16):
+        slabs[number][:] = 1
     view = slabs[0].view(np.float64)[::7]
     assert resident() - before > 120 * MIB
-    del slab, slabs
+    del slabs
     assert resident() - before < 24 * MIB
     assert view.sum() > 0
 

@@ -58,7 +58,8 @@ class LazyArray:
 
     def __getitem__(self, key: Any) -> Any:
         """A part, as of a NumPy array."""
-        first, *others = key if isinstance(key, tuple) and key else (key,)
+        keys: tuple[Any, ...] = key if isinstance(key, tuple) and key else (key,)
+        first, others = keys[0], keys[1:]
         simple = isinstance(first, slice | int | np.integer) and not isinstance(first, bool)
         if self._rows is None or not self.shape or not simple:
             return np.asarray(self)[key]

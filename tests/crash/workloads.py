@@ -38,8 +38,8 @@ from checkpointable.stores import writer
 from tests.crash import wrong_ways
 from tests.same import same
 
-SIZE = 640
-BLOCK = 320  # so that there is more than one, and a delta may hold some
+SIZE = 320
+BLOCK = SIZE  # but those of the writer "delta" have two, so that one may be changed
 
 
 @contextmanager
