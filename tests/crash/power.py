@@ -86,11 +86,11 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
         (root / "acks").symlink_to(f"/proc/self/fd/{writer}")
         sync_directory(root)
         sync_directory(device.mount)
-        prunes = chance.random() < 0.5
+        prunes, deltas = chance.random() < 0.5, chance.random() < 0.5
         child = os.fork()
         if not child:
             os.close(reader)
-            os._exit(_write(root, way, prunes))
+            os._exit(_write(root, way, prunes, deltas))
         os.close(writer)
         try:
             said, wanted = b"", chance.randint(0, SAVES)
@@ -117,12 +117,14 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
     return Cut(said.count(b'"saved"'), lost or "", torn)
 
 
-def _write(root: Path, way: str, prunes: bool) -> int:
+def _write(root: Path, way: str, prunes: bool, deltas: bool) -> int:
     """Save as fast as it goes, until killed; 1 after an error, as the shutdown makes one."""
     try:
         MORE_WAYS[way]() if way in MORE_WAYS else wrong_ways.take(way)
+        base = None
         for step in range(1, 99):  # `write_check` saves step 99
-            workloads.save(root, step)
+            name = workloads.save(root, step, "delta" if deltas else "", base)
+            base = name if deltas else None
             if prunes:
                 workloads.prune(root, 2)
     except BaseException:
@@ -148,6 +150,7 @@ def _shut_down(mount: Path) -> None:
     os.close(folder)
 
 
+@workloads.small_blocks()
 def _torn(store: LocalStore) -> str:
     """What is visible, acknowledged or not, and is not whole."""
     for entry in archive.entries(store):
