@@ -9,6 +9,7 @@ of a warm page cache. Ours verifies the blocks that it touches, of 1 MiB; the ot
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,7 @@ def main() -> None:
                 if not np.array_equal(rows(middle, middle + count), field[middle:][:count]):
                     raise ValueError(f"{name} gives something else")
             seconds = measure(
-                {
-                    n: lambda rows=r, count=count: rows(middle, middle + count)  # type: ignore[misc]
-                    for n, r in by_name.items()
-                },
+                {name: partial(rows, middle, middle + count) for name, rows in by_name.items()},
                 given.rounds,
                 after=lambda: None,
             )

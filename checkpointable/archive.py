@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from checkpointable import codec, reading
+from checkpointable import codec, container, reading
 from checkpointable.attributes import arrays_of
 from checkpointable.container import Packed
 from checkpointable.delta import Base
@@ -81,22 +81,28 @@ def name_of(step: int, attempt: int = 0, *, delta: bool = False) -> str:
     return f"step-{step:012d}{tried}{kind}.safetensors"
 
 
+def _parsed(name: str) -> tuple[int, int, bool] | None:
+    """Step, attempt, and whether it is a delta, if a name says so in the way of `name_of`."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2] or 0), bool(match[3])) if match else None
+
+
 def step_of(name: str) -> int | None:
     """The step that a name in a store is of; None for other names.
 
     >>> step_of("step-000000001200.1.safetensors"), step_of("walk.safetensors")
     (1200, None)
     """
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
+    parsed = _parsed(name)
+    return parsed[0] if parsed else None
 
 
 def entries(store: Store) -> list[Entry]:
     """List the checkpoints of a store, oldest first, without opening any."""
     found = []
     for blob in store.list():
-        if match := _NAME.fullmatch(blob.name):
-            step, attempt, delta = int(match[1]), int(match[2] or 0), bool(match[3])
+        if parsed := _parsed(blob.name):
+            step, attempt, delta = parsed
             if blob.name == name_of(step, attempt, delta=delta):
                 found.append(Entry(step, attempt, blob.name, blob.size, blob.created, delta))
     return sorted(found, key=lambda entry: (entry.step, entry.attempt, not entry.delta))
@@ -127,20 +133,21 @@ def save(
     if base is None:
         packed = encode()
         with store.lock():
-            return create(store, step, packed)
+            return create(store, step, packed, _next_attempt(entries(store), step))
     with CHANGING, store.lock():
-        packed = encode(base=_base(store, base, key))
-        if packed.header.parents and not _pays(packed, entries(store)):
-            packed = encode()
-        return create(store, step, packed)
+        packed, found = encode(base=_base(store, base, key)), entries(store)
+        if packed.header.parents and not _pays(packed, found):
+            packed = container.pack_whole(packed)
+        return create(store, step, packed, _next_attempt(found, step))
 
 
-def create(store: Store, step: int, packed: Packed, attempt: int | None = None) -> Entry:
+def _next_attempt(found: list[Entry], step: int) -> int:
+    return max((entry.attempt for entry in found if entry.step == step), default=-1) + 1
+
+
+def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
     """Store it under the first name of its step, from `attempt` on, that is free."""
     delta = bool(packed.header.parents)
-    if attempt is None:
-        attempts = [entry.attempt for entry in entries(store) if entry.step == step]
-        attempt = max(attempts, default=-1) + 1
     while True:
         name = name_of(step, attempt, delta=delta)
         try:
@@ -154,10 +161,9 @@ def create(store: Store, step: int, packed: Packed, attempt: int | None = None) 
 def _base(store: Store, name: str, key: bytes | None) -> Base | None:
     try:
         with store.open(name) as reader:
-            sealed = reading.read_sealed(reader, step=step_of(name), key=key)
+            return reading.read_sealed(reader, name=name, step=step_of(name), key=key).as_base()
     except CheckpointableError:  # whatever it is, a full checkpoint is none the worse
         return None
-    return evolve(sealed, name=name).as_base()
 
 
 def _pays(packed: Packed, found: list[Entry]) -> bool:
@@ -187,7 +193,7 @@ def load(
 @contextmanager
 def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
     """Open a checkpoint, its seal verified, together with those that it continues."""
-    match = _NAME.fullmatch(name)
+    parsed = _parsed(name)
     with errors_at(name), ExitStack() as stack:
         checkpoint = reading.opened(
             stack.enter_context(store.open(name)),
@@ -196,8 +202,8 @@ def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Ope
             step=step_of(name),
             key=key,
         )
-        if match and bool(match[3]) != bool(checkpoint.header.parents):
-            what = f"it is {'no' if match[3] else 'a'} delta, and its name says otherwise"
+        if parsed and parsed[2] != bool(checkpoint.header.parents):
+            what = f"it is {'no' if parsed[2] else 'a'} delta, and its name says otherwise"
             raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
         yield checkpoint
 

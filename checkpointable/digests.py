@@ -6,16 +6,15 @@ Sources: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, c
 
 import hashlib
 import hmac
-import os
 from collections.abc import Callable
 
 import xxhash
 
 from checkpointable.errors import CorruptCheckpoint
 from checkpointable.layout import DIGEST_SIZE, OLDER, Bytes, Header, Placed
+from checkpointable.threads import THREADS, by_threads
 
 _LEAST_KEY = 16
-_THREADS = min(4, os.cpu_count() or 1)
 _SHARE = 16  # blocks
 
 
@@ -36,12 +35,7 @@ def digest_table(header: Header, block: Callable[[Placed, int], Bytes]) -> bytes
     def table(share: list[tuple[Placed, int]]) -> bytes:
         return b"".join(digest(block(*place), signed=header.meta.signed) for place in share)
 
-    if len(shares) < 2:
-        return b"".join(map(table, shares))
-    from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
-
-    with ThreadPoolExecutor(_THREADS, "checkpointable-digest") as threads:
-        return b"".join(threads.map(table, shares))
+    return b"".join(by_threads(table, shares, THREADS, "digest"))
 
 
 def seal(prefix: Bytes, table: Bytes) -> bytes:

@@ -178,8 +178,10 @@ def laid_out(
         dtype, shape = specs[name]
         nbytes = math.prod(shape) * dtype.itemsize
         count = -(-nbytes // BLOCK)
-        given = (Extent(0, own, count),) * bool(count) if extents is None else extents[name]
-        places, here, size = _own(name, given, own, nbytes)
+        places: tuple[Extent, ...] = (Extent(0, own, count),) if count else ()
+        here, size = count, nbytes
+        if extents is not None:
+            places, here, size = _own(name, extents[name], own, nbytes)
         arrays[name] = Placed(name, dtype, shape, offset, nbytes, blocks, own, places)
         offset += size
         blocks += count

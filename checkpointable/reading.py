@@ -3,7 +3,6 @@
 Nothing here knows what the arrays mean, or where the files are kept.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -27,11 +26,11 @@ from checkpointable.errors import (
 from checkpointable.layout import Header, Placed
 from checkpointable.store import Reader
 from checkpointable.stores.files import FileReader
+from checkpointable.threads import THREADS, by_threads
 
 Siblings: TypeAlias = Callable[[str], Reader]
 """Opens the file of another name beside this one; it stays open as long as this one."""
 
-_THREADS = min(4, os.cpu_count() or 1)
 _LEAST_BLOCKS = 4  # for a thread of its own
 _NONE: Numbers = np.zeros(0, np.int64)
 
@@ -81,7 +80,7 @@ def opened(
     `step` is given, as a name in a store does, it has to be of that step; with a key all have to be
     signed with it. Raises `CorruptCheckpoint`.
     """
-    sealed = evolve(read_sealed(reader, step=step, key=key), name=name)
+    sealed = read_sealed(reader, name=name, step=step, key=key)
     if not sealed.header.parents:
         return sealed
     if siblings is None:
@@ -104,7 +103,9 @@ def opened(
     return evolve(sealed, files=tuple(files), source=source, offsets=offsets)
 
 
-def read_sealed(reader: Reader, *, step: int | None = None, key: bytes | None = None) -> Opened:
+def read_sealed(
+    reader: Reader, *, name: str = "", step: int | None = None, key: bytes | None = None
+) -> Opened:
     """The same, but what lies in the files that it continues is out of reach."""
     digests.check_key(key)
     prefix = _read_prefix(reader)
@@ -122,7 +123,7 @@ def read_sealed(reader: Reader, *, step: int | None = None, key: bytes | None = 
     if step is not None and header.meta.step != step:
         what = f"it is of step {header.meta.step}, and its name says {step}"
         raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
-    return Opened(header, table, seal, (reader,))
+    return Opened(header, table, seal, (reader,), name=name)
 
 
 def _read_seal(reader: Reader, prefix: bytes, begin: int, offset: int) -> tuple[bytes, bytes]:
@@ -196,15 +197,10 @@ def mapped_array(checkpoint: Opened, name: str) -> HostArray:
 
 def _fill(checkpoint: Opened, placed: Placed, blocks: range, data: memoryview) -> None:
     """Read blocks that follow one another, by some threads if they are many."""
-    threads = max(1, min(_THREADS, len(blocks) // _LEAST_BLOCKS))
+    threads = max(1, min(THREADS, len(blocks) // _LEAST_BLOCKS))
     read = partial(_read_blocks, checkpoint, placed, data, blocks[0])
-    if threads == 1:
-        found = [read(blocks)]
-    else:
-        from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
-
-        with ThreadPoolExecutor(threads, "checkpointable-read") as pool:
-            found = [*pool.map(read, [blocks[share::threads] for share in range(threads)])]
+    shares = [blocks[share::threads] for share in range(threads)]
+    found = by_threads(read, shares, threads, "read")
     if errors := [failed for failed in found if failed is not None]:
         raise min(errors, key=itemgetter(0))[1]  # of the first block that is damaged
 

@@ -55,24 +55,28 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return LocalStore(tmp_path / "run") if request.param == "local" else MemoryStore()
 
 
-def damage(store: Store, name: str, at: int = -100) -> None:
+def damage(store: Store, name: str, at: int = -100, bit: int = 1) -> None:
     """Flip one bit of a stored checkpoint."""
 
     def flipped(data: bytes) -> bytes:
         changed = bytearray(data)
-        changed[at] ^= 1
+        changed[at] ^= bit
         return bytes(changed)
 
     rewrite(store, name, flipped)
 
 
-def rewrite(store: Store, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Change a stored checkpoint, whatever the store."""
+def content(store: Store, name: str) -> bytes:
     with store.open(name) as reader:
         data = bytearray(reader.size)
         reader.read_into(0, memoryview(data))
+    return bytes(data)
+
+
+def rewrite(store: Store, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change a stored checkpoint, whatever the store."""
+    changed = change(content(store, name))
     store.delete(name)
-    changed = change(bytes(data))
     store.create(name, len(changed), [changed])
 
 

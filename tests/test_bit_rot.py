@@ -189,7 +189,7 @@ def damage(draw: st.DrawFn, rotten: Rotten) -> Damage:
 def test_the_first_damaged_block_is_named(
     big: Rotten, threads: int, data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_THREADS", threads)
+    monkeypatch.setattr(reading, "THREADS", threads)
     monkeypatch.setattr(reading, "_LEAST_BLOCKS", 1)
     now = bytearray(big.sound)
     for at, run in data.draw(damage(big)):

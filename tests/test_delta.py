@@ -38,6 +38,7 @@ from checkpointable.delta import Base, difference, located
 from checkpointable.layout import Extent
 from checkpointable.retention import prune
 from tests.same import same
+from tests.test_archive import content, damage
 
 BLOCK = 64
 KEY, OTHER = bytes(range(32)), bytes(32)
@@ -82,13 +83,6 @@ def _small_blocks() -> Iterator[None]:
     """And so small arrays that the header would take more room than they."""
     with mock.patch.object(layout, "BLOCK", BLOCK), mock.patch.object(archive, "_MOST_ROOM", 1000):
         yield
-
-
-def content(store: Store, name: str) -> bytes:
-    with store.open(name) as reader:
-        data = bytearray(reader.size)
-        reader.read_into(0, memoryview(data))
-    return bytes(data)
 
 
 def parents(store: Store, name: str) -> list[str]:
@@ -201,13 +195,6 @@ def test_a_delta_is_made_against_a_base_with_the_same_key() -> None:
 
 
 # --- refused ------------------------------------------------------------------------------------
-
-
-def damage(store: Store, name: str, at: int = -1, bit: int = 1) -> None:
-    data = bytearray(content(store, name))
-    data[at] ^= bit
-    store.delete(name)
-    store.create(name, len(data), [data])
 
 
 def chain(store: Store, key: bytes | None = None) -> list[str]:

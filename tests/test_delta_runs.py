@@ -29,6 +29,7 @@ from checkpointable import (
 )
 from checkpointable.archive import entries, load
 from checkpointable.cli import main
+from checkpointable.policy import Every
 from checkpointable.retention import prune
 from tests.same import same
 from tests.toys import finish
@@ -167,10 +168,10 @@ def test_whatever_comes_each_checkpoint_is_that_of_its_step(
 
 
 @pytest.mark.parametrize("full", [None, every(steps=10)])
-def test_run_saves_deltas_and_keeps_what_they_continue(full: object) -> None:
+def test_run_saves_deltas_and_keeps_what_they_continue(full: Every | None) -> None:
     store = MemoryStore()
     for until in (17, 40):  # resumed once
-        run(Sweep(), store, until, save=every(steps=3), keep=last(2), delta=True, full=full)  # type: ignore[arg-type]
+        run(Sweep(), store, until, save=every(steps=3), keep=last(2), delta=True, full=full)
     found = entries(store)
     assert [entry.step for entry in found][-2:] == [39, 40]
     for entry in found:

@@ -113,22 +113,18 @@ def test_a_part_equals_that_of_the_array(data: st.DataObject) -> None:
     assert same(np.asarray(part), np.asarray(due))
 
 
-@given(st.integers(-13, 13), st.integers(-13, 13))
-def test_a_part_of_a_file_equals_that_of_the_array(begin: int, end: int) -> None:
-    found: Any = load_file(file_of_all(), State, arrays="lazy")
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shared") / "it.safetensors"
+    with mock.patch.object(layout, "BLOCK", BLOCK):
+        save_file(state(), path)
+    return path
+
+
+@given(begin=st.integers(-13, 13), end=st.integers(-13, 13))
+def test_a_part_of_a_file_equals_that_of_the_array(shared: Path, begin: int, end: int) -> None:
+    found: Any = load_file(shared, State, arrays="lazy")
     assert same(found.grid[begin:end], np.asarray(state().grid)[begin:end])
-
-
-_kept: list[Any] = []
-
-
-def file_of_all() -> Path:
-    import tempfile
-
-    if not _kept:
-        _kept.append(tempfile.TemporaryDirectory())
-        save_file(state(), Path(_kept[0].name) / "it.safetensors")
-    return Path(_kept[0].name) / "it.safetensors"
 
 
 @pytest.mark.parametrize("index", [10, -11])

@@ -89,7 +89,7 @@ def saves_captured_scattered(path: Path) -> Callable[[], object]:
 def saves_a_delta(path: Path) -> Callable[[], object]:
     store, before = LocalStore(path), whole()
     base = archive.save(store, before, 7).name
-    before.flow[0] = 2  # type: ignore[index]
+    np.asarray(before.flow)[0] = 2
     return lambda: archive.save(store, before, 8, base=base)
 
 

@@ -24,7 +24,7 @@ def prune(
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many steps to keep.")],
     compact: Annotated[
         bool,
-        typer.Option(help="Store kept deltas again, as full checkpoints."),
+        typer.Option("--compact", help="Store kept deltas again, as full checkpoints."),
     ] = False,
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
