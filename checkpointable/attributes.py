@@ -14,17 +14,21 @@ from checkpointable.annotations import type_name
 from checkpointable.convert import hooks
 from checkpointable.convert.scalars import Refused
 from checkpointable.device.arrays import (
-    HostArray,
+    device_array,
     is_array,
+    is_on_device,
     is_writable,
     layout,
     on_host,
     overwrite,
     owned,
+    renewed,
 )
+from checkpointable.device.staging import staging_in_use
 from checkpointable.errors import InvalidCheckpoint, InvalidKernel, reason
 from checkpointable.fields import fields_of
 from checkpointable.schema import schema_of
+from checkpointable.threads import in_thread
 from checkpointable.tree import extract, from_tree, insert, refusals_named, to_tree
 
 C = TypeVar("C")
@@ -34,8 +38,13 @@ _MISSING: Any = object()
 async def capture(cls: type[C], kernel: object) -> C:
     """Make a checkpoint of class `cls` from the kernel's attributes of the same names.
 
-    Every value is an owned copy: arrays, on the host or on a device, are copied to host memory;
-    lists, dicts and nested objects are rebuilt. Converters and validators of `cls` run.
+    Every value is an owned copy: arrays are copied to host memory; lists, dicts and nested objects
+    are rebuilt. Converters and validators of `cls` run.
+
+    Device arrays are copied when the stream has come so far that they are computed on: the kernel's
+    attribute `stream` (of Numba's, CuPy's or torch's), else the array's own, else the default one.
+    Within a `Checkpointer`'s save they stay on their devices as far as there is room: they are
+    `LazyArray`s, then, which `numpy.asarray` brings to the host.
 
     Raises `InvalidKernel` if an attribute is missing, `InvalidCheckpoint` (with the path) if a
     value is not of the declared type.
@@ -52,14 +61,31 @@ async def capture(cls: type[C], kernel: object) -> C:
     schema_of(cls)
     values = {field.name: _attribute(kernel, field.name, cls) for field in fields_of(cls)}
     tree, arrays = to_tree(_construct(cls, values), cls)
-    return from_tree(tree, {name: owned(array) for name, array in arrays.items()}, cls)
+    return from_tree(tree, await _copies(arrays, kernel), cls)
+
+
+async def _copies(arrays: dict[str, Any], kernel: object) -> dict[str, Any]:
+    live = {name: device_array(a) for name, a in arrays.items() if is_on_device(a)}
+    wait = None
+    if live:
+        from checkpointable.device import snapshot  # which imports Numba
+
+        stream = getattr(kernel, "stream", None)
+        copies, wait = snapshot.begin(live, stream, staging_in_use())
+    try:
+        host = {name: owned(a) for name, a in arrays.items() if name not in live}
+    finally:
+        if wait is not None:
+            await in_thread(wait)
+    return host | copies if live else host
 
 
 async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None:
     """Put a checkpoint's fields back into the kernel's attributes of the same names.
 
-    Arrays are copied into the arrays that the kernel already has, on whatever device; dtype and
-    shape of all of them are checked first. Other values are set as owned copies. All or nothing:
+    Arrays are copied into the arrays that the kernel already has, on whatever device, in the order
+    of its stream, as `capture` does; dtype and shape of all of them are checked first. Arrays of
+    JAX, which never change, are replaced by others at the same place. Other values are set as owned copies. All or nothing:
     on an error the kernel is as it was. `cls` is the checkpoint's class if that is generic, with
     its types: `Box[int]`.
 
@@ -81,9 +107,15 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     3
     """
     values, into = _plan(checkpoint, kernel, cls or type(checkpoint))
+    device = [(device_array(target), source) for target, source in into if is_on_device(target)]
     _set_all(kernel, values)
     for target, source in into:
-        overwrite(target, source)
+        if not is_on_device(target):
+            overwrite(target, source)
+    if device:
+        from checkpointable.device import snapshot  # which imports Numba
+
+        await in_thread(snapshot.put_back(device, getattr(kernel, "stream", None)))
 
 
 def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:
@@ -129,7 +161,7 @@ def arrays_of(cls: Any, kernel: object) -> dict[str, Any]:
 
 def _plan(
     checkpoint: object, kernel: object, cls: Any
-) -> tuple[dict[str, Any], list[tuple[Any, HostArray]]]:
+) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
     """Check everything; say which attributes get which values, and which arrays go into which."""
     schema_of(cls)
     if not isinstance(checkpoint, typing.get_origin(cls) or cls):
@@ -138,7 +170,7 @@ def _plan(
             where=type(kernel).__qualname__,
         )
     _check_whole(checkpoint, cls)
-    into: list[tuple[Any, HostArray]] = []  # an array of the kernel's, and what goes into it
+    into: list[tuple[Any, Any]] = []  # an array of the kernel's, and what goes into it
     values: dict[str, Any] = {}
     for field in fields_of(cls):
         to_wire, from_wire = hooks(field.type)
@@ -148,11 +180,22 @@ def _plan(
         live = _live_arrays(before, to_wire, field.name) if arrays else {}
         if live:
             _check_kept(before, _attribute(kernel, field.name, cls), kernel, field.name)
+        filled = {name: owned(a) for name, a in arrays.items() if name not in live}
         for name in arrays.keys() & live.keys():
-            _check_fit(f"{type(kernel).__qualname__}.{name}", live[name], arrays[name])
-            into.append((live[name], on_host(arrays[name])))
-        if arrays.keys() - live.keys() or wire != {"$array": field.name}:
-            filled = {n: live[n] if n in live else owned(a) for n, a in arrays.items()}
+            where, target, source = f"{type(kernel).__qualname__}.{name}", live[name], arrays[name]
+            _check_fit(where, target, source)
+            new = None if is_writable(target) else renewed(target, source)
+            if new is not None:
+                filled[name] = new
+            elif not is_writable(target):
+                raise InvalidKernel(
+                    "the kernel's array is read-only", where=where, hint="give it a copy"
+                )
+            else:
+                source = source if is_on_device(target) else on_host(source)
+                into.append((target, source))
+        if filled or wire != {"$array": field.name}:
+            filled = {name: filled.get(name, live.get(name)) for name in arrays}
             with refusals_named(cls, field.name):
                 values[field.name] = from_wire(insert(wire, filled))
     return values, into
@@ -234,8 +277,6 @@ def _check_fit(where: str, target: Any, source: Any) -> None:
             where=where,
             hint="make the kernel with the parameters of the one that was saved",
         )
-    if not is_writable(target):
-        raise InvalidKernel("the kernel's array is read-only", where=where, hint="give it a copy")
 
 
 def _set_all(kernel: object, values: dict[str, Any]) -> None:

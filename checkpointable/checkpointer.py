@@ -23,6 +23,7 @@ from checkpointable.protocol import (
 from checkpointable.schema import schema_of
 from checkpointable.store import Store
 from checkpointable.stores import open_store
+from checkpointable.threads import in_thread
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -226,7 +227,7 @@ class Checkpointer(Generic[C]):
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
         await self.close()
-        found = await _in_thread(
+        found = await in_thread(
             lambda: archive.latest(self.store, self.cls, key=self.key, into=self._into())
         )
         return None if found is None else await self._restore(found)
@@ -234,7 +235,7 @@ class Checkpointer(Generic[C]):
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
         await self.close()
-        found = await _in_thread(
+        found = await in_thread(
             lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())
         )
         return await self._restore(found)
@@ -259,19 +260,6 @@ class Checkpointer(Generic[C]):
                     hint="try again later, or raise patience=",
                 )
             await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _in_thread(work: Callable[[], R]) -> R:
-    """Run `work` beside the event loop; if cancelled, let it end first: it may read in place."""
-    import asyncio
-
-    task: asyncio.Task[Any] = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        result: R = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-    return result
 
 
 def complete(work: Coroutine[Any, Any, R]) -> R:

@@ -5,6 +5,8 @@ CheckpointableError
 ├── InvalidKernel            mend the kernel's class
 ├── UnsupportedType          mend the checkpoint's class
 ├── NotNow                   ask again later
+├── DeviceError              CUDA refused a copy or a launch
+│   └── DeviceLost           and will refuse all others: start the process again
 ├── InvalidCheckpoint        use another checkpoint
 │   ├── CorruptCheckpoint    the file is damaged, or not a checkpoint: fall back to an older one
 │   └── SchemaMismatch       the file is sound, but of another class or version
@@ -57,6 +59,14 @@ class UnsupportedType(CheckpointableError):
 
 class NotNow(CheckpointableError):
     """The kernel cannot be checkpointed at the moment; nothing was saved and nothing changed."""
+
+
+class DeviceError(CheckpointableError):
+    """CUDA refused what was asked of a device; nothing was saved."""
+
+
+class DeviceLost(DeviceError):
+    """A CUDA error that a process does not survive; nothing is saved any more."""
 
 
 class InvalidCheckpoint(CheckpointableError):

@@ -5,6 +5,7 @@ array API standard. Nothing here imports Numba unless an array is already on a d
 """
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from checkpointable.device.lazy import LazyArray
 from checkpointable.device.staging import empty, fill
 from checkpointable.errors import InvalidKernel
+
+_DLPACK_CUDA = 2
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
 Layout: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]
@@ -29,7 +32,7 @@ def is_array(value: object) -> bool:
         return False
     if isinstance(value, LazyArray):
         return True
-    return _is_numba(value) or hasattr(value, "__cuda_array_interface__") or _is_dlpack(value)
+    return _is_numba(value) or _interface(value) is not None or _is_dlpack(value)
 
 
 def _is_numba(value: object) -> bool:
@@ -41,23 +44,68 @@ def _is_dlpack(value: object) -> bool:
     return hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__")
 
 
-def _view(value: Any) -> Any:
-    """The same memory as a NumPy or a Numba device array."""
-    if isinstance(value, np.ndarray) or _is_numba(value):
+def _interface(value: object) -> dict[str, Any] | None:
+    """The CUDA array interface, if the value has one."""
+    try:
+        found: dict[str, Any] | None = getattr(value, "__cuda_array_interface__", None)
+    except RuntimeError as error:  # torch, of a tensor with a gradient
+        raise _unreadable(value, error) from error
+    return found
+
+
+def is_on_device(value: Any) -> bool:
+    """Say whether the array is in a device's memory."""
+    if isinstance(value, np.ndarray | LazyArray):
+        return False
+    if _is_numba(value) or _interface(value) is not None:
+        return True
+    return _is_dlpack(value) and int(value.__dlpack_device__()[0]) == _DLPACK_CUDA
+
+
+def device_array(value: Any) -> Any:
+    """The same memory as a Numba device array."""
+    from numba import cuda
+
+    if _is_numba(value):
+        return value
+    interface = _interface(value)
+    if interface is not None:
+        array = cuda.as_cuda_array(value, sync=False)  # the order of streams is kept by events
+        return array.view(layout(value)[0])
+    from cuda.core.utils import StridedMemoryView
+
+    view = StridedMemoryView.from_dlpack(value, stream_ptr=-1)
+    strides = view.strides and [n * view.dtype.itemsize for n in view.strides]
+    described = SimpleNamespace(owner=value)
+    described.__cuda_array_interface__ = {
+        "data": (view.ptr, view.readonly), "shape": tuple(view.shape), "typestr": view.dtype.str,
+        "strides": strides, "version": 3,
+    }  # fmt: skip
+    return cuda.as_cuda_array(described, sync=False)
+
+
+def _unreadable(value: Any, error: Exception) -> InvalidKernel:
+    return InvalidKernel(
+        f"a {type(value).__module__}.{type(value).__qualname__} cannot be read: {error}",
+        hint="pass an array with __cuda_array_interface__, or copy it to the host",
+    )
+
+
+def _host_view(value: Any) -> HostArray:
+    """The same memory as a NumPy array, where it is on the host; else a copy."""
+    if isinstance(value, np.ndarray):
         return value
     if isinstance(value, LazyArray):
         return np.asarray(value)
-    if hasattr(value, "__cuda_array_interface__"):
-        from numba import cuda
-
-        return cuda.as_cuda_array(value)
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise InvalidKernel(
-            f"a {type(value).__module__}.{type(value).__qualname__} cannot be read: {error}",
-            hint="pass an array with __cuda_array_interface__, or copy it to the host",
-        ) from error
+        if not hasattr(value, "__array__"):
+            raise _unreadable(value, error) from error
+    try:
+        return np.asarray(value)  # of a dtype that DLPack does not know
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _unreadable(value, error) from error
 
 
 def layout(value: Any) -> Layout:
@@ -66,20 +114,20 @@ def layout(value: Any) -> Layout:
     >>> layout(np.zeros((2, 3), np.float32))
     (dtype('float32'), (2, 3))
     """
-    if hasattr(value, "__cuda_array_interface__") and not _is_numba(value):
-        described = value.__cuda_array_interface__
+    described = None if _is_numba(value) else _interface(value)
+    if described is not None:
         fields = described.get("descr")
         plain = np.dtype(described["typestr"])
         dtype = np.dtype(fields) if plain.kind == "V" and fields else plain
         return dtype, tuple(described["shape"])
-    view = value if isinstance(value, LazyArray) else _view(value)
-    return np.dtype(view.dtype), tuple(view.shape)
+    if not isinstance(value, LazyArray):
+        value = device_array(value) if is_on_device(value) else _host_view(value)
+    return np.dtype(value.dtype), tuple(value.shape)
 
 
 def on_host(value: Any) -> HostArray:
     """Return the array in host memory: itself if it is there already, else a copy."""
-    view = _view(value)
-    return view if isinstance(view, np.ndarray) else np.asarray(view.copy_to_host())
+    return owned(value) if is_on_device(value) else _host_view(value)
 
 
 def owned(value: Any) -> HostArray:
@@ -91,19 +139,20 @@ def owned(value: Any) -> HostArray:
     >>> b = owned(a); a[0] = 7; b
     array([0, 1, 2])
     """
-    view = _view(value)
-    if isinstance(view, np.ndarray):
-        copy = empty(view.shape, view.dtype)
-        if view.flags.c_contiguous and view.itemsize:  # as bytes, the padding of records too
-            fill(copy, view)
-        else:
-            copy[...] = view
-        return copy
-    if view.is_c_contiguous():
-        copy = empty(tuple(view.shape), np.dtype(view.dtype))
-        view.copy_to_host(copy)
-        return copy
-    return np.ascontiguousarray(view.copy_to_host())
+    if is_on_device(value):
+        from checkpointable.device import snapshot
+
+        copies, wait = snapshot.begin({"": device_array(value)}, None, None)
+        wait()
+        copied: HostArray = copies[""]
+        return copied
+    view = _host_view(value)
+    copy = empty(view.shape, view.dtype)
+    if view.flags.c_contiguous and view.itemsize:  # as bytes, the padding of records too
+        fill(copy, view)
+    else:
+        copy[...] = view
+    return copy
 
 
 def in_place(live: Mapping[str, Any], due: Mapping[str, Layout]) -> dict[str, HostArray]:
@@ -125,16 +174,27 @@ def in_place(live: Mapping[str, Any], due: Mapping[str, Layout]) -> dict[str, Ho
 
 def is_writable(value: Any) -> bool:
     """Say whether `overwrite` can write into the array."""
-    view = _view(value)
-    return not isinstance(view, np.ndarray) or bool(view.flags.writeable)
+    if isinstance(value, np.ndarray):
+        return bool(value.flags.writeable)
+    interface = _interface(value)
+    if interface is not None:
+        return not interface["data"][1]
+    return is_on_device(value) or bool(_host_view(value).flags.writeable)
+
+
+def renewed(value: Any, source: Any) -> Any:
+    """Another array of the kind and at the place of one that can't be written; None if unknown.
+
+    Those of JAX, whose arrays never change.
+    """
+    if type(value).__module__.partition(".")[0] not in ("jax", "jaxlib"):
+        return None
+    import jax
+
+    return jax.device_put(owned(source), value.sharding)
 
 
 def overwrite(target: Any, source: HostArray) -> None:
-    """Copy `source` into the memory of `target`, which has the same dtype and shape."""
-    if source is target:  # it was read in place
-        return
-    view = _view(target)
-    if isinstance(view, np.ndarray):
-        view[...] = source
-    else:
-        view.copy_to_device(np.ascontiguousarray(source))
+    """Copy `source` into the host memory of `target`, which has the same dtype and shape."""
+    if source is not target:  # it was read in place
+        _host_view(target)[...] = source

@@ -5,17 +5,32 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from attrs import evolve, field, frozen
 
 from checkpointable.errors import InvalidCheckpoint
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
+@frozen(eq=False)
+class Region:
+    """Bytes of device memory, which stay what they are as long as this, or a part of it, is kept."""
+
+    device: int
+    address: int
+    size: int
+    owner: object = field(repr=False)
+
+    def part(self, begin: int, size: int) -> "Region":
+        """So many of the bytes, from one of them on."""
+        return evolve(self, address=self.address + begin, size=size, owner=self)
+
+
 class LazyArray:
     """An array that is read, or computed, when it is needed: dtype, shape, and how to get it.
 
     NumPy takes it wherever it takes an array. `rows`, if given, gets a range of the first axis;
-    then a slice reads no more than that.
+    then a slice reads no more than that. `region` is where it lies if that is on a device.
 
     >>> old = LazyArray(np.float64, (6,), lambda: np.arange(6.0))
     >>> new = old.astype(np.float32).reshape(2, -1)
@@ -34,11 +49,13 @@ class LazyArray:
         shape: tuple[int, ...],
         read: Callable[[], _Array],
         rows: Callable[[int, int], _Array] | None = None,
+        region: Region | None = None,
     ) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.shape = tuple(shape)
         self._read = read
         self._rows = rows
+        self.region = region
 
     def __repr__(self) -> str:
         return f"LazyArray({self.dtype}, {self.shape})"

@@ -8,12 +8,13 @@ import math
 import mmap
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from attrs import frozen
 
 Slab = np.ndarray[Any, np.dtype[Any]]
 
@@ -70,8 +71,29 @@ def fill(target: Slab, source: Slab) -> None:
             rest.result()
 
 
+Way: TypeAlias = Literal["device", "pinned", "sliced"]
+"""Where device arrays are copied to: into other memory of the device, into host memory that it
+copies to by itself, or into any host memory."""
+
+
+@frozen
+class Snapshot:
+    """How device arrays were copied: `bytes` of them, in `seconds`.
+
+    `predicted` is what the copy before said of it, in seconds; None if none went the same way.
+    """
+
+    way: Way
+    bytes: int
+    predicted: float | None
+    seconds: float
+
+
 class Staging:
     """The memory of one snapshot after another.
+
+    `reserve` bytes of each device stay free, or device arrays are copied to the host; `snapshot`
+    says how that was done the last time, `arena` is the memory of devices.
 
     >>> staging = Staging()
     >>> with staging.in_use():
@@ -83,7 +105,12 @@ class Staging:
     True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reserve: int = 0, make: Callable[[int], Slab] = fresh) -> None:
+        self.reserve = reserve
+        self.arena: Any = None
+        self.snapshot: Snapshot | None = None
+        self.rates: dict[Way, float] = {}
+        self._make = make
         self._lock = threading.Lock()
         self._slabs: list[Slab] = []
         self._free: list[Slab] = []
@@ -92,6 +119,7 @@ class Staging:
     def in_use(self) -> Iterator[None]:
         """Have `empty` give this memory; what is not wanted this time is let go at the end."""
         self._free, self._slabs = self._slabs, []
+        self.snapshot = None
         token = _current.set(self)
         try:
             yield
@@ -107,11 +135,16 @@ class Staging:
                     self._slabs.append(self._free.pop(index))
                     break
             else:
-                self._slabs.append(fresh(size))
+                self._slabs.append(self._make(size))
             return self._slabs[-1]
 
 
 _current: ContextVar[Staging | None] = ContextVar("staging", default=None)
+
+
+def staging_in_use() -> Staging | None:
+    """The `Staging` in use, if one is."""
+    return _current.get()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Slab:

@@ -1,0 +1,129 @@
+"""Kernels that bring bytes together: of arrays with strides, and of blocks that lie apart.
+
+Importing this module imports Numba.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+# Numba infers the types of what it compiles.
+
+# pyright: reportCallIssue=false
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import cuda, prange
+
+from checkpointable.device import memory
+from checkpointable.device.programs import Jit, Program, cpu, gpu, kernel, launch, loop
+
+
+U0, U3, U7, U8, U64 = (np.uint64(k) for k in (0, 3, 7, 8, 64))
+
+
+def make(jit: Jit) -> tuple[Any, Any]:
+    """Return the element functions (move, gather)."""
+
+    @jit
+    def move(everything, strided, packed, shape, strides, first, size, back, i):
+        """Copy element `first` + i, of `size` bytes, from the array to place i, or back."""
+        rest = np.int64(first + i)
+        there = np.int64(strided)
+        for axis in range(shape.size - 1, -1, -1):
+            there += (rest % shape[axis]) * strides[axis]
+            rest //= shape[axis]
+        here = np.int64(packed) + np.int64(i) * size
+        for k in range(size):
+            if back:
+                everything[np.uint64(there + k)] = everything[np.uint64(here + k)]
+            else:
+                everything[np.uint64(here + k)] = everything[np.uint64(there + k)]
+
+    @jit
+    def gather(words, at, size, k):
+        """Return word k of a block; what lies beyond its end is 0, and not touched."""
+        begin = at + (np.uint64(k) << U3)
+        left = size - (np.uint64(k) << U3)
+        shift = (begin & U7) << U3
+        word = words[begin >> U3] >> shift
+        if shift != U0 and (left << U3) > U64 - shift:
+            word |= words[(begin + U7) >> U3] << (U64 - shift)
+        if left < U8:
+            word &= (np.uint64(1) << (left << U3)) - np.uint64(1)
+        return word
+
+    return move, gather
+
+
+move_cpu, gather_cpu = make(cpu)
+move_gpu, gather_gpu = make(gpu)
+
+
+@loop
+def move_loop(everything, strided, packed, shape, strides, first, count, size, back):
+    for i in prange(count):
+        move_cpu(everything, strided, packed, shape, strides, first, size, back, i)
+
+
+@kernel
+def move_kernel(everything, strided, packed, shape, strides, first, count, size, back):
+    i = cuda.grid(1)
+    if i < count:
+        move_gpu(everything, strided, packed, shape, strides, first, size, back, i)
+
+
+MOVE = Program(move_loop, move_kernel)
+"""(memory, strided, packed, shape, strides, first, count, size, back): all elements, by one thread each."""
+
+
+def copy(array: memory.Array, address: int, stream: memory.Stream, *, back: bool = False,
+         first: int = 0, count: int | None = None) -> None:  # fmt: skip
+    """Copy an array to an address, C order, or `back` from there; in the order of the stream.
+
+    Of an array in C order all is copied, of another `count` elements from `first` on.
+    """
+    begin, size = memory.address_of(array), array.dtype.itemsize
+    count = math.prod(array.shape) - first if count is None else count
+    if array.is_c_contiguous():
+        one, other = (begin, address) if back else (address, begin)
+        memory.copy(one, other, count * size, stream)
+        return
+    shape = memory.to_device(np.array(array.shape, np.int64), stream)
+    strides = memory.to_device(np.array(array.strides, np.int64), stream)
+    everything = memory.at(memory.BASE, 2**60, np.uint8)
+    launch(
+        MOVE, count, stream, everything, begin - memory.BASE, address - memory.BASE, shape, strides,
+        first, count, size, back,
+    )  # fmt: skip
+
+
+@loop
+def gather_loop(words, at, sizes, places, longest, out):
+    for i in prange(at.size * longest):
+        block, k = i // longest, i % longest
+        if np.uint64(8 * k) < sizes[block]:
+            out[places[block] + k] = gather_cpu(words, at[block], sizes[block], k)
+
+
+@kernel
+def gather_kernel(words, at, sizes, places, longest, out):
+    i = cuda.grid(1)
+    block, k = i // longest, i % longest
+    if block < at.size and np.uint64(8 * k) < sizes[block]:
+        out[places[block] + k] = gather_gpu(words, at[block], sizes[block], k)
+
+
+GATHER = Program(gather_loop, gather_kernel)
+"""(words, at, sizes, places, longest, out): each block to its place in `out`, in words; the longest
+has `longest` of them."""
+
+
+def gather(addresses: Sequence[int], sizes: Sequence[int], places: Sequence[int],
+           out: memory.Array, stream: memory.Stream) -> None:  # fmt: skip
+    """Copy blocks to their places in `out`, counted in its words; in the order of the stream."""
+    at = memory.to_device(np.array(addresses, np.uint64) - np.uint64(memory.BASE), stream)
+    size = memory.to_device(np.array(sizes, np.uint64), stream)
+    place = memory.to_device(np.array(places, np.int64), stream)
+    longest = -(-max(sizes) // 8)
+    launch(GATHER, len(sizes) * longest, stream, memory.words(), at, size, place, longest, out)

@@ -1,0 +1,262 @@
+"""Copies of device arrays, for which a kernel stands still as short as can be.
+
+There are three ways, and the first that has room is taken:
+
+device  into other memory of the same device, in the order of the kernel's stream;
+pinned  into host memory that the device copies to by itself, likewise;
+sliced  into any host memory, through a few pinned buffers.
+
+Importing this module imports Numba.
+"""
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from attrs import define, field
+
+from checkpointable.device import memory, moves, transfer
+from checkpointable.device.lazy import LazyArray, Region
+from checkpointable.device.lost import cuda_errors
+from checkpointable.device.staging import Snapshot, Staging, Way, empty
+
+_ALIGN = 256  # bytes, as memory from CUDA is
+_PINNED_SHARE = 0.5  # of the memory that the host can spare
+
+Wait: TypeAlias = Callable[[], None]
+"""Returns when all copies are there; to be called in any thread, and always."""
+
+
+@define
+class _Slab:
+    """Memory of a device, and who uses it; nobody, if what it refers to is gone."""
+
+    device: int
+    memory: memory.Array
+    size: int
+    used: Any = field(default=lambda: None)
+
+    def region(self, size: int) -> Region:
+        region = Region(self.device, memory.address_of(self.memory), size, self)
+        self.used = weakref.ref(region)
+        return region
+
+
+class Arena:
+    """Device memory that one snapshot, or restore, after another is copied into."""
+
+    def __init__(self) -> None:
+        self._slabs: list[_Slab] = []
+        self.pinned: Staging | None = None
+
+    def take(self, wanted: list[tuple[int, int]], reserve: int) -> list[Region] | None:
+        """Regions on these devices, of these sizes; None unless `reserve` bytes stay free on each.
+
+        Memory that is not used, and not wanted now, is given back.
+        """
+        free = [slab for slab in self._slabs if slab.used() is None]
+        kept = [slab for slab in self._slabs if slab.used() is not None]
+        found: list[_Slab | None] = []
+        for device, size in wanted:
+            fits = [s for s in free if s.device == device and size <= s.size <= 2 * size + _ALIGN]
+            slab = min(fits, key=lambda slab: slab.size, default=None)
+            if slab is not None:
+                free.remove(slab)
+            found.append(slab)
+        self._slabs = kept
+        del free
+        missing = [want for want, slab in zip(wanted, found, strict=True) if slab is None]
+        for device in {device for device, _ in missing}:
+            with memory.on_device(device):
+                if sum(size for d, size in missing if d == device) + reserve > memory.free():
+                    return None
+        try:
+            slabs = [slab or _new(*want) for want, slab in zip(wanted, found, strict=True)]
+        except MemoryError:  # there is less than it seemed
+            return None
+        self._slabs += slabs
+        return [slab.region(size) for slab, (_, size) in zip(slabs, wanted, strict=True)]
+
+
+def _new(device: int, size: int) -> _Slab:
+    with memory.on_device(device):
+        size = -(-size // _ALIGN) * _ALIGN
+        return _Slab(device, memory.empty((size,), np.uint8), size)
+
+
+def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
+    """The array whose bytes are in a region, C order; read to the host when it is used there."""
+    row = region.size // max(shape[0], 1) if shape else region.size
+
+    def read() -> memory.HostArray:
+        array: memory.HostArray = np.ndarray(shape, dtype)
+        transfer.fetch(region, array.reshape(-1).view(np.uint8))
+        return array
+
+    def rows(begin: int, end: int) -> memory.HostArray:
+        array: memory.HostArray = np.ndarray((end - begin, *shape[1:]), dtype)
+        part = region.part(begin * row, (end - begin) * row)
+        transfer.fetch(part, array.reshape(-1).view(np.uint8))
+        return array
+
+    return LazyArray(dtype, shape, read, rows, region)
+
+
+def begin(
+    arrays: Mapping[str, memory.Array], stream: object, staging: Staging | None
+) -> tuple[dict[str, Any], Wait]:
+    """Copy device arrays as they are when their streams have come so far; say where to.
+
+    `stream` is the one that they are computed on, for all of them; without, each one's own. With a
+    `staging` they may stay on their devices, without they are copied to the host.
+    """
+    started = time.perf_counter()
+    sizes = {name: math.prod(a.shape) * a.dtype.itemsize for name, a in arrays.items()}
+    homes = {n: memory.device_of(memory.address_of(a)) for n, a in arrays.items() if sizes[n]}
+    total = sum(sizes.values())
+    copies: dict[str, Any] = {}
+    regions = None
+    way: Way = "sliced"
+    if staging is not None:
+        staging.arena = staging.arena or Arena()
+        wanted = [(homes[name], sizes[name]) for name in homes]
+        regions = staging.arena.take(wanted, staging.reserve)
+    if regions is not None:
+        way = "device"
+        waits = []
+        for name, region in zip(homes, regions, strict=True):
+            with memory.on_device(region.device):
+                ordered = _ordered(arrays[name], stream)
+                moves.copy(arrays[name], region.address, ordered)
+                waits.append(memory.event(ordered).synchronize)
+            copies[name] = lying_in(region, arrays[name].dtype, tuple(arrays[name].shape))
+    else:
+        targets = None if staging is None else _pinned(staging, arrays, total)
+        way = "sliced" if targets is None else "pinned"
+        copies = targets or {n: empty(tuple(a.shape), a.dtype) for n, a in arrays.items()}
+        pinned = way == "pinned"
+        waits = [_to_host(arrays[n], copies[n], homes[n], stream, pinned) for n in homes]
+    for name in arrays.keys() - copies.keys():
+        copies[name] = empty(tuple(arrays[name].shape), arrays[name].dtype)
+    predicted = None
+    if staging is not None and way in staging.rates:
+        predicted = total / staging.rates[way]
+
+    def wait() -> None:
+        with cuda_errors():
+            for done in waits:
+                done()
+        if staging is not None:
+            seconds = time.perf_counter() - started
+            staging.snapshot = Snapshot(way, total, predicted, seconds)
+            if total:
+                staging.rates[way] = total / seconds
+
+    return {name: copies[name] for name in arrays}, wait
+
+
+def _ordered(array: memory.Array, stream: object) -> memory.Stream:
+    """The stream to copy on: the one given, when the array's own has come so far, or that."""
+    own = memory.stream_of(getattr(array, "stream", None))
+    if stream is None:
+        return own
+    given = memory.stream_of(stream)
+    memory.event(own).wait(given)
+    return given
+
+
+def _pinned(
+    staging: Staging, arrays: Mapping[str, memory.Array], total: int
+) -> dict[str, memory.HostArray] | None:
+    """Pinned arrays for the copies; None if there is no room for them."""
+    if staging.arena.pinned is None:
+        staging.arena.pinned = Staging(make=memory.pinned)
+    with staging.arena.pinned.in_use():
+        if total > _PINNED_SHARE * _available():
+            return None
+        try:
+            return {name: empty(tuple(a.shape), a.dtype) for name, a in arrays.items()}
+        except MemoryError:
+            return None
+
+
+def _available() -> float:
+    """Bytes of memory that the host can spare."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * float(line.split()[1])
+    return 0.0
+
+
+def _to_host(
+    array: memory.Array, target: memory.HostArray, device: int, stream: object, pinned: bool
+) -> Wait:
+    """Begin to copy an array into a host array in C order."""
+    data = target.reshape(-1).view(np.uint8)
+    region = Region(device, memory.address_of(array), len(data), array)
+    with memory.on_device(device):
+        ordered = _ordered(array, stream)
+        if pinned and array.is_c_contiguous():
+            memory.at(region.address, len(data)).copy_to_host(data, stream=ordered)
+        done = memory.event(ordered).synchronize
+    if pinned and array.is_c_contiguous():
+        return done
+
+    def wait() -> None:
+        done()
+        if array.is_c_contiguous():
+            transfer.fetch(region, data)
+        else:
+            _fetch_strided(array, device, data)
+
+    return wait
+
+
+def _fetch_strided(array: memory.Array, device: int, data: memory.HostArray) -> None:
+    """Copy an array in no such order to the host, packed by the slice."""
+    size = array.dtype.itemsize
+    step = max(1, transfer.BUFFER // size) * size
+    with memory.on_device(device):
+        stream = memory.side_stream()
+        scratch = memory.empty((min(step, len(data)),), np.uint8, stream)
+        packed = Region(device, memory.address_of(scratch), len(scratch), scratch)
+        for begin in range(0, len(data), step):
+            part = packed.part(0, min(step, len(data) - begin))
+            first, count = begin // size, part.size // size
+            moves.copy(array, part.address, stream, first=first, count=count)
+            stream.synchronize()
+            transfer.fetch(part, data[begin : begin + part.size])
+
+
+def put_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
+    """Copy arrays, on the host or in a region, into device arrays of their dtype and shape.
+
+    It is done in the order of the stream, as in `begin`.
+    """
+    waits: list[Wait] = []
+    kept: list[Any] = []
+    for target, source in pairs:
+        if not target.size:
+            continue
+        home, region = memory.device_of(memory.address_of(target)), getattr(source, "region", None)
+        with memory.on_device(home):
+            ordered = _ordered(target, stream)
+            if region is None or region.device != home:
+                data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+                scratch = memory.to_device(data, ordered)
+                region = Region(home, memory.address_of(scratch), len(data), scratch)
+            moves.copy(target, region.address, ordered, back=True)
+            waits.append(memory.event(ordered).synchronize)
+        kept.append(region)
+
+    def wait() -> None:
+        with cuda_errors():
+            for done in waits:
+                done()
+        kept.clear()
+
+    return wait

@@ -1,0 +1,184 @@
+"""Between device memory and the host, through a few pinned buffers, while both ends go on.
+
+Either way one buffer is copied to or from the device while another is used. Importing this module
+imports Numba.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from attrs import field, frozen
+
+from checkpointable.device import memory, moves
+from checkpointable.device.lazy import Region
+from checkpointable.device.lost import cuda_errors
+from checkpointable.device.staging import fresh
+
+BUFFER = 16 << 20
+"""Bytes of one buffer."""
+
+_BUFFERS = 3
+_ALIGN = 64  # bytes, of what begins in a buffer
+_spare: list[memory.HostArray] = []  # to pin memory takes longer than to copy to it
+
+Bytes: TypeAlias = bytes | bytearray | memoryview
+Piece: TypeAlias = Bytes | Region
+"""Bytes that are on the host already, or on a device; there at most as many as a buffer has."""
+
+
+@frozen(eq=False)
+class _Batch:
+    """Pieces of one device, side by side in a buffer that is being filled; or one of the host."""
+
+    pieces: list[Piece]
+    places: list[int] = field(factory=list)
+    buffer: Any = None
+    done: Any = None
+    kept: Any = None
+
+
+def download(pieces: Iterable[Piece]) -> Iterator[Bytes]:
+    """Yield the bytes of each piece, in order; each is valid until the next is asked for.
+
+    What copies to the device memory has to be done before. Pieces that lie apart are brought
+    together there, so that few copies cross the bus.
+    """
+    lanes: dict[int, Any] = {}  # a stream for each device
+    started: deque[_Batch] = deque()
+    try:
+        for batch in _batches(pieces):
+            started.append(_started(batch, lanes))
+            if len(started) == _BUFFERS:
+                yield from _finished(started)
+        while started:
+            yield from _finished(started)
+    finally:
+        for batch in started:
+            _release(batch)
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces that follow one another and fit into a buffer."""
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, Region):
+            first = batch[0] if batch else None
+            larger = size + -(-piece.size // _ALIGN) * _ALIGN
+            if larger <= BUFFER and isinstance(first, Region) and first.device == piece.device:
+                batch.append(piece)
+                size = larger
+                continue
+        if batch:
+            yield batch
+        batch, size = [piece], 0
+        if isinstance(piece, Region):
+            size = -(-piece.size // _ALIGN) * _ALIGN
+    if batch:
+        yield batch
+
+
+def _started(pieces: list[Piece], lanes: dict[int, Any]) -> _Batch:
+    regions = [piece for piece in pieces if isinstance(piece, Region)]
+    if not regions:
+        return _Batch(pieces)
+    places, end, whole = [], 0, True
+    for region in regions:
+        places.append(end)
+        whole = whole and region.address == regions[0].address + end
+        end += -(-region.size // _ALIGN) * _ALIGN
+    end = places[-1] + regions[-1].size
+    with memory.on_device(regions[0].device):
+        stream = lanes.setdefault(regions[0].device, None) or memory.side_stream()
+        lanes[regions[0].device] = stream
+        buffer, source = _buffer(), None
+        try:
+            if whole:
+                source = memory.at(regions[0].address, end)
+            else:
+                source = memory.empty((-(-end // 8),), "u8", stream)
+                moves.gather([r.address for r in regions], [r.size for r in regions],
+                             [place // 8 for place in places], source, stream)  # fmt: skip
+                source = memory.at(memory.address_of(source), end, owner=source)
+            source.copy_to_host(buffer[:end], stream=stream)
+            return _Batch(pieces, places, buffer, memory.event(stream), source)
+        except BaseException:
+            stream.synchronize()
+            raise
+
+
+def _finished(started: deque[_Batch]) -> Iterator[Bytes]:
+    batch = started[0]
+    if batch.buffer is None:
+        for piece in batch.pieces:
+            assert not isinstance(piece, Region)
+            yield piece
+    else:
+        with cuda_errors():
+            batch.done.synchronize()
+        for piece, place in zip(batch.pieces, batch.places, strict=True):
+            assert isinstance(piece, Region)
+            yield batch.buffer.data[place : place + piece.size]
+    started.popleft()
+    _release(batch)
+
+
+def fetch(region: Region, into: memory.HostArray) -> None:
+    """Copy a region to the host, into bytes that follow one another."""
+    begins = range(0, region.size, BUFFER)
+    parts = (region.part(begin, min(BUFFER, region.size - begin)) for begin in begins)
+    for begin, data in zip(begins, download(parts), strict=False):
+        into.data[begin : begin + len(data)] = data
+
+
+Fill: TypeAlias = Callable[[int, memoryview], None]
+"""Gives bytes of an array, from one of them on."""
+
+
+@contextmanager
+def uploading() -> Iterator[Callable[[Region, Fill], None]]:
+    """Give a function that fills a region with what another gives; done at the end."""
+    copies: deque[_Batch] = deque()
+    lanes: dict[int, Any] = {}
+
+    def upload(region: Region, fill: Fill) -> None:
+        for begin in range(0, region.size, BUFFER):
+            if len(copies) == _BUFFERS:
+                _release(copies.popleft())
+            part = region.part(begin, min(BUFFER, region.size - begin))
+            buffer = _buffer()
+            fill(begin, buffer.data[: part.size])
+            with memory.on_device(region.device):
+                stream = lanes.setdefault(region.device, None) or memory.side_stream()
+                lanes[region.device] = stream
+                target = memory.at(part.address, part.size)
+                target.copy_to_device(buffer[: part.size], stream=stream)
+                copies.append(_Batch([part], [0], buffer, memory.event(stream), target))
+
+    try:
+        yield upload
+    finally:
+        while copies:
+            _release(copies.popleft())
+
+
+def _buffer() -> memory.HostArray:
+    try:
+        return _spare.pop()
+    except IndexError:
+        try:
+            return memory.pinned(BUFFER)
+        except MemoryError:  # the copies are slower, then
+            return fresh(BUFFER)
+
+
+def _release(batch: _Batch) -> None:
+    """Take a buffer back when nothing is copied to or from it any more."""
+    if batch.buffer is None:
+        return
+    with cuda_errors():
+        batch.done.synchronize()
+    _spare.append(batch.buffer)
+    del _spare[2 * _BUFFERS :]
