@@ -2,7 +2,7 @@
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "ptx"]
 nox.options.error_on_missing_interpreters = False
 
 DEEP_STATES = {"CRASH_STATES_LIMIT": f"{2**18}", "CRASH_STATES_ROUNDS": "10"}
@@ -34,6 +34,17 @@ def tests(session: nox.Session) -> None:
     """The default suite, on the Python that runs nox: under 10 minutes on 2 cores."""
     session.install("-e", ".[cli,test]")
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def ptx(session: nox.Session) -> None:
+    """Every CUDA kernel to machine code, and numba-cuda's simulator; no device is needed."""
+    session.install("-e", ".[cli,cuda13,testing]", "pytest>=8.4")
+    files = ["tests/ptx", "tests/test_device_arrays.py", "tests/kernels/test_devices.py"]
+    session.run(
+        "python", "-W", "error", "-m", "pytest", "-m", "not gpu", *(session.posargs or files),
+        env={"REQUIRE_PTX": "1", "NUMBA_ENABLE_CUDASIM": "0"},
+    )  # fmt: skip
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
