@@ -114,6 +114,19 @@ def test_the_layout_of_a_cuda_array_is_read_without_cuda(dtype: Any) -> None:
     assert layout(foreign) == (described.dtype, (2, 3))
 
 
+def test_the_layout_of_a_numba_array_is_read_whatever_stream_it_is_bound_to() -> None:
+    class Bound(SimpleNamespace):
+        @property
+        def __cuda_array_interface__(self) -> Any:
+            return int(self.stream)  # numba-cuda fails so, for a stream of cuda.core
+
+    bound = Bound(
+        dtype=np.dtype("<f4"), shape=(2, 3), stream=None, copy_to_host=None, copy_to_device=None
+    )
+    assert is_array(bound)
+    assert layout(bound) == (np.dtype("<f4"), (2, 3))
+
+
 @pytest.mark.parametrize("value", [3, "text", [1.0], np.float32(1), np.ma.zeros(2), np.ndarray])
 def test_what_is_no_array_is_not_taken_for_one(value: Any) -> None:
     assert not is_array(value)
