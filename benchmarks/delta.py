@@ -75,7 +75,9 @@ def variants(
     header = archive.read_header(store, base)
     found: dict[str, Callable[[], object]] = {
         FULL: partial(save, FULL, touched(size, 0.01, "clustered"), None),
-        DIGEST: lambda: digests.digest_table(header, lambda placed, i: layout.gather(field, i)),
+        DIGEST: lambda: digests.digests_of(
+            header.arrays.values(), lambda placed, i: layout.gather(field, i), signed=False
+        ),
     }
     for share in SHARES:
         for pattern in PATTERNS[: 1 if share == 1 else 2]:

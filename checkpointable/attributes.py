@@ -85,9 +85,9 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
 
     Arrays are copied into the arrays that the kernel already has, on whatever device, in the order
     of its stream, as `capture` does; dtype and shape of all of them are checked first. Arrays of
-    JAX, which never change, are replaced by others at the same place. Other values are set as owned copies. All or nothing:
-    on an error the kernel is as it was. `cls` is the checkpoint's class if that is generic, with
-    its types: `Box[int]`.
+    JAX, which never change, are replaced by others at the same place. Other values are set as owned
+    copies. All or nothing: on an error the kernel is as it was. `cls` is the checkpoint's class if
+    that is generic, with its types: `Box[int]`.
 
     A field that holds no array yet, or holds arrays in lists or objects of another form than now,
     gets host arrays of its own.
@@ -180,6 +180,7 @@ def _plan(
         live = _live_arrays(before, to_wire, field.name) if arrays else {}
         if live:
             _check_kept(before, _attribute(kernel, field.name, cls), kernel, field.name)
+        filled: dict[str, Any]
         filled = {name: owned(a) for name, a in arrays.items() if name not in live}
         for name in arrays.keys() & live.keys():
             where, target, source = f"{type(kernel).__qualname__}.{name}", live[name], arrays[name]

@@ -16,7 +16,7 @@ import attrs
 from checkpointable import container, digests, layout
 from checkpointable.container import Packed
 from checkpointable.delta import Base
-from checkpointable.device.arrays import in_place, on_host
+from checkpointable.device.arrays import in_place, in_region, on_host
 from checkpointable.layout import Header
 from checkpointable.migrations import from_older
 from checkpointable.protocol import KernelMetadata
@@ -60,7 +60,9 @@ def encode(
         tree=tree,
         signed=key is not None,
     )
-    return container.pack(meta, {name: on_host(a) for name, a in arrays.items()}, key, base)
+    stay = key is None  # the signature is over digests that a device does not compute
+    sources = {name: a if stay and in_region(a) else on_host(a) for name, a in arrays.items()}
+    return container.pack(meta, sources, key, base)
 
 
 @cache

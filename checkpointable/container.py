@@ -19,15 +19,17 @@ Source: https://github.com/huggingface/safetensors#format (layout, names of dtyp
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 from attrs import evolve, field, fields_dict, frozen
 
 from checkpointable import strictjson
+from checkpointable.blocks import Read, Source, device_digests, read
 from checkpointable.delta import Base, difference, fits
-from checkpointable.digests import digest, digest_table, seal, signature
+from checkpointable.digests import digest, digests_of, seal, signature
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.headers import (
     arrays_to_json,
@@ -44,14 +46,11 @@ from checkpointable.layout import (
     PAGE,
     SEAL,
     SEAL_SIZE,
-    AnyArray,
     Bytes,
     Header,
     Meta,
-    Placed,
     Spec,
     check_array,
-    gather,
     laid_out,
     moved,
 )
@@ -64,14 +63,15 @@ FORMAT = 1
 class Packed:
     """A checkpoint ready to be written: `prefix` is the file up to its data.
 
-    `block` gives the bytes of an array's block, and `table` is empty if they are to be digested.
+    `read` gives the bytes of blocks, and `digests` has those of each array whose blocks have been
+    digested before.
     """
 
     header: Header
     prefix: bytes
-    block: Callable[[Placed, int], Bytes]
+    read: Read
+    digests: Mapping[str, bytes]
     key: bytes | None = field(default=None, repr=False)
-    table: bytes = b""
 
     @property
     def size(self) -> int:
@@ -81,16 +81,20 @@ class Packed:
     def chunks(self) -> Iterator[Bytes]:
         """Yield the whole file, in order, the data by blocks of at most 1 MiB.
 
-        Contiguous arrays are not copied, others by the block. The arrays must not change
-        meanwhile. Each block is digested just before it is yielded, while the cache is warm; those
-        of a delta were before, to know which have changed.
+        Contiguous arrays are not copied, others by the block, and those on a device while the
+        blocks before are used. The arrays must not change meanwhile. A block is digested just
+        before it is yielded, while the cache is warm, unless it was on its device, or to know
+        whether it has changed.
         """
         yield self.prefix
-        table = bytearray(self.table)
-        for placed in self.header.arrays.values():
-            for index in placed.own():
-                block = self.block(placed, index)
-                if not self.table:
+        table = bytearray()
+        arrays = self.header.arrays.values()
+        blocks = self.read((placed, index) for placed in arrays for index in placed.own())
+        for placed in arrays:
+            known = self.digests.get(placed.name)
+            table += known or b""
+            for _, block in zip(placed.own(), blocks, strict=False):
+                if known is None:
                     table += digest(block, signed=self.header.meta.signed)
                 yield block
         yield table
@@ -101,13 +105,14 @@ class Packed:
 
 
 def pack(
-    meta: Meta, arrays: Mapping[str, AnyArray], key: bytes | None = None, base: Base | None = None
+    meta: Meta, arrays: Mapping[str, Source], key: bytes | None = None, base: Base | None = None
 ) -> Packed:
     """Lay out a checkpoint; the arrays are kept by reference, and read by `Packed.chunks()`.
 
     With a key it will be signed. With a base that has the same arrays it will be a delta, unless
-    every block has changed; for that the arrays are read now as well. Raises `InvalidCheckpoint` if
-    a name, dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed
+    every block has changed; for that host arrays are read now as well. Lazy arrays are those that
+    lie on a device, and without a key they are digested there now. Raises `InvalidCheckpoint` if a
+    name, dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed
     100 MB.
 
     >>> import numpy as np
@@ -120,42 +125,37 @@ def pack(
     specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     for name, (dtype, shape) in specs.items():
         check_array(name, dtype, shape, InvalidCheckpoint)
-    return pack_blocks(
-        meta, specs, lambda placed, index: gather(arrays[placed.name], index), key, base
-    )
+    meta = _checked(meta, key)
+    draft = laid_out(meta, specs)
+    known = {} if meta.signed else device_digests(arrays, draft)
+    if base is not None and fits(base, draft):
+        others = [placed for name, placed in draft.arrays.items() if name not in known]
+        known |= digests_of(others, lambda *place: next(read(arrays, [place])), signed=meta.signed)
+        parents, extents = difference(base, b"".join(known[name] for name in draft.arrays))
+        if parents:
+            draft = laid_out(meta, specs, parents, extents)
+    return _packed(draft, partial(read, arrays), key, known)
 
 
 def pack_blocks(
-    meta: Meta,
-    specs: Mapping[str, Spec],
-    block: Callable[[Placed, int], Bytes],
-    key: bytes | None = None,
-    base: Base | None = None,
+    meta: Meta, specs: Mapping[str, Spec], read: Read, key: bytes | None = None
 ) -> Packed:
-    """The same, of arrays that need not be there at once: `block` gives the bytes of a block."""
-    check_meta(meta, InvalidCheckpoint)
-    if meta.signed != (key is not None):
-        meta = evolve(meta, signed=key is not None)
-    draft = laid_out(meta, specs)
-    table = b""
-    if base is not None and fits(base, draft):
-        table = digest_table(draft, block)
-        parents, extents = difference(base, table)
-        if parents:
-            draft = laid_out(meta, specs, parents, extents)
-    return _packed(draft, block, key, table)
+    """The same, of arrays that need not be there at once: `read` gives the bytes of blocks."""
+    return _packed(laid_out(_checked(meta, key), specs), read, key, {})
 
 
 def pack_whole(packed: Packed) -> Packed:
     """The same as a full checkpoint; what has been digested is not digested again."""
     specs = {name: (placed.dtype, placed.shape) for name, placed in packed.header.arrays.items()}
-    draft = laid_out(packed.header.meta, specs)
-    return _packed(draft, packed.block, packed.key, packed.table)
+    return _packed(laid_out(packed.header.meta, specs), packed.read, packed.key, packed.digests)
 
 
-def _packed(
-    draft: Header, block: Callable[[Placed, int], Bytes], key: bytes | None, table: bytes
-) -> Packed:
+def _checked(meta: Meta, key: bytes | None) -> Meta:
+    check_meta(meta, InvalidCheckpoint)
+    return meta if meta.signed == (key is not None) else evolve(meta, signed=key is not None)
+
+
+def _packed(draft: Header, read: Read, key: bytes | None, digests: Mapping[str, bytes]) -> Packed:
     meta = draft.meta
     about = {"format": FORMAT} | {part: getattr(meta, part) for part in fields_dict(Meta)}
     if not meta.signed:
@@ -165,7 +165,7 @@ def _packed(
         "parents": [(parent.name, parent.seal) for parent in draft.parents],
     }
     prefix = prefix_of(strictjson.dumps(about | parts).decode(), draft)
-    return Packed(moved(draft, len(prefix)), prefix, block, key, table)
+    return Packed(moved(draft, len(prefix)), prefix, read, digests, key)
 
 
 def header_size(start: Bytes, file_size: int) -> int:

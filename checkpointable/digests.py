@@ -6,7 +6,7 @@ Sources: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, c
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import xxhash
 
@@ -27,15 +27,25 @@ def digest(block: Bytes, *, signed: bool = False) -> bytes:
     return hashlib.sha256(block).digest() if signed else xxhash.xxh3_128_digest(block)
 
 
-def digest_table(header: Header, block: Callable[[Placed, int], Bytes]) -> bytes:
-    """The digests of all blocks, in order, by some threads if they are many; `block` gives each."""
-    places = [(a, index) for a in header.arrays.values() for index in range(a.blocks)]
-    shares = [places[begin : begin + _SHARE] for begin in range(0, len(places), _SHARE)]
+def digests_of(
+    arrays: Iterable[Placed], block: Callable[[Placed, int], Bytes], *, signed: bool
+) -> dict[str, bytes]:
+    """The digests of arrays, by name, by some threads if they are large; `block` gives a block."""
+    shares = [
+        (placed, range(begin, min(begin + _SHARE, placed.blocks)))
+        for placed in arrays
+        for begin in range(0, max(placed.blocks, 1), _SHARE)
+    ]
 
-    def table(share: list[tuple[Placed, int]]) -> bytes:
-        return b"".join(digest(block(*place), signed=header.meta.signed) for place in share)
+    def table(share: tuple[Placed, range]) -> bytes:
+        placed, indices = share
+        return b"".join(digest(block(placed, index), signed=signed) for index in indices)
 
-    return b"".join(by_threads(table, shares, THREADS, "digest"))
+    found: dict[str, bytes] = {}
+    tables = by_threads(table, shares, THREADS, "digest")
+    for (placed, _), part in zip(shares, tables, strict=True):
+        found[placed.name] = found.get(placed.name, b"") + part
+    return found
 
 
 def seal(prefix: Bytes, table: Bytes) -> bytes:

@@ -1,14 +1,16 @@
 """What stays in a store, and what goes: nothing that is kept ever becomes unreadable."""
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from attrs import evolve
 
 from checkpointable import archive, container, layout, reading
 from checkpointable.archive import Entry, entries, name_of
+from checkpointable.blocks import Place
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
-from checkpointable.layout import Bytes, Placed
+from checkpointable.layout import Bytes
 from checkpointable.policy import Keep
 from checkpointable.store import Store
 
@@ -98,10 +100,11 @@ def _stored_again(store: Store, entry: Entry, key: bytes | None) -> Entry:
             raise InvalidCheckpoint("it would lose its signature", where=entry.name, hint=hint)
         buffer = memoryview(bytearray(layout.BLOCK))
 
-        def block(placed: Placed, index: int) -> Bytes:
-            return reading.read_block(checkpoint, header.arrays[placed.name], index, buffer)
+        def read(places: Iterable[Place]) -> Iterator[Bytes]:
+            for placed, index in places:
+                yield reading.read_block(checkpoint, header.arrays[placed.name], index, buffer)
 
         specs = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
         meta = evolve(header.meta, nonce=os.urandom(16).hex())
-        packed = container.pack_blocks(meta, specs, block, key)
+        packed = container.pack_blocks(meta, specs, read, key)
         return archive.create(store, entry.step, packed, entry.attempt)

@@ -62,6 +62,11 @@ def is_on_device(value: Any) -> bool:
     return _is_dlpack(value) and int(value.__dlpack_device__()[0]) == _DLPACK_CUDA
 
 
+def in_region(value: Any) -> bool:
+    """Say whether it is a copy on a device, to be digested there and fetched by the block."""
+    return isinstance(value, LazyArray) and value.region is not None
+
+
 def device_array(value: Any) -> Any:
     """The same memory as a Numba device array."""
     from numba import cuda

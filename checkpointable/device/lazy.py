@@ -14,7 +14,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 @frozen(eq=False)
 class Region:
-    """Bytes of device memory, which stay what they are as long as this, or a part of it, is kept."""
+    """Bytes of device memory, which stay what they are while this, or a part of it, is kept."""
 
     device: int
     address: int

@@ -18,7 +18,7 @@ THREADS = 128
 
 
 class CudaKernel(Protocol):
-    """What `cuda.jit` makes of a function: configured with (blocks, threads, stream), then called."""
+    """What `cuda.jit` makes of a function: given (blocks, threads, stream), then called."""
 
     def __getitem__(self, configuration: tuple[int, int, Any], /) -> Callable[..., None]: ...
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from attrs import define, field
 
-from checkpointable.device import memory, moves, transfer
+from checkpointable.device import _moves, memory, transfer
 from checkpointable.device.lazy import LazyArray, Region
 from checkpointable.device.lost import cuda_errors
 from checkpointable.device.staging import Snapshot, Staging, Way, empty
@@ -131,7 +131,7 @@ def begin(
         for name, region in zip(homes, regions, strict=True):
             with memory.on_device(region.device):
                 ordered = _ordered(arrays[name], stream)
-                moves.copy(arrays[name], region.address, ordered)
+                _moves.copy(arrays[name], region.address, ordered)
                 waits.append(memory.event(ordered).synchronize)
             copies[name] = lying_in(region, arrays[name].dtype, tuple(arrays[name].shape))
     else:
@@ -202,7 +202,7 @@ def _to_host(
         ordered = _ordered(array, stream)
         if pinned and array.is_c_contiguous():
             memory.at(region.address, len(data)).copy_to_host(data, stream=ordered)
-        done = memory.event(ordered).synchronize
+        done: Wait = memory.event(ordered).synchronize
     if pinned and array.is_c_contiguous():
         return done
 
@@ -227,7 +227,7 @@ def _fetch_strided(array: memory.Array, device: int, data: memory.HostArray) -> 
         for begin in range(0, len(data), step):
             part = packed.part(0, min(step, len(data) - begin))
             first, count = begin // size, part.size // size
-            moves.copy(array, part.address, stream, first=first, count=count)
+            _moves.copy(array, part.address, stream, first=first, count=count)
             stream.synchronize()
             transfer.fetch(part, data[begin : begin + part.size])
 
@@ -249,7 +249,7 @@ def put_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
                 data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
                 scratch = memory.to_device(data, ordered)
                 region = Region(home, memory.address_of(scratch), len(data), scratch)
-            moves.copy(target, region.address, ordered, back=True)
+            _moves.copy(target, region.address, ordered, back=True)
             waits.append(memory.event(ordered).synchronize)
         kept.append(region)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
-from checkpointable.device import memory, moves
+from checkpointable.device import _moves, memory
 from checkpointable.device.lazy import Region
 from checkpointable.device.lost import cuda_errors
 from checkpointable.device.staging import fresh
@@ -55,8 +55,8 @@ def download(pieces: Iterable[Piece]) -> Iterator[Bytes]:
         while started:
             yield from _finished(started)
     finally:
-        for batch in started:
-            _release(batch)
+        for unused in started:
+            _release(unused)
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -99,7 +99,7 @@ def _started(pieces: list[Piece], lanes: dict[int, Any]) -> _Batch:
                 source = memory.at(regions[0].address, end)
             else:
                 source = memory.empty((-(-end // 8),), "u8", stream)
-                moves.gather([r.address for r in regions], [r.size for r in regions],
+                _moves.gather([r.address for r in regions], [r.size for r in regions],
                              [place // 8 for place in places], source, stream)  # fmt: skip
                 source = memory.at(memory.address_of(source), end, owner=source)
             source.copy_to_host(buffer[:end], stream=stream)

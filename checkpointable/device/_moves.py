@@ -18,7 +18,6 @@ from numba import cuda, prange
 from checkpointable.device import memory
 from checkpointable.device.programs import Jit, Program, cpu, gpu, kernel, launch, loop
 
-
 U0, U3, U7, U8, U64 = (np.uint64(k) for k in (0, 3, 7, 8, 64))
 
 
@@ -74,7 +73,7 @@ def move_kernel(everything, strided, packed, shape, strides, first, count, size,
 
 
 MOVE = Program(move_loop, move_kernel)
-"""(memory, strided, packed, shape, strides, first, count, size, back): all elements, by one thread each."""
+"""(everything, strided, packed, shape, strides, first, count, size, back): a thread an element."""
 
 
 def copy(array: memory.Array, address: int, stream: memory.Stream, *, back: bool = False,
