@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from attrs import frozen
 
 from checkpointable import codec, container, reading
-from checkpointable.attributes import arrays_of
+from checkpointable.codec import Into
 from checkpointable.container import Packed
 from checkpointable.delta import Base
 from checkpointable.errors import (
@@ -177,17 +177,16 @@ def _pays(packed: Packed, found: list[Entry]) -> bool:
 
 
 def load(
-    store: Store, name: str, cls: type[C], *, key: bytes | None = None, into: object = None
+    store: Store, name: str, cls: type[C], *, key: bytes | None = None, into: Into = None
 ) -> C:
     """Load a checkpoint by its name, verified.
 
     Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. As everywhere
     here, with a key one that was not signed with it counts as corrupt; `into` is as for
-    `load_file`.
+    `codec.decode`.
     """
-    places = None if into is None else arrays_of(cls, into)
     with opened(store, name, key=key) as checkpoint:
-        return codec.decode(checkpoint, cls, into=places)
+        return codec.decode(checkpoint, cls, into=into)
 
 
 @contextmanager
@@ -221,7 +220,7 @@ def verify(store: Store, name: str, *, key: bytes | None = None) -> Header:
 
 
 def latest(
-    store: Store, cls: type[C], *, key: bytes | None = None, into: object = None
+    store: Store, cls: type[C], *, key: bytes | None = None, into: Into = None
 ) -> Found[C] | None:
     """Load the newest checkpoint that verifies; None if the store has none at all.
 
@@ -242,7 +241,7 @@ def latest(
 
 
 def at_step(
-    store: Store, step: int, cls: type[C], *, key: bytes | None = None, into: object = None
+    store: Store, step: int, cls: type[C], *, key: bytes | None = None, into: Into = None
 ) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
     found, skipped = newest_sound(
@@ -277,7 +276,8 @@ def newest_sound(
                 try:
                     return (read(entry.name), entry), tuple(skipped)
                 except (CorruptCheckpoint, NoCheckpoint) as error:
-                    skipped.append((entry, error))
+                    # Its frames would keep alive what was read of it so far.
+                    skipped.append((entry, error.with_traceback(None)))
         before, listed = listed, entries(store)
         if listed == before:
             return None, tuple(skipped)

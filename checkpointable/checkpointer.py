@@ -10,7 +10,10 @@ from attrs import frozen
 
 from checkpointable import archive
 from checkpointable.archive import Found, Skipped
-from checkpointable.device.staging import Staging
+from checkpointable.attributes import arrays_of
+from checkpointable.device.arrays import is_on_device
+from checkpointable.device.lost import check_not_lost
+from checkpointable.device.staging import Snapshot, Staging
 from checkpointable.digests import check_key
 from checkpointable.errors import NotNow
 from checkpointable.protocol import (
@@ -36,24 +39,30 @@ _POLL_SECONDS = 0.01
 @frozen
 class Saved:
     """What a save did: `bytes` of file, `seconds` until durable, of which the kernel stood
-    still for `stall` seconds."""
+    still for `stall` seconds. `snapshot` says how its device arrays were copied, if it has any."""
 
     step: int
     name: str
     bytes: int
     seconds: float
     stall: float
+    snapshot: Snapshot | None = None
 
 
 class Saving:
     """A save under way, for which the kernel stood still for `stall` seconds and no longer has to.
 
+    `snapshot` says how its device arrays were copied, if it has any.
+
     Awaited, it gives `Saved` when the checkpoint is durable, or raises why it is not; so does
     `result()`, which blocks. `told` says whether either has been done.
     """
 
-    def __init__(self, stall: float, future: "Future[Saved]") -> None:
+    def __init__(
+        self, stall: float, future: "Future[Saved]", snapshot: Snapshot | None = None
+    ) -> None:
         self.stall = stall
+        self.snapshot = snapshot
         self._future = future
         self.told = False
 
@@ -109,6 +118,12 @@ class Checkpointer(Generic[C]):
     blocks that have changed since the last save or restore, as `archive.save` describes. Kernel and
     class are checked at once: `InvalidKernel`, `UnsupportedType`.
 
+    Device arrays that `capture` takes are copied on their devices, if `reserve` bytes stay free
+    there, else to pinned or, if there is not enough of that, any host memory: `Saving.snapshot`
+    says which. On the device they are digested, and what has to be stored is fetched, while the
+    kernel goes on. In a restore they are read to where the kernel has them, and verified there,
+    before the kernel gets them; like those of `capture` they are `LazyArray`s, then.
+
     >>> import asyncio, attrs
     >>> @attrs.frozen
     ... class CounterCheckpoint:
@@ -142,6 +157,7 @@ class Checkpointer(Generic[C]):
         key: bytes | None = None,
         in_place: bool = False,
         delta: bool = False,
+        reserve: int = 256 << 20,
     ) -> None:
         check_kernel(kernel)
         check_key(key)
@@ -153,7 +169,7 @@ class Checkpointer(Generic[C]):
         self.delta = delta
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
-        self._staging = Staging()
+        self._staging = Staging(reserve)
         self._saving: Saving | None = None
         self._base: str | None = None
 
@@ -185,18 +201,20 @@ class Checkpointer(Generic[C]):
 
         Raises `NotNow` if the kernel's `can_checkpoint` stays false for `patience` seconds. What
         it returns raises `InvalidCheckpoint` if what the kernel gives is not of its class, and
-        `StoreError`. In each case nothing was stored, and what was there before still is.
+        `StoreError`; either raises `DeviceError`. In each case nothing was stored, and what was
+        there before still is. After `DeviceLost` every save raises it.
         """
         from concurrent.futures import ThreadPoolExecutor
 
         await self.close()
+        check_not_lost()
         await self._wait_until_possible()
         begin = time.perf_counter()
         with self._staging.in_use():
             checkpoint = await self.kernel.checkpoint()
         number = getattr(self.kernel, "step", None) if step is None else step
         metadata = kernel_metadata(self.kernel)
-        stall = time.perf_counter() - begin
+        stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
 
         def store() -> Saved:
             entry = archive.save(
@@ -209,10 +227,11 @@ class Checkpointer(Generic[C]):
                 base=self._base if self.delta and not full else None,
             )
             self._base = entry.name
-            return Saved(entry.step, entry.name, entry.size, time.perf_counter() - begin, stall)
+            seconds = time.perf_counter() - begin
+            return Saved(entry.step, entry.name, entry.size, seconds, stall, snapshot)
 
         pool = ThreadPoolExecutor(1, "checkpointable-save")
-        self._saving = Saving(stall, pool.submit(store))
+        self._saving = Saving(stall, pool.submit(store), snapshot)
         pool.shutdown(wait=False)  # when the save has ended
         return self._saving
 
@@ -227,21 +246,30 @@ class Checkpointer(Generic[C]):
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
         await self.close()
-        found = await in_thread(
-            lambda: archive.latest(self.store, self.cls, key=self.key, into=self._into())
-        )
-        return None if found is None else await self._restore(found)
+        with self._staging.in_use():
+            found = await in_thread(
+                lambda: archive.latest(self.store, self.cls, key=self.key, into=self._into())
+            )
+            return None if found is None else await self._restore(found)
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
         await self.close()
-        found = await in_thread(
-            lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())
-        )
-        return await self._restore(found)
+        with self._staging.in_use():
+            found = await in_thread(
+                lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())
+            )
+            return await self._restore(found)
 
-    def _into(self) -> object:
-        return self.kernel if self.in_place else None
+    def _into(self) -> dict[str, Any]:
+        """The kernel's arrays that a checkpoint may be read to: all, or those on devices."""
+        if self.in_place:
+            return arrays_of(self.cls, self.kernel)
+        try:
+            found = arrays_of(self.cls, self.kernel)
+        except Exception:  # of a kernel that keeps its state elsewhere, or that has none yet
+            return {}
+        return {name: array for name, array in found.items() if is_on_device(array)}
 
     async def _restore(self, found: Found[C]) -> Restored:
         await self.kernel.restore(found.checkpoint)

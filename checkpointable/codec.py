@@ -16,11 +16,13 @@ import attrs
 from checkpointable import container, digests, layout
 from checkpointable.container import Packed
 from checkpointable.delta import Base
-from checkpointable.device.arrays import in_place, in_region, on_host
+from checkpointable.device.arrays import in_place, in_region, is_on_device, on_host
+from checkpointable.device.arrays import layout as layout_of
+from checkpointable.device.staging import staging_in_use
 from checkpointable.layout import Header
 from checkpointable.migrations import from_older
 from checkpointable.protocol import KernelMetadata
-from checkpointable.reading import Opened, lazy_array, mapped_array, read_array
+from checkpointable.reading import Opened, lazy_array, mapped_array, read_array, read_to_devices
 from checkpointable.schema import is_same, schema_from_json, schema_of
 from checkpointable.tree import from_tree, to_tree
 
@@ -28,6 +30,9 @@ C = TypeVar("C")
 
 Arrays: TypeAlias = Literal["read", "lazy", "mmap"]
 """How a checkpoint gets its arrays."""
+
+Into: TypeAlias = Mapping[str, Any] | None
+"""Arrays of a kernel, by the names that they have in a file."""
 
 
 def encode(
@@ -95,15 +100,16 @@ def decode(
     checkpoint: Opened,
     cls: type[C],
     *,
-    into: Mapping[str, Any] | None = None,
+    into: Into = None,
     arrays: Arrays = "read",
 ) -> C:
     """Make an object of class `cls` of a checkpoint; every byte that is read is verified.
 
-    One of an older version is migrated; an array that its migrations drop is not read. `into` has
-    arrays by name: if all those of the file fit, they are read into these, where that can be done
-    in place. With "lazy" the object holds `LazyArray`s, with "mmap" views of the file, which are
-    not verified, unless it is of an older version.
+    One of an older version is migrated; an array that its migrations drop is not read. If all of
+    the file's arrays fit those of `into`, they are read into these where they are on the host.
+    Where they are on a device, and a `Staging` in use has room there, they are read to it, verified
+    there, and are `LazyArray`s of its memory. With "lazy" the object holds `LazyArray`s of the
+    file, with "mmap" views of it, which are not verified, unless it is of an older version.
 
     Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
     before any array is read, if the file is of another class, a newer version, or an older one
@@ -116,13 +122,35 @@ def decode(
         return from_older(header.meta.tree, lazy, stored, cls, newer=_requirement(header, cls))
     due = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
     places = {} if into is None else in_place(into, due)
-    found: dict[str, Any] = {}
-    for name in header.arrays:
+    found: dict[str, Any] = _on_devices(checkpoint, into) if into and arrays == "read" else {}
+    for name in [name for name in header.arrays if name not in found]:
         if arrays == "read":
             found[name] = read_array(checkpoint, name, places.get(name))
         else:
             found[name] = (lazy_array if arrays == "lazy" else mapped_array)(checkpoint, name)
     return from_tree(header.meta.tree, found, cls)
+
+
+def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the arrays that belong on a device to it, as far as there is room."""
+    staging, described = staging_in_use(), checkpoint.header.arrays
+    if staging is None or checkpoint.header.meta.signed:
+        return {}
+    live = {
+        name: array
+        for name, array in into.items()
+        if is_on_device(array)
+        and name in described
+        and layout_of(array) == (described[name].dtype, described[name].shape)
+        and described[name].nbytes
+    }
+    if not live:
+        return {}
+    from checkpointable.device import snapshot  # which imports Numba
+
+    found = snapshot.room_for(live, staging)
+    read_to_devices(checkpoint, found)
+    return dict(found)
 
 
 def _requirement(header: Header, cls: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import xxhash
 
 from checkpointable.errors import CorruptCheckpoint
-from checkpointable.layout import DIGEST_SIZE, OLDER, Bytes, Header, Placed
+from checkpointable.layout import OLDER, Bytes, Header, Placed
 from checkpointable.threads import THREADS, by_threads
 
 _LEAST_KEY = 16
@@ -67,9 +67,13 @@ def check_block(
 
     `source` says where it comes from, if that is another file.
     """
-    size = DIGEST_SIZE[signed]
-    begin = (placed.first_block + index) * size
-    if digest(block, signed=signed) != table[begin : begin + size]:
+    check_digest(placed, index, digest(block, signed=signed), table, source)
+
+
+def check_digest(placed: Placed, index: int, found: bytes, table: Bytes, source: str = "") -> None:
+    """The same of a block that has been digested."""
+    begin = (placed.first_block + index) * len(found)
+    if found != table[begin : begin + len(found)]:
         where = f"array {placed.name!r}, block {index} of {placed.blocks}"
         where += f", in {source!r}" if source else ""
         raise CorruptCheckpoint("the data is damaged", where=where, hint=OLDER)

@@ -3,7 +3,7 @@
 Nothing here knows what the arrays mean, or where the files are kept.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
@@ -13,6 +13,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from checkpointable import container, digests, layout
+from checkpointable.blocks import device_digests
 from checkpointable.delta import Base, Numbers, located
 from checkpointable.device.arrays import HostArray
 from checkpointable.device.lazy import LazyArray
@@ -220,14 +221,56 @@ def _read_blocks(
 def read_block(checkpoint: Opened, placed: Placed, index: int, buffer: memoryview) -> memoryview:
     """Read one block of an array into the buffer's beginning, verify it, and return that part."""
     header, block = checkpoint.header, buffer[: placed.size(index)]
+    source = _read_unchecked(checkpoint, placed, index, block)
+    digests.check_block(placed, index, block, checkpoint.table, header.meta.signed, source)
+    return block
+
+
+def _read_unchecked(
+    checkpoint: Opened, placed: Placed, index: int, buffer: memoryview, begin: int = 0
+) -> str:
+    """Fill the buffer from a block, from its byte `begin` on; say which parent it is in."""
+    header = checkpoint.header
     source, offset = 0, header.data_offset + placed.offset + index * layout.BLOCK
     if header.parents:
         source = int(checkpoint.source[placed.first_block + index])
         offset = int(checkpoint.offsets[placed.first_block + index])
-    checkpoint.files[source].read_into(offset, block)
-    name = header.parents[source - 1].name if source else ""
-    digests.check_block(placed, index, block, checkpoint.table, header.meta.signed, name)
-    return block
+    checkpoint.files[source].read_into(offset + begin, buffer)
+    return header.parents[source - 1].name if source else ""
+
+
+def read_to_devices(checkpoint: Opened, arrays: Mapping[str, LazyArray]) -> None:
+    """Read arrays to where they lie on devices; verified there, so on all the way.
+
+    Blocks are on their way from the file while those before are on their way to the device.
+    """
+    from checkpointable.device import transfer  # which imports Numba
+
+    header, table = checkpoint.header, checkpoint.table
+    with transfer.uploading() as upload:
+        for name, array in arrays.items():
+            if array.region is not None:
+                upload(array.region, partial(_read_bytes, checkpoint, header.arrays[name]))
+    for name, found in device_digests(arrays, header).items():
+        placed, size = header.arrays[name], layout.DIGEST_SIZE[False]
+        for index in range(placed.blocks):
+            source = int(checkpoint.source[placed.first_block + index]) if header.parents else 0
+            parent = header.parents[source - 1].name if source else ""
+            own = found[index * size : (index + 1) * size]
+            digests.check_digest(placed, index, own, table, parent)
+
+
+def _read_bytes(checkpoint: Opened, placed: Placed, begin: int, buffer: memoryview) -> None:
+    """Fill the buffer from an array, from its byte `begin` on, by some threads."""
+
+    def read(index: int) -> None:
+        first = max(begin, index * layout.BLOCK)
+        last = min(begin + len(buffer), index * layout.BLOCK + placed.size(index))
+        part = buffer[first - begin : last - begin]
+        _read_unchecked(checkpoint, placed, index, part, first - index * layout.BLOCK)
+
+    blocks = range(begin // layout.BLOCK, -(-(begin + len(buffer)) // layout.BLOCK))
+    by_threads(read, blocks, THREADS, "read")
 
 
 def verify(checkpoint: Opened) -> Header:

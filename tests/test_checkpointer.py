@@ -32,6 +32,7 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.archive import entries, load, name_of
+from checkpointable.attributes import arrays_of
 from checkpointable.store import Buffer, Reader
 from tests.same import same
 from tests.test_archive import damage
@@ -399,7 +400,7 @@ def test_a_restore_in_place_equals_another(saved: int, now: int, size: int) -> N
 def test_in_place_nothing_is_copied() -> None:
     store, kernel = MemoryStore(), after(2)
     finish(Checkpointer(after(5), store).save())
-    found = archive.latest(store, CounterCheckpoint, into=kernel)
+    found = archive.latest(store, CounterCheckpoint, into=arrays_of(CounterCheckpoint, kernel))
     assert found is not None
     assert found.checkpoint.total is kernel.total
 
@@ -415,7 +416,10 @@ def test_in_place_nothing_is_changed_if_anything_does_not_fit(tmp_path: Path) ->
 
     save_file(Two(np.ones(3, np.int64), np.ones(5, np.int64)), tmp_path / "two")
     kernel = Kernel()
-    assert same(load_file(tmp_path / "two", Two, into=kernel).second, np.ones(5, np.int64))
+    assert same(
+        load_file(tmp_path / "two", Two, into=kernel).second,
+        np.ones(5, np.int64),
+    )
     assert same(kernel.first, np.zeros(3, np.int64))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from attrs import define, field
 
 from checkpointable.device import _moves, memory, transfer
+from checkpointable.device.arrays import device_array
 from checkpointable.device.lazy import LazyArray, Region
 from checkpointable.device.lost import cuda_errors
 from checkpointable.device.staging import Snapshot, Staging, Way, empty
@@ -104,6 +105,21 @@ def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
         return array
 
     return LazyArray(dtype, shape, read, rows, region)
+
+
+def room_for(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
+    """Arrays like these, of any content, on the same devices; none if there is no room for all."""
+    staging.arena = staging.arena or Arena()
+    live = {name: device_array(array) for name, array in arrays.items()}
+    wanted = [
+        (memory.device_of(memory.address_of(a)), math.prod(a.shape) * a.dtype.itemsize)
+        for a in live.values()
+    ]
+    regions = staging.arena.take(wanted, staging.reserve) or []
+    return {
+        name: lying_in(region, array.dtype, tuple(array.shape))
+        for (name, array), region in zip(live.items(), regions, strict=False)
+    }
 
 
 def begin(
