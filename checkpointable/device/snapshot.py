@@ -32,7 +32,7 @@ Wait: TypeAlias = Callable[[], None]
 """Returns when all copies are there; to be called in any thread, and always."""
 
 
-@define
+@define(eq=False)
 class _Slab:
     """Memory of a device, and who uses it; nobody, if what it refers to is gone."""
 

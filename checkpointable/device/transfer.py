@@ -149,7 +149,11 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
                 _release(copies.popleft())
             part = region.part(begin, min(BUFFER, region.size - begin))
             buffer = _buffer()
-            fill(begin, buffer.data[: part.size])
+            try:
+                fill(begin, buffer.data[: part.size])
+            except BaseException:
+                _spare.append(buffer)
+                raise
             with memory.on_device(region.device):
                 stream = lanes.setdefault(region.device, None) or memory.side_stream()
                 lanes[region.device] = stream
