@@ -47,6 +47,20 @@ def ptx(session: nox.Session) -> None:
     )  # fmt: skip
 
 
+@nox.session
+def faces(session: nox.Session) -> None:
+    """Arrays of torch and JAX, on the host."""
+    session.install("-e", ".[test]", "torch>=2.6", "jax>=0.6")
+    session.run("pytest", "-W", "error", *(session.posargs or ["tests/test_faces.py"]))
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """What needs a CUDA device; arrays of CuPy, torch and JAX where these are installed."""
+    session.install("-e", ".[cli,cuda,test]")
+    session.run("pytest", "-m", "gpu", *session.posargs)
+
+
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def versions(session: nox.Session) -> None:
     """The default suite on every supported Python that is installed."""

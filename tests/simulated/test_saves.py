@@ -21,10 +21,12 @@ from checkpointable import (
     MemoryStore,
     NoCheckpoint,
     Saved,
+    archive,
     capture,
+    layout,
+    reading,
     reinstate,
 )
-from checkpointable import archive, layout, reading
 from checkpointable.device import lost, memory, transfer
 from checkpointable.store import Buffer
 from tests.same import same
@@ -62,8 +64,10 @@ class Kernel:
         await reinstate(checkpoint, self)
 
     def now(self) -> State:
-        arrays = (self.field, self.small, self.slanted)
-        return State(self.step, *(np.array(a.copy_to_host()) for a in arrays), self.total.copy())
+        field, small, slanted = (
+            np.array(array.copy_to_host()) for array in (self.field, self.small, self.slanted)
+        )
+        return State(self.step, field, small, slanted, self.total.copy())
 
 
 def wait(work: Coroutine[Any, Any, R]) -> R:

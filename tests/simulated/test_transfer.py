@@ -1,6 +1,7 @@
 """Bytes from and to a device, through a few buffers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,9 +72,13 @@ def test_three_buffers_are_enough_for_any_size() -> None:
 
 
 def test_the_next_are_on_their_way_while_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = []
-    start = transfer._started
-    monkeypatch.setattr(transfer, "_started", lambda *batch: (begun.append(1), start(*batch))[1])
+    begun, start = [], transfer._started
+
+    def started(*batch: Any) -> Any:
+        begun.append(batch)
+        return start(*batch)
+
+    monkeypatch.setattr(transfer, "_started", started)
     whole = region()
     download = transfer.download(whole.part(begin, 512) for begin in range(0, 4608, 512))
     next(download)
