@@ -324,7 +324,7 @@ def test_run_shows_the_kernels_options(cli: Cli) -> None:
     [
         ("frobnicate", "No such command 'frobnicate'"),
         ("run", "Missing argument 'NAME'"),
-        ("run wav", "no kernel is named 'wav': there are ising, sketch, wave, or give module:"),
+        ("run wav", "no kernel is named 'wav': there are ising, nbody, pagerank, "),
         ("run nowhere_to_be:Found", "there is no module 'nowhere_to_be'"),
         ("run tinykernels:Absent", "module 'tinykernels' has no class or function 'Absent'"),
         ("run tinykernels:Endless", "give --until N: tinykernels:Endless has no int attribute"),

@@ -54,6 +54,8 @@ PINS = {
     "wave": (1, "cf53b9f45da73655"),
     "ising": (1, "08fde686fe196da5"),
     "sketch": (1, "04b4ab8cfb82b712"),
+    "nbody": (1, "061701e25666c1fd"),
+    "pagerank": (1, "fac27837ebf3fd65"),
 }
 
 

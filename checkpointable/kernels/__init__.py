@@ -1,22 +1,26 @@
-"""Three kernels that do real work, written against the public contract and nothing else.
+"""Five kernels that do real work, written against the public contract and nothing else.
 
 | name | what it does | one step is |
 |---|---|---|
 | `wave` | sound through a cross-section of the Earth, recorded at its surface | one time step |
 | `ising` | the two-dimensional Ising model by Metropolis' algorithm | one sweep |
 | `sketch` | counts, exact sums, a histogram and distinct values of a file of numbers | one batch |
+| `nbody` | a star cluster, its bodies under their own gravity | one time step |
+| `pagerank` | the ranks of the nodes of a graph, by power iteration | one iteration |
 
 Each is a class that inherits nothing, with an attrs class as its checkpoint. Each runs on the CPU
 and on CUDA from the same element functions, and continues from a checkpoint bit for bit.
 Importing this package imports no Numba; making a kernel object does.
 
 >>> sorted(KERNELS)
-['ising', 'sketch', 'wave']
+['ising', 'nbody', 'pagerank', 'sketch', 'wave']
 """
 
 KERNELS: dict[str, str] = {
     "wave": "checkpointable.kernels.wave:Wave",
     "ising": "checkpointable.kernels.ising:Ising",
     "sketch": "checkpointable.kernels.sketch:Sketch",
+    "nbody": "checkpointable.kernels.nbody:NBody",
+    "pagerank": "checkpointable.kernels.pagerank:PageRank",
 }
 """The gallery: name -> "module:class". The class's keyword arguments are the kernel's options."""

@@ -1,6 +1,9 @@
 """Refusals: constructor options that make no sense, checkpoints of another kernel's making."""
 
+from typing import Any
+
 import attrs
+import numpy as np
 
 from checkpointable import InvalidCheckpoint, InvalidKernel, check_fit
 
@@ -44,3 +47,12 @@ def require_sound(condition: bool, what: str, where: str) -> None:
     """Raise `InvalidCheckpoint` unless the condition on its values holds."""
     if not condition:
         raise InvalidCheckpoint(what, where=where, hint="use another checkpoint")
+
+
+def on_host(array: Any) -> np.ndarray[Any, Any]:
+    """Return the values of a checkpoint's array, which may be on a device still, to look at them.
+
+    >>> on_host(np.arange(3))
+    array([0, 1, 2])
+    """
+    return np.asarray(array.copy_to_host() if hasattr(array, "copy_to_host") else array)

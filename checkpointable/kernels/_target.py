@@ -13,7 +13,8 @@ from checkpointable import InvalidKernel
 
 Device = Literal["auto", "cpu", "cuda"]
 
-THREADS = 128  # per block; a multiple of the warp size that suits these register counts
+THREADS = 128  # per block, at most; a multiple of the warp size that suits these register counts
+SIMULATED_THREADS = 8  # per block in Numba's simulator, which takes as long for idle ones
 
 
 class CudaKernel(Protocol):
@@ -36,6 +37,7 @@ class Target:
 
     name: Literal["cpu", "cuda"]
     least_blocks: int = 1
+    threads: int = THREADS
 
     def place(self, array: np.ndarray[Any, Any]) -> Any:
         """Return an array on the target with the host array's values, sharing no memory with it."""
@@ -57,8 +59,8 @@ class Target:
         if self.name == "cpu":
             program.loop(*arguments)
         else:
-            blocks = max(-(-threads // THREADS), self.least_blocks)
-            program.kernel[blocks, THREADS](*arguments)
+            blocks = max(-(-threads // self.threads), self.least_blocks)
+            program.kernel[blocks, self.threads](*arguments)
 
     def wait(self) -> None:
         """Return when all that was launched is done."""
@@ -86,7 +88,7 @@ def choose_target(device: Device) -> Target:
     from numba import config, cuda
 
     if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
-        return Target("cuda" if device == "cuda" else "cpu")
+        return Target("cuda", threads=SIMULATED_THREADS) if device == "cuda" else Target("cpu")
     if cuda.is_available():
         # Blocks without work cost next to nothing, and below 128 Numba warns of a small grid.
         return Target("cuda", least_blocks=128)

@@ -11,7 +11,7 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import require, require_fit, require_sound
+from checkpointable.kernels._checks import on_host, require, require_fit, require_sound
 from checkpointable.kernels._target import Device, choose_target
 
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
@@ -142,9 +142,9 @@ class Ising:
         Raises `InvalidCheckpoint` if its setup is another, or its energy not that of its spins.
         """
         require_fit(checkpoint, IsingCheckpoint, self, self.setup)
-        spins = np.asarray(checkpoint.spins)
+        spins = on_host(checkpoint.spins)
         require_sound(bool(np.all(np.abs(spins) == 1)), "a spin is neither 1 nor -1", "spins")
-        energy = _ground_energy(self.setup.n) + int(np.asarray(checkpoint.energy).sum())
+        energy = _ground_energy(self.setup.n) + int(on_host(checkpoint.energy).sum())
         require_sound(_energy(spins) == energy, "the energy is not that of the spins", "energy")
         await reinstate(checkpoint, self)
 

@@ -14,7 +14,7 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, InvalidKernel, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import require, require_fit, require_sound
+from checkpointable.kernels._checks import on_host, require, require_fit, require_sound
 from checkpointable.kernels._sketch_layout import (
     BINS,
     LIMBS,
@@ -225,7 +225,7 @@ class Sketch:
 
 
 def _total(counts: Any) -> int:
-    return int(np.asarray(counts).sum())
+    return int(on_host(counts).sum())
 
 
 def _value(key: int, is_float: bool) -> float | int:

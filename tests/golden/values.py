@@ -14,7 +14,10 @@ import ml_dtypes
 import numpy as np
 
 from checkpointable import Array, checkpoint, migrate
+from checkpointable.kernels._edges import GraphIdentity
 from checkpointable.kernels.ising import IsingCheckpoint, IsingSetup
+from checkpointable.kernels.nbody import NBodyCheckpoint, NBodySetup
+from checkpointable.kernels.pagerank import PageRankCheckpoint, PageRankSetup
 from checkpointable.kernels.sketch import SketchCheckpoint, SketchSetup
 from checkpointable.kernels.wave import WaveCheckpoint, WaveSetup
 
@@ -193,6 +196,21 @@ SKETCH = SketchCheckpoint(
     specials=np.array([1, 0, 2]),
 )
 
+NBODY = NBodyCheckpoint(
+    step=4,
+    setup=NBodySetup(2, 1, 0.05, 0.0078125),
+    positions=np.array([[0.5, 0.0, -0.0], [-0.5, 5e-324, 1e300]]),
+    velocities=np.arange(6.0).reshape(2, 3),
+    energy_at_start=-0.1,
+)
+
+PAGERANK = PageRankCheckpoint(
+    step=1,
+    setup=PageRankSetup(GraphIdentity(3, 4, "0f" * 16), 0.85),
+    ranks=np.array([0.25, 0.25, 0.5]),
+    residual=np.array([np.inf]),
+)
+
 WRITTEN: dict[str, Any] = {
     "everything-1": EVERYTHING,
     "walk-1": Walk1(7, np.arange(6.0), "first"),
@@ -201,6 +219,8 @@ WRITTEN: dict[str, Any] = {
     "wave-1": WAVE,
     "ising-1": ISING,
     "sketch-1": SKETCH,
+    "nbody-1": NBODY,
+    "pagerank-1": PAGERANK,
 }
 """What was written under each schema and version: `tests/golden/<format>/<key>.safetensors`."""
 
@@ -210,5 +230,7 @@ TODAY: dict[str, Any] = {
     "wave": WAVE,
     "ising": ISING,
     "sketch": SKETCH,
+    "nbody": NBODY,
+    "pagerank": PAGERANK,
 }
 """As what it is loaded today."""

@@ -13,6 +13,8 @@ import numpy as np
 
 from checkpointable.kernels._target import Device
 from checkpointable.kernels.ising import Ising
+from checkpointable.kernels.nbody import NBody
+from checkpointable.kernels.pagerank import PageRank
 from checkpointable.kernels.sketch import Sketch
 from checkpointable.kernels.wave import Wave
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
@@ -30,6 +32,17 @@ def wave(device: Device) -> Wave:
 
 def ising(device: Device) -> Ising:
     return Ising(n=12, warmup=1, device=device)
+
+
+def nbody(device: Device) -> NBody:
+    return NBody(n=37, device=device)  # of the simulator's tiles four and a bit
+
+
+def pageranks(folder: Path) -> Iterator[Make]:
+    edges = np.random.default_rng(1).integers(0, 300, (700, 2))
+    np.savetxt(folder / "edges.txt", edges, fmt="%d")
+    yield lambda device: PageRank(device=device)
+    yield lambda device: PageRank(folder / "edges.txt", device=device)
 
 
 def sketches(folder: Path) -> Iterator[Make]:
@@ -58,7 +71,7 @@ def compare(make: Make) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for make in (wave, ising, *sketches(Path(folder))):
+        for make in (wave, ising, nbody, *pageranks(Path(folder)), *sketches(Path(folder))):
             compare(make)
 
 

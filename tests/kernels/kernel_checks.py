@@ -1,4 +1,4 @@
-"""What the tests of all three kernels share."""
+"""What the tests of all kernels share."""
 
 import asyncio
 from collections.abc import Callable, Iterable

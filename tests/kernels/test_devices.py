@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from checkpointable import InvalidKernel
 from checkpointable.kernels.ising import Ising
+from checkpointable.kernels.nbody import NBody
+from checkpointable.kernels.pagerank import PageRank
 from checkpointable.kernels.sketch import Sketch
 from checkpointable.kernels.wave import Wave
-from tests.kernels.compare_devices import compare, ising, sketches
+from tests.kernels.compare_devices import compare, ising, pageranks, sketches
 from tests.kernels.kernel_checks import assert_same, snapshot
 
 
@@ -37,6 +40,12 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_simulator_gives_the_bits_of_the_cpu() -> None:
     result = simulate("-m", "tests.kernels.compare_devices")
     assert result.returncode == 0, result.stderr
+
+
+def test_the_kernels_keep_the_contract_on_the_simulated_device() -> None:
+    result = simulate("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/on_cuda.py")
+    assert result.returncode == 0, result.stdout
+    assert "60 passed" in result.stdout
 
 
 def test_the_simulator_is_used_only_when_asked_for() -> None:
@@ -97,3 +106,42 @@ def test_wave_on_a_device() -> None:
     assert np.abs(host.wavefield - device.wavefield).max() < 1e-3 * peak
     assert host.first_arrivals() == pytest.approx(device.first_arrivals(), rel=1e-3, nan_ok=True)
     assert_same(snapshot(device), snapshot(again))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("n", [2, 127, 128, 129, 1000])
+def test_nbody_on_a_device(n: int) -> None:
+    # The same but for rounding, for as long as chaos has not blown that up.
+    host, device, again = (NBody(n=n, device=where) for where in ("cpu", "cuda", "cuda"))
+    assert device.energy == pytest.approx(host.energy, rel=1e-13)
+    for cluster in (host, device, again):
+        cluster.advance(32)
+    positions = np.array(snapshot(host).positions)
+    assert np.abs(np.array(snapshot(device).positions) - positions).max() < 1e-11
+    assert_same(snapshot(device), snapshot(again))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("device")
+def test_nbody_conserves_energy_on_a_device() -> None:
+    cluster = NBody(device="cuda")
+    while cluster.step < cluster.total_steps:
+        cluster.advance(64)
+        assert abs(cluster.energy_error) < 1e-5
+    assert np.abs(cluster.momentum).max() < 1e-13
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("device")
+def test_pagerank_on_a_device(tmp_path: Path) -> None:
+    edges = (200_000 * np.random.default_rng(1).random((1_000_000, 2)) ** (3, 2)).astype(np.int64)
+    np.savetxt(tmp_path / "many.txt", edges, fmt="%d")
+    makes: list[Any] = [*pageranks(tmp_path), lambda device: PageRank(tmp_path / "many.txt", device=device)]
+    for make in makes:
+        host, device, again = (make(where) for where in ("cpu", "cuda", "cuda"))
+        for ranking in (host, device, again):
+            ranking.advance(50)
+        ranks = np.array(snapshot(host).ranks)
+        assert np.abs(np.array(snapshot(device).ranks) / ranks - 1).max() < 1e-13
+        assert_same(snapshot(device), snapshot(again))

@@ -24,6 +24,8 @@ from checkpointable import (
 from checkpointable.kernels import KERNELS
 from checkpointable.kernels._target import choose_target
 from checkpointable.kernels.ising import Ising, IsingCheckpoint
+from checkpointable.kernels.nbody import NBody, NBodyCheckpoint
+from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
 from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.testing import KernelTests
@@ -38,27 +40,42 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), factory)
 
 
-def made(name: str, numbers: Path, *, other: bool = False) -> Any:
-    """A small kernel; `other` makes one that must refuse its checkpoints."""
+def made(name: str, folder: Path, *, other: bool = False) -> Any:
+    """A small kernel; `other` makes one that must refuse its checkpoints.
+
+    `folder` is where the files are that `write_files` wrote.
+    """
     if name == "wave":
         n = 50 if other else 48
         return Wave(n=n, period=500.0, duration=20 * 20.0, receivers=5, device="cpu")
     if name == "ising":
         return Ising(n=24, seed=2 if other else 1, warmup=10, device="cpu")
-    return Sketch(numbers, batch=20 if other else 25, device="cpu")
+    if name == "nbody":
+        return NBody(n=20, seed=2 if other else 1, device="cpu")
+    if name == "pagerank":
+        return PageRank(folder / ("other.txt" if other else "edges.txt"), device="cpu")
+    return Sketch(folder / "numbers", batch=20 if other else 25, device="cpu")
+
+
+def write_files(folder: Path) -> None:
+    """A file of numbers for `Sketch`, and two of edges for `PageRank`."""
+    rng = np.random.default_rng(1)
+    rng.standard_normal(500).astype("<f8").tofile(folder / "numbers")
+    edges = rng.integers(0, 300, (900, 2))  # more nodes than one thread adds, some dangling
+    np.savetxt(folder / "edges.txt", edges, fmt="%d")
+    np.savetxt(folder / "other.txt", [*edges[:-1], edges[-1] + 1], fmt="%d")
 
 
 @pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of numbers for `Sketch`."""
-    path = tmp_path_factory.mktemp("sketch") / "numbers"
-    np.random.default_rng(1).standard_normal(500).astype("<f8").tofile(path)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gallery")
+    write_files(path)
     return path
 
 
 @pytest.fixture(params=sorted(KERNELS))
-def make(request: pytest.FixtureRequest, numbers: Path) -> Make:
-    return functools.partial(made, request.param, numbers)
+def make(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return functools.partial(made, request.param, folder)
 
 
 class TestWave(KernelTests[WaveCheckpoint]):
@@ -73,11 +90,25 @@ class TestIsing(KernelTests[IsingCheckpoint]):
 
 class TestSketch(KernelTests[SketchCheckpoint]):
     @pytest.fixture(autouse=True)
-    def _give_it_numbers(self, numbers: Path) -> None:
-        self.numbers = numbers
+    def _give_it_numbers(self, folder: Path) -> None:
+        self.folder = folder
 
     def make(self) -> Sketch:
-        return cast(Sketch, made("sketch", self.numbers))
+        return cast(Sketch, made("sketch", self.folder))
+
+
+class TestNBody(KernelTests[NBodyCheckpoint]):
+    def make(self) -> NBody:
+        return cast(NBody, made("nbody", Path()))
+
+
+class TestPageRank(KernelTests[PageRankCheckpoint]):
+    @pytest.fixture(autouse=True)
+    def _give_it_a_graph(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(self) -> PageRank:
+        return cast(PageRank, made("pagerank", self.folder))
 
 
 def test_a_fresh_kernel_is_well(make: Make) -> None:
