@@ -1,7 +1,7 @@
 """The compiled half of `nbody`. Importing it imports Numba."""
 
 # Numba describes what is used within kernels as classes, not as what it becomes there.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOptionalSubscript=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Numba infers the types of what it compiles.

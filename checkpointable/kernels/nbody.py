@@ -71,7 +71,7 @@ class NBody:
 
     The bodies begin as a Plummer sphere in equilibrium (Aarseth, Hénon and Wielen 1974, Astronomy
     and Astrophysics 37, 183-187), cut off at 0.999 of its mass, with the centre of mass at rest in
-    the origin. With the default options the relative error of the energy stays below 1e-5, with 256
+    the origin. With the default options the relative error of the energy stays below 2e-5, with 256
     bodies below 1e-4; momentum and angular momentum stay what they were to 1e-13.
 
     The result does not depend on the number of CPU cores. That of CUDA differs from it by

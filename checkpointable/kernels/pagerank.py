@@ -6,6 +6,7 @@ each as likely; otherwise, and from nodes that none leaves, it goes to any node,
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import frozen
@@ -129,7 +130,7 @@ class PageRank:
             self.step += 1
         self._target.wait()
 
-    def _add(self, total: object) -> None:
+    def _add(self, total: Any) -> None:
         """Add the terms, by parts and parts of parts, into an array of one."""
         values = self._terms
         for sums in (*self._sums[:-1], total):

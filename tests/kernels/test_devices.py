@@ -128,7 +128,7 @@ def test_nbody_conserves_energy_on_a_device() -> None:
     cluster = NBody(device="cuda")
     while cluster.step < cluster.total_steps:
         cluster.advance(64)
-        assert abs(cluster.energy_error) < 1e-5
+        assert abs(cluster.energy_error) < 2e-5
     assert np.abs(cluster.momentum).max() < 1e-13
 
 
