@@ -78,15 +78,21 @@ except AssertionError as broken:
     assert digits.sub("0", f"```text\n{said}```") in digits.sub("0", shown)
 
 
-def test_the_cuda_example_passes_the_kit_in_the_simulator(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("example", "made"),
+    [("heat_cuda", "Heat(6)"), ("own_stream", "Heat(6)"), ("persistent", "Rings(1)")],
+)
+def test_an_example_passes_the_kit_in_the_simulator(
+    example: str, made: str, tmp_path: Path
+) -> None:
     program = f"""
 import runpy
 import hypothesis
 from checkpointable.testing import verify_kernel
 from checkpointable.testing.kernels import SETTINGS
-Heat = runpy.run_path({str(ROOT / "examples/heat_cuda.py")!r})["Heat"]
+names = runpy.run_path({str(ROOT / f"examples/{example}.py")!r})
 few = hypothesis.settings(SETTINGS, max_examples=3, stateful_step_count=6)
-verify_kernel(lambda: Heat(6), steps=3, settings=few)
+verify_kernel(lambda: eval({made!r}, names), steps=3, settings=few)
 """
     run_program(program, tmp_path, NUMBA_ENABLE_CUDASIM="1")
 
@@ -108,13 +114,40 @@ def test_docstrings_run(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
-def test_the_cuda_example_resumes_in_the_simulator(tmp_path: Path) -> None:
-    code = f"import runpy; main = runpy.run_path({str(ROOT / 'examples/heat_cuda.py')!r})['main'];"
-    runs = [
-        run_program(code + f"main('run', {until}, 64)", tmp_path, NUMBA_ENABLE_CUDASIM="1")
-        for until in (3, 5)
-    ]
+def run_example(example: str, arguments: str, folder: Path) -> str:
+    path = str(ROOT / f"examples/{example}.py")
+    code = f"import runpy; main = runpy.run_path({path!r})['main']; main('run', {arguments})"
+    return run_program(code, folder, NUMBA_ENABLE_CUDASIM="1")
+
+
+@pytest.mark.parametrize("example", ["heat_cuda", "own_stream"])
+def test_a_cuda_example_resumes_in_the_simulator(example: str, tmp_path: Path) -> None:
+    runs = [run_example(example, f"{until}, 64", tmp_path) for until in (3, 5)]
     assert runs == [
         "from step 0 to 3, saved 1 times\n",
         "from step 3 to 5, saved 1 times\n",
     ]
+
+
+def test_the_persistent_example_is_saved_between_its_launches_and_resumes(tmp_path: Path) -> None:
+    runs = [run_example("persistent", f"{until}, 2, 2", tmp_path) for until in (4, 5)]
+    assert runs == [
+        "from step 0\nasked after step 0, copied after step 2\n"
+        "asked after step 2, copied after step 4\n",
+        "from step 4\nasked after step 4, copied after step 5\n",
+    ]
+    assert run_example("persistent", "5, 2, 2", tmp_path) == "from step 5\n"
+
+
+def test_the_cupy_example_says_what_is_missing(tmp_path: Path) -> None:
+    path = str(ROOT / "examples/cupy_arrays.py")
+    program = f"""
+import runpy, sys
+from checkpointable import InvalidKernel
+sys.modules["cupy"] = None
+try:
+    runpy.run_path({path!r})["Heat"]()
+except InvalidKernel as error:
+    print(error)
+"""
+    assert "hint: pip install cupy-cuda13x" in run_program(program, tmp_path)

@@ -25,6 +25,15 @@ def command(kernel: str, store: Path, folder: Path) -> list[str]:
         "wave": [],  # PREM, as it comes
         "ising": ["--sweeps", "1500", "--warmup", "100"],
         "sketch": ["--path", str(folder / "stream.f64"), "--batch", "20000"],
+        "nbody": ["--n", "500"],
+        "pagerank": [
+            "--path",
+            str(folder / "edges"),
+            "--damping",
+            "0.9999",
+            "--iterations",
+            "1000",
+        ],
     }[kernel]
     run = ["run", kernel, "--json", "--every", "0.2s", "--device", "cpu", "--store", str(store)]
     return [sys.executable, "-m", "checkpointable", *run, "--", *options]
@@ -51,10 +60,13 @@ def final_arrays(store: Path) -> dict[str, Any]:
         return {n: read_array(checkpoint, n) for n in header.arrays} | {"tree": header.meta.tree}
 
 
-@pytest.mark.parametrize("kernel", ["wave", "ising", "sketch"])
+@pytest.mark.parametrize("kernel", ["wave", "ising", "sketch", "nbody", "pagerank"])
 def test_killed_ten_times_equals_never_killed(kernel: str, tmp_path: Path) -> None:
     if kernel == "sketch":
         np.random.default_rng(7).lognormal(size=4_000_000).tofile(tmp_path / "stream.f64")
+    if kernel == "pagerank":
+        edges = np.random.default_rng(7).integers(0, 40_000, (100_000, 2))
+        np.savetxt(tmp_path / "edges", edges, fmt="%d")
     events, returncode = run(command(kernel, tmp_path / "whole", tmp_path))
     assert returncode == 0
     seconds = next(event["seconds"] for event in events if event["event"] == "finished")

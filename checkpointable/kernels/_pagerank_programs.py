@@ -13,6 +13,8 @@ from numba import cuda, prange
 from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop
 from checkpointable.kernels._target import Program
 
+FEW = 1024  # sums, that one core has done before others are awake
+
 
 def make(jit: Jit) -> tuple[Any, Any, Any]:
     """Return the element functions (split, gather, add), compiled by `jit`."""
@@ -81,8 +83,12 @@ def gather_kernel(offsets, sources, shares, lost, damping, ranks, changes):
 
 @loop
 def add_loop(values, sums):
-    for k in prange(sums.shape[0]):
-        add_cpu(values, sums, k)
+    if sums.shape[0] < FEW:
+        for k in range(sums.shape[0]):
+            add_cpu(values, sums, k)
+    else:
+        for k in prange(sums.shape[0]):
+            add_cpu(values, sums, k)
 
 
 @kernel

@@ -4,12 +4,17 @@
 imported: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/kernels/on_cuda.py
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import hypothesis
 import numpy as np
 import pytest
+from numba import cuda
 
+from checkpointable import InvalidCheckpoint
 from checkpointable.kernels.ising import Ising, IsingCheckpoint
 from checkpointable.kernels.nbody import NBody, NBodyCheckpoint
 from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
@@ -17,8 +22,26 @@ from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.testing import KernelTests
 from checkpointable.testing.kernels import SETTINGS, C
+from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 FEW = hypothesis.settings(SETTINGS, max_examples=3, stateful_step_count=6)
+
+
+def arrays(checkpoint: Any) -> dict[str, Any]:
+    found = attrs.asdict(checkpoint, recurse=False)
+    return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+
+
+def on_device(checkpoint: Any) -> Any:
+    """The same checkpoint, its arrays in a device's memory."""
+    moved = {name: cuda.to_device(array) for name, array in arrays(checkpoint).items()}
+    return attrs.evolve(checkpoint, **moved)
+
+
+def unsound(checkpoint: Any) -> Iterator[dict[str, Any]]:
+    """What is wrong with the values of arrays alone, where a kernel looks at them."""
+    for name in {"spins", "histogram", "ranks"} & arrays(checkpoint).keys():
+        yield {name: 3 * np.array(getattr(checkpoint, name))}
 
 
 class Tiny(KernelTests[C]):
@@ -30,6 +53,17 @@ class Tiny(KernelTests[C]):
     @pytest.fixture(autouse=True)
     def _give_it_a_folder(self, tmp_path: Path) -> None:
         self.folder = tmp_path
+
+    def test_restores_what_is_still_on_a_device(self) -> None:
+        kernel, fresh = self.make(), self.make()
+        kernel.advance(2)
+        saved: Any = snapshot(kernel)
+        restore(fresh, on_device(saved))
+        assert_same(snapshot(fresh), saved)
+        for bad in (attrs.evolve(saved, **change) for change in unsound(saved)):
+            with pytest.raises(InvalidCheckpoint):
+                restore(fresh, on_device(bad))
+            assert_same(snapshot(fresh), saved)
 
 
 class TestWave(Tiny[WaveCheckpoint]):
