@@ -305,6 +305,27 @@ def test_run_gives_the_kernel_its_options_by_their_types(cli: Cli) -> None:
         assert f"  {line}\n" in told.out
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("nbody --until 3 -- --n 10", "relative error of the energy: "),
+        ("pagerank", "rank of node 34: 0.1009191823"),
+    ],
+)
+def test_run_has_kernels_that_need_no_file(cli: Cli, words: str, shown: str) -> None:
+    told = cli("run", *words.split())
+    assert (told.code, told.err) == (0, "")
+    assert f"  {shown}" in told.out
+
+
+def test_run_refuses_to_continue_with_another_graph(cli: Cli) -> None:
+    Path("edges.txt").write_text("1 2\n2 3\n")
+    assert cli("run", "pagerank", "--until", "3").code == 0
+    told = cli("run", "pagerank", "--until", "5", "--", "--path", "edges.txt")
+    assert told.code != 0
+    assert "where: setup.graph" in told.err
+
+
 def test_run_shows_the_kernels_options(cli: Cli) -> None:
     shown = cli("run", "tinykernels:Tiny", "--", "--help")
     assert (shown.code, shown.err) == (0, "")

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import checkpointable
+from checkpointable.archive import name_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,6 +140,12 @@ def test_the_persistent_example_is_saved_between_its_launches_and_resumes(tmp_pa
         "from step 4\nasked after step 4, copied after step 5\n",
     ]
     assert run_example("persistent", "5, 2, 2", tmp_path) == "from step 5\n"
+
+    cells = np.sin(np.arange(128) ** 2.0).reshape(2, 64)
+    for _ in range(5):
+        cells = (np.roll(cells, 1, axis=1) + cells + np.roll(cells, -1, axis=1)) / 3
+    found = load_file(tmp_path / "run" / name_of(5))
+    assert np.array_equal(found["cells"], cells)
 
 
 def test_the_cupy_example_says_what_is_missing(tmp_path: Path) -> None:
