@@ -67,7 +67,9 @@ class Target:
         if self.name == "cuda":
             from numba import cuda
 
-            cuda.synchronize()
+            done = cuda.event()  # not of the whole device: a save may be under way beside
+            done.record()
+            done.synchronize()
 
 
 def choose_target(device: Device) -> Target:

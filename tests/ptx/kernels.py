@@ -22,8 +22,8 @@ def array(dtype: Any, dimensions: int = 1) -> np.ndarray[Any, Any]:
 
 
 F4, F8, U1, U4 = map(array, (np.float32, np.float64, np.uint8, np.uint32))
-U8, I8 = map(array, (np.uint64, np.int64))
-PLANE = array(np.float32, 2)
+U8, I4, I8 = map(array, (np.uint64, np.int32, np.int64))
+PLANE, MATRIX = array(np.float32, 2), array(np.float64, 2)
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "checkpointable.device._xxh3.lanes_kernel": (U8, U8, U8, U8),
@@ -33,13 +33,22 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "checkpointable.kernels._ising_programs.half_sweep_kernel": (
         array(np.int8, 2), array(STATE, 2), array(np.int64, 2), array(np.int64, 2), U8, 1, True,
     ),
+    "checkpointable.kernels._nbody_programs.drift_kernel": (MATRIX, MATRIX, 1.0),
+    "checkpointable.kernels._nbody_programs.kick_kernel": (MATRIX, MATRIX, 1.0),
+    "checkpointable.kernels._nbody_programs.pull_kernel": (MATRIX, 1.0, 1.0, MATRIX),
+    "checkpointable.kernels._pagerank_programs.add_kernel": (F8, F8),
+    "checkpointable.kernels._pagerank_programs.gather_kernel": (I8, I4, F8, F8, 1.0, F8, F8),
+    "checkpointable.kernels._pagerank_programs.split_kernel": (F8, I8, F8, F8),
     "checkpointable.kernels._sketch_programs.carry_kernel": (I8,),
     "checkpointable.kernels._sketch_programs.count_kernel": (U8, True, I8, U4, I8, U8, I8),
     "checkpointable.kernels._wave_programs.observe_kernel": (
         PLANE, PLANE, PLANE, array(np.int64, 2), I8, np.float32(1), 1,
     ),
     "checkpointable.kernels._wave_programs.update_kernel": (PLANE, PLANE, PLANE, F4),
+    "examples.cupy_arrays.diffuse": (F8, F8),
     "examples.heat_cuda.diffuse": (F8, F8),
+    "examples.own_stream.diffuse": (F8, F8),
+    "examples.persistent.smooth": (MATRIX, 1),
 }  # fmt: skip
 """Values of the types that the kernel is launched with."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checkpointable.kernels._target import Target
-from tests.kernels.compare_devices import ising, sketches, wave
+from tests.kernels.compare_devices import ising, nbody, pageranks, sketches, wave
 from tests.ptx.kernels import ARGUMENTS, dispatchers, found, name, written
 
 ARCHITECTURES = [(8, 0), (9, 0), (10, 0)]
@@ -59,7 +59,7 @@ def test_kernels_are_launched_as_the_table_says(
         assert [*map(typeof, arguments)] == [*map(typeof, in_table)], name(program.kernel)
 
     monkeypatch.setattr(Target, "launch", launch)
-    for make in (wave, ising, *sketches(tmp_path)):
+    for make in (wave, ising, nbody, *pageranks(tmp_path), *sketches(tmp_path)):
         make("cpu").advance(1)
     gallery = {kernel for kernel in ARGUMENTS if kernel.startswith("checkpointable.kernels.")}
     assert launched == gallery
