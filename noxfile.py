@@ -40,9 +40,10 @@ def tests(session: nox.Session) -> None:
 def ptx(session: nox.Session) -> None:
     """Every CUDA kernel to machine code, and numba-cuda's simulator; no device is needed."""
     session.install("-e", ".[cli,cuda13,testing]", "pytest>=8.4")
-    files = ["tests/ptx", "tests/test_device_arrays.py", "tests/kernels/test_devices.py"]
+    files = ["ptx", "test_device_arrays.py", "test_simulated.py", "kernels/test_devices.py"]
+    files = session.posargs or [f"tests/{name}" for name in files]
     session.run(
-        "python", "-W", "error", "-m", "pytest", "-m", "not gpu", *(session.posargs or files),
+        "python", "-W", "error", "-m", "pytest", "-m", "not gpu", *files,
         env={"REQUIRE_PTX": "1", "NUMBA_ENABLE_CUDASIM": "0"},
     )  # fmt: skip
 

@@ -6,8 +6,9 @@ kernel        `protocol` says what one is; `kernels` has a gallery
 checkpoint    `attributes`: `capture` and `reinstate`
 its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
-container     `container`, of `layout`, `headers`, `delta` and `digests`: the file format, without
-              I/O; `reading` reads it, `codec` joins it with the above
+container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digests`: the file format,
+              without I/O; `reading` reads it, `codec` joins it with the above
+arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory and the memory
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
 run           `checkpointer`: one kernel and one store; `policy`; `runner`: the main job; `cli`

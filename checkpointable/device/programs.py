@@ -15,6 +15,7 @@ Function: TypeAlias = Callable[..., Any]
 Jit: TypeAlias = Callable[[Function], Function]
 
 THREADS = 128
+_LEAST_BLOCKS = 128  # below, Numba warns; those without work cost next to nothing
 
 
 class CudaKernel(Protocol):
@@ -59,4 +60,5 @@ def launch(program: Program, threads: int, stream: Any, *arguments: Any) -> None
     if memory.SIMULATED:
         program.loop(*map(memory.unwrapped, arguments))
     else:
-        program.kernel[-(-threads // THREADS), THREADS, stream](*arguments)
+        blocks = max(-(-threads // THREADS), _LEAST_BLOCKS)
+        program.kernel[blocks, THREADS, stream](*arguments)

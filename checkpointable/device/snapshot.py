@@ -12,7 +12,8 @@ Importing this module imports Numba.
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -109,17 +110,8 @@ def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
 
 def room_for(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
     """Arrays like these, of any content, on the same devices; none if there is no room for all."""
-    staging.arena = staging.arena or Arena()
     live = {name: device_array(array) for name, array in arrays.items()}
-    wanted = [
-        (memory.device_of(memory.address_of(a)), math.prod(a.shape) * a.dtype.itemsize)
-        for a in live.values()
-    ]
-    regions = staging.arena.take(wanted, staging.reserve) or []
-    return {
-        name: lying_in(region, array.dtype, tuple(array.shape))
-        for (name, array), region in zip(live.items(), regions, strict=False)
-    }
+    return _beside(live, _needs(live), staging) or {}
 
 
 def begin(
@@ -130,34 +122,25 @@ def begin(
     `stream` is the one that they are computed on, for all of them; without, each one's own. With a
     `staging` they may stay on their devices, without they are copied to the host.
     """
-    started = time.perf_counter()
-    sizes = {name: math.prod(a.shape) * a.dtype.itemsize for name, a in arrays.items()}
-    homes = {n: memory.device_of(memory.address_of(a)) for n, a in arrays.items() if sizes[n]}
-    total = sum(sizes.values())
-    copies: dict[str, Any] = {}
-    regions = None
+    started, needs = time.perf_counter(), _needs(arrays)
+    total = sum(size for _, size in needs.values())
+    copies: dict[str, Any] | None = None
     way: Way = "sliced"
     if staging is not None:
-        staging.arena = staging.arena or Arena()
-        wanted = [(homes[name], sizes[name]) for name in homes]
-        regions = staging.arena.take(wanted, staging.reserve)
-    if regions is not None:
-        way = "device"
-        waits = []
-        for name, region in zip(homes, regions, strict=True):
-            with memory.on_device(region.device):
-                ordered = _ordered(arrays[name], stream)
-                _moves.copy(arrays[name], region.address, ordered)
-                waits.append(memory.event(ordered).synchronize)
-            copies[name] = lying_in(region, arrays[name].dtype, tuple(arrays[name].shape))
-    else:
-        targets = None if staging is None else _pinned(staging, arrays, total)
-        way = "sliced" if targets is None else "pinned"
-        copies = targets or {n: empty(tuple(a.shape), a.dtype) for n, a in arrays.items()}
-        pinned = way == "pinned"
-        waits = [_to_host(arrays[n], copies[n], homes[n], stream, pinned) for n in homes]
-    for name in arrays.keys() - copies.keys():
-        copies[name] = empty(tuple(arrays[name].shape), arrays[name].dtype)
+        way, copies = "device", _beside(arrays, needs, staging)
+        if copies is None:
+            way, copies = "pinned", _pinned(arrays, total, staging)
+        if copies is None:
+            way = "sliced"
+    copies = (copies or {}) | {
+        name: empty(tuple(array.shape), array.dtype)
+        for name, array in arrays.items()
+        if name not in (copies or {})
+    }
+    waits: list[Wait] = []
+    with _ended(waits):
+        for name, (device, _) in needs.items():
+            waits.append(_copying(arrays[name], copies[name], device, stream, way))
     predicted = None
     if staging is not None and way in staging.rates:
         predicted = total / staging.rates[way]
@@ -175,18 +158,47 @@ def begin(
     return {name: copies[name] for name in arrays}, wait
 
 
-def _ordered(array: memory.Array, stream: object) -> memory.Stream:
-    """The stream to copy on: the one given, when the array's own has come so far, or that."""
-    own = memory.stream_of(getattr(array, "stream", None))
-    if stream is None:
-        return own
-    given = memory.stream_of(stream)
-    memory.event(own).wait(given)
-    return given
+Needs: TypeAlias = dict[str, tuple[int, int]]
+"""Of each array that has bytes, the device that it is on, and how many they are."""
+
+
+def _needs(arrays: Mapping[str, memory.Array]) -> Needs:
+    sizes = {name: math.prod(a.shape) * a.dtype.itemsize for name, a in arrays.items()}
+    return {
+        name: (memory.device_of(memory.address_of(arrays[name])), size)
+        for name, size in sizes.items()
+        if size
+    }
+
+
+@contextmanager
+def _ended(waits: list[Wait]) -> Iterator[None]:
+    """If not all can be begun, wait for what was: its memory may be used again."""
+    try:
+        yield
+    except BaseException:
+        for done in waits:
+            with suppress(Exception):
+                done()
+        raise
+
+
+def _beside(
+    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
+) -> dict[str, LazyArray] | None:
+    """Arrays for the copies on the same devices; None if there is no room for them."""
+    staging.arena = staging.arena or Arena()
+    regions = staging.arena.take([*needs.values()], staging.reserve)
+    if regions is None:
+        return None
+    return {
+        name: lying_in(region, arrays[name].dtype, tuple(arrays[name].shape))
+        for name, region in zip(needs, regions, strict=True)
+    }
 
 
 def _pinned(
-    staging: Staging, arrays: Mapping[str, memory.Array], total: int
+    arrays: Mapping[str, memory.Array], total: int, staging: Staging
 ) -> dict[str, memory.HostArray] | None:
     """Pinned arrays for the copies; None if there is no room for them."""
     if staging.arena.pinned is None:
@@ -200,6 +212,16 @@ def _pinned(
             return None
 
 
+def _ordered(array: memory.Array, stream: object) -> memory.Stream:
+    """The stream to copy on: the one given, when the array's own has come so far, or that."""
+    own = memory.stream_of(getattr(array, "stream", None))
+    if stream is None:
+        return own
+    given = memory.stream_of(stream)
+    memory.event(own).wait(given)
+    return given
+
+
 def _available() -> float:
     """Bytes of memory that the host can spare."""
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -208,32 +230,32 @@ def _available() -> float:
     return 0.0
 
 
-def _to_host(
-    array: memory.Array, target: memory.HostArray, device: int, stream: object, pinned: bool
-) -> Wait:
-    """Begin to copy an array into a host array in C order."""
-    data = target.reshape(-1).view(np.uint8)
-    region = Region(device, memory.address_of(array), len(data), array)
+def _copying(array: memory.Array, target: Any, device: int, stream: object, way: Way) -> Wait:
+    """Begin to copy an array to where there is room for it."""
     with memory.on_device(device):
         ordered = _ordered(array, stream)
-        if pinned and array.is_c_contiguous():
-            memory.at(region.address, len(data)).copy_to_host(data, stream=ordered)
+        direct = way == "pinned" and array.is_c_contiguous()
+        if way == "device":
+            _moves.copy(array, target.region.address, ordered)
+        elif direct:
+            source = memory.at(memory.address_of(array), target.nbytes, owner=array)
+            source.copy_to_host(target.reshape(-1).view(np.uint8), stream=ordered)
         done: Wait = memory.event(ordered).synchronize
-    if pinned and array.is_c_contiguous():
+    if way == "device" or direct:
         return done
 
     def wait() -> None:
         done()
-        if array.is_c_contiguous():
-            transfer.fetch(region, data)
-        else:
-            _fetch_strided(array, device, data)
+        _fetch(array, device, target.reshape(-1).view(np.uint8))
 
     return wait
 
 
-def _fetch_strided(array: memory.Array, device: int, data: memory.HostArray) -> None:
-    """Copy an array in no such order to the host, packed by the slice."""
+def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
+    """Copy an array to the host; packed, by the slice, if it is not in C order."""
+    if array.is_c_contiguous():
+        transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)
+        return
     size = array.dtype.itemsize
     step = max(1, transfer.BUFFER // size) * size
     with memory.on_device(device):
@@ -255,19 +277,21 @@ def put_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
     """
     waits: list[Wait] = []
     kept: list[Any] = []
-    for target, source in pairs:
-        if not target.size:
-            continue
-        home, region = memory.device_of(memory.address_of(target)), getattr(source, "region", None)
-        with memory.on_device(home):
-            ordered = _ordered(target, stream)
-            if region is None or region.device != home:
-                data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
-                scratch = memory.to_device(data, ordered)
-                region = Region(home, memory.address_of(scratch), len(data), scratch)
-            _moves.copy(target, region.address, ordered, back=True)
-            waits.append(memory.event(ordered).synchronize)
-        kept.append(region)
+    with _ended(waits):
+        for target, source in pairs:
+            if not target.size:
+                continue
+            home = memory.device_of(memory.address_of(target))
+            region = getattr(source, "region", None)
+            with memory.on_device(home):
+                ordered = _ordered(target, stream)
+                if region is None or region.device != home:
+                    data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+                    scratch = memory.to_device(data, ordered)
+                    region = Region(home, memory.address_of(scratch), len(data), scratch)
+                _moves.copy(target, region.address, ordered, back=True)
+                waits.append(memory.event(ordered).synchronize)
+            kept.append(region)
 
     def wait() -> None:
         with cuda_errors():
