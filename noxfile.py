@@ -125,6 +125,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_gpu(session: nox.Session) -> None:
+    """Device arrays beside the limits of a GPU, which it needs: 8 minutes. Beside torch, which
+    brings a CUDA of its own, only if it is installed: `python -m benchmarks.gpu`, then."""
+    session.install("-e", ".[cli,cuda]", *group("bench"))
+    session.run("python", "-m", "benchmarks.gpu", *session.posargs)
+
+
+@nox.session
 def bench_crash_states(session: nox.Session) -> None:
     """What is lost in every crash state: ours and the peers."""
     session.install("-e", ".", "pytest", *group("bench"), *group("peers"))

@@ -1,0 +1,317 @@
+"""What `gpu.py` measures with: kernels, and what device, bus and disk can do at best.
+
+All that returns a rate returns bytes a second. A simulated device does it all, and means nothing.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+# Numba infers the types of what it compiles.
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+import os
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from attrs import frozen
+from numba import cuda
+
+from benchmarks import _limits
+from checkpointable import Array, MemoryStore, capture, layout, reinstate
+from checkpointable.device import digest, memory
+from checkpointable.device.lazy import Region
+from checkpointable.device.programs import kernel
+
+Grid: TypeAlias = tuple[int, int]
+"""Blocks and threads in a block; every kernel here goes over its array in strides of the grid."""
+
+TIMES = 4  # that a peak is done in a row, so that beginning it does not count
+PIECE, READERS = 16 << 20, 4  # of a file that is read by some threads
+
+
+@kernel
+def fill(field):
+    for i in range(cuda.grid(1), field.size, cuda.gridsize(1)):
+        field[i] = (i * 40503) % 65521
+
+
+@kernel
+def touch(field, stride, count):
+    """Change one number in each run of `stride`."""
+    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+        field[i * stride] += 1
+
+
+@kernel
+def read(words, out):
+    """Read everything once, four times the grid at a time, so that loads overlap."""
+    step = cuda.gridsize(1)
+    found = np.uint64(0)
+    for i in range(cuda.grid(1), words.size - 3 * step, 4 * step):
+        found ^= words[i] ^ words[i + step] ^ words[i + 2 * step] ^ words[i + 3 * step]
+    out[cuda.grid(1)] = found
+
+
+@kernel
+def smooth(old, new):
+    """A stencil, bound by memory: each number is read once and written once."""
+    for i in range(cuda.grid(1), old.size, cuda.gridsize(1)):
+        if i > 0 and i < old.size - 1:
+            new[i] = (old[i - 1] + old[i] + old[i + 1]) * np.float32(0.25)
+
+
+@frozen
+class Field:
+    step: int
+    field: Array[np.float32]
+
+
+class Held:
+    """A kernel that has so many bytes on the device, and computes nothing."""
+
+    def __init__(self, size: int, grid: Grid) -> None:
+        self.step, self.size, self.grid = 0, size, grid
+        self.stream = cuda.stream()
+        self.field = cuda.device_array(size // 4, np.float32)
+        fill[(*grid, self.stream)](self.field)
+        self.stream.synchronize()
+
+    def change(self, every: int) -> None:
+        """Change one block of 1 MiB in so many, evenly spread."""
+        stride = every * layout.BLOCK // 4
+        touch[(*self.grid, self.stream)](self.field, stride, -(-self.field.size // stride))
+        self.stream.synchronize()
+
+    def digest(self) -> float:
+        """The rate at which the device digests it, in blocks of 1 MiB."""
+        at, device = memory.address_of(self.field), memory.current()
+        begins = range(0, self.size, layout.BLOCK)
+        blocks = [
+            Region(device, at + begin, min(layout.BLOCK, self.size - begin), self.field)
+            for begin in begins
+        ]
+        begin = time.perf_counter()
+        digest.digests_of(device, blocks)
+        return self.size / (time.perf_counter() - begin)
+
+    async def checkpoint(self) -> Field:
+        return await capture(Field, self)
+
+    async def restore(self, checkpoint: Field) -> None:
+        await reinstate(checkpoint, self)
+
+
+@frozen
+class Fields:
+    step: int
+    old: Array[np.float32]
+    new: Array[np.float32]
+
+
+class Stencil:
+    """A kernel that computes on a stream of its own, in two arrays of `size` bytes together."""
+
+    def __init__(self, size: int, grid: Grid) -> None:
+        self.step, self.grid, self.stream = 0, grid, cuda.stream()
+        self.old, self.new = (cuda.device_array(size // 8, np.float32) for _ in range(2))
+        for field in (self.old, self.new):
+            fill[(*grid, self.stream)](field)
+        self.stream.synchronize()
+
+    def advance(self, steps: int) -> float:
+        """The seconds that so many steps take."""
+        begin = time.perf_counter()
+        for _ in range(steps):
+            smooth[(*self.grid, self.stream)](self.old, self.new)
+            self.old, self.new = self.new, self.old
+        self.stream.synchronize()
+        self.step += steps
+        return time.perf_counter() - begin
+
+    async def checkpoint(self) -> Fields:
+        return await capture(Fields, self)
+
+    async def restore(self, checkpoint: Fields) -> None:
+        await reinstate(checkpoint, self)
+
+
+class Nowhere(MemoryStore):
+    """Takes checkpoints and keeps none, for what does not depend on where they go."""
+
+    def create(self, name: str, size: int, chunks: Any, /) -> None:
+        pass
+
+
+class Peaks:
+    """Copies on the device, reading there, and pinned copies over the bus; `size` bytes each."""
+
+    def __init__(self, size: int, grid: Grid) -> None:
+        self.size, self.grid, self.stream = size, grid, cuda.stream()
+        self.source, self.target = (cuda.device_array(size, np.uint8) for _ in range(2))
+        self.out = cuda.device_array(grid[0] * grid[1], np.uint64)
+        self.pinned = cuda.pinned_array(size, np.uint8)
+        self.pinned[:] = 1
+        self.source.copy_to_device(self.pinned, stream=self.stream)
+        self.stream.synchronize()
+
+    def _rate(self, size: int, work: Callable[[], object]) -> float:
+        self.stream.synchronize()
+        begin = time.perf_counter()
+        for _ in range(TIMES):
+            work()
+        self.stream.synchronize()
+        return TIMES * size / (time.perf_counter() - begin)
+
+    def copy(self) -> float:
+        """Bytes copied: as many are read as are written."""
+        target, source = self.target, self.source
+        return self._rate(self.size, lambda: target.copy_to_device(source, stream=self.stream))
+
+    def read(self) -> float:
+        words, every = self.source.view(np.uint64), 4 * self.grid[0] * self.grid[1]
+        whole, launch = words[: words.size // every * every], read[(*self.grid, self.stream)]
+        return self._rate(8 * whole.size, lambda: launch(whole, self.out))
+
+    def down(self) -> float:
+        source, pinned = self.source, self.pinned
+        return self._rate(self.size, lambda: source.copy_to_host(pinned, stream=self.stream))
+
+    def up(self) -> float:
+        target, pinned = self.target, self.pinned
+        return self._rate(self.size, lambda: target.copy_to_device(pinned, stream=self.stream))
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def write_file(path: Path, data: _limits.Memory) -> float:
+    """Write a file durably, past the page cache where the file system lets us; and remove it."""
+    for write in (_limits.write_direct, _limits.write_raw):
+        begin = time.perf_counter()
+        try:
+            write(path, [data.data])
+        except OSError:
+            if write is _limits.write_raw:
+                raise
+        else:
+            return len(data) / (time.perf_counter() - begin)
+        finally:
+            path.unlink(missing_ok=True)
+    raise AssertionError
+
+
+def read_file(path: Path, into: _limits.Memory) -> float:
+    """Read a file's beginning by some threads; what is in the page cache comes from there."""
+    file = os.open(path, os.O_RDONLY)
+
+    def piece(begin: int) -> None:
+        rest = into.data[begin : begin + PIECE]
+        while rest:
+            count = os.preadv(file, [rest], begin)
+            if not count:
+                raise EOFError(path)
+            rest, begin = rest[count:], begin + count
+
+    try:
+        with ThreadPoolExecutor(READERS) as threads:
+            begin = time.perf_counter()
+            for _ in threads.map(piece, range(0, len(into), PIECE)):
+                pass
+            return len(into) / (time.perf_counter() - begin)
+    finally:
+        os.close(file)
+
+
+def on_host(held: Held) -> _limits.Memory:
+    """The state in host memory that begins at a page, so that direct writes can read it."""
+    room = np.empty(held.size + _limits.PAGE, np.uint8)
+    begin = -room.ctypes.data % _limits.PAGE
+    data = room[begin : begin + held.size]
+    held.field.copy_to_host(data.view(np.float32))
+    return data
+
+
+# --- the peer, and the machine --------------------------------------------------------------------
+
+
+class Torch:
+    """`torch.distributed.checkpoint.async_save` of the same memory, staged in pinned memory.
+
+    The stager is kept, and with it the memory it fills. The stall ends when the state may change
+    again: at `staging_completion`. Raises `ImportError` where that is not to be had.
+    """
+
+    def __init__(self, field: Any) -> None:
+        torch = import_module("torch")
+        if memory.SIMULATED or not torch.cuda.is_available():
+            raise ImportError("torch finds no CUDA device")
+        self._library = import_module("torch.distributed.checkpoint")
+        staging = import_module("torch.distributed.checkpoint.staging")
+        options = staging.StagingOptions(
+            use_pinned_memory=True,
+            use_shared_memory=False,  # which only another process would need
+            use_async_staging=True,
+            use_non_blocking_copy=True,
+        )
+        self._state = {"field": torch.as_tensor(field, device="cuda")}
+        self._stager = staging.DefaultStager(options)
+
+    def save(self, folder: Path) -> tuple[float, float]:
+        """Seconds that it stalls, and until all is durable; the directory is to be new."""
+        begin = time.perf_counter()
+        response = self._library.async_save(
+            self._state, checkpoint_id=folder, no_dist=True, async_stager=self._stager
+        )
+        response.staging_completion.result()
+        stall = time.perf_counter() - begin
+        response.upload_completion.result()
+        _limits.sync_all(folder, files=False)  # it syncs its files
+        return stall, time.perf_counter() - begin
+
+    def close(self) -> None:
+        self._stager.close()
+
+
+def release() -> None:
+    """Give memory of arrays that are gone back to the device; Numba would keep it for a while."""
+    if not memory.SIMULATED:
+        cuda.current_context().memory_manager.deallocations.clear()
+
+
+def available() -> int:
+    """Bytes of memory that the host can spare."""
+    found = re.search(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    return 1024 * int(found[1]) if found else 0
+
+
+def device_name() -> str:
+    return "simulator" if memory.SIMULATED else str(cuda.get_current_device().name)
+
+
+def driver() -> str:
+    """The version of the driver, and of CUDA in it."""
+    if memory.SIMULATED:
+        return "none"
+    from numba.cuda.cudadrv.driver import driver
+
+    try:
+        said = Path("/proc/driver/nvidia/version").read_text().partition("\n")[0]
+    except OSError:
+        said = ""
+    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", said)
+    major, minor = driver.get_version()
+    return f"{found[0] if found else 'unknown'}, CUDA {major}.{minor}"
+
+
+def why_not(smoke: bool) -> str:
+    """Why nothing can be measured here; empty if it can."""
+    if memory.SIMULATED:
+        return "" if smoke else "Numba simulates the device, which measures nothing: say --smoke"
+    if getattr(cuda, "implementation", "") != "NVIDIA":
+        return "there is no numba-cuda: install checkpointable[cuda]"
+    return "" if cuda.is_available() else "there is no CUDA device on this machine"

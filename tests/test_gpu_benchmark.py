@@ -1,0 +1,42 @@
+"""The benchmark of a real device, at tiny sizes in Numba's simulator, where it measures nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FIGURES = (
+    *("stall, 32 KiB", "digest, 32 KiB", "stall, 128 KiB", "digest, 128 KiB", "device copy"),
+    *("device read", "full save to host memory", "pinned to host", "full save to a file"),
+    *("file write", "delta, 1%", "restore, verified", "slowdown of a stencil"),
+    "torch.distributed.checkpoint async_save",
+)
+
+
+def benchmark(folder: Path, *arguments: str, simulated: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--results", str(folder), *arguments]
+    return subprocess.run(
+        command,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"NUMBA_ENABLE_CUDASIM": simulated, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_smoke_test_names_every_figure_and_keeps_none(tmp_path: Path) -> None:
+    said = benchmark(tmp_path, "--smoke", simulated="1")
+    assert said.returncode == 0, said.stderr
+    assert "the figures mean nothing" in said.stdout
+    assert [name for name in FIGURES if name not in said.stdout] == []
+    assert not [*tmp_path.iterdir()]
+
+
+def test_without_a_device_it_says_so_in_a_line(tmp_path: Path) -> None:
+    for simulated in ("0", "1"):
+        said = benchmark(tmp_path, simulated=simulated)
+        assert said.returncode == 1
+        assert said.stdout == ""
+        assert said.stderr.startswith("nothing is measured: ")
+        assert said.stderr.count("\n") == 1
