@@ -43,12 +43,7 @@ def device_digests(arrays: Mapping[str, Source], header: Header) -> dict[str, by
         from checkpointable.device.digest import digests_of  # which imports Numba
 
         names = [name for name, region in regions.items() if region.device == device]
-        parts = [
-            regions[name].part(index * layout.BLOCK, header.arrays[name].size(index))
-            for name in names
-            for index in range(header.arrays[name].blocks)
-        ]
-        table = digests_of(device, parts)
+        table = digests_of(device, [regions[name] for name in names], layout.BLOCK)
         ends = accumulate(layout.DIGEST_SIZE[False] * header.arrays[name].blocks for name in names)
         begin = 0
         for name, end in zip(names, ends, strict=True):

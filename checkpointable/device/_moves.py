@@ -77,17 +77,18 @@ MOVE = Program(move_loop, move_kernel)
 
 
 def copy(array: memory.Array, address: int, stream: memory.Stream, *, back: bool = False,
-         first: int = 0, count: int | None = None) -> None:  # fmt: skip
+         first: int = 0, count: int | None = None) -> object:  # fmt: skip
     """Copy an array to an address, C order, or `back` from there; in the order of the stream.
 
-    Of an array in C order all is copied, of another `count` elements from `first` on.
+    Of an array in C order all is copied, of another `count` elements from `first` on. What it
+    returns has to be kept until that is done.
     """
     begin, size = memory.address_of(array), array.dtype.itemsize
     count = math.prod(array.shape) - first if count is None else count
     if array.is_c_contiguous():
         one, other = (begin, address) if back else (address, begin)
         memory.copy(one, other, count * size, stream)
-        return
+        return None
     shape = memory.to_device(np.array(array.shape, np.int64), stream)
     strides = memory.to_device(np.array(array.strides, np.int64), stream)
     everything = memory.at(memory.BASE, 2**60, np.uint8)
@@ -95,6 +96,7 @@ def copy(array: memory.Array, address: int, stream: memory.Stream, *, back: bool
         MOVE, count, stream, everything, begin - memory.BASE, address - memory.BASE, shape, strides,
         first, count, size, back,
     )  # fmt: skip
+    return shape, strides
 
 
 @loop
@@ -102,7 +104,7 @@ def gather_loop(words, at, sizes, places, longest, out):
     for i in prange(at.size * longest):
         block, k = i // longest, i % longest
         if np.uint64(8 * k) < sizes[block]:
-            out[places[block] + k] = gather_cpu(words, at[block], sizes[block], k)
+            out[places[block] + np.uint64(k)] = gather_cpu(words, at[block], sizes[block], k)
 
 
 @kernel
@@ -110,7 +112,7 @@ def gather_kernel(words, at, sizes, places, longest, out):
     i = cuda.grid(1)
     block, k = i // longest, i % longest
     if block < at.size and np.uint64(8 * k) < sizes[block]:
-        out[places[block] + k] = gather_gpu(words, at[block], sizes[block], k)
+        out[places[block] + np.uint64(k)] = gather_gpu(words, at[block], sizes[block], k)
 
 
 GATHER = Program(gather_loop, gather_kernel)
@@ -118,11 +120,23 @@ GATHER = Program(gather_loop, gather_kernel)
 has `longest` of them."""
 
 
-def gather(addresses: Sequence[int], sizes: Sequence[int], places: Sequence[int],
-           out: memory.Array, stream: memory.Stream) -> None:  # fmt: skip
-    """Copy blocks to their places in `out`, counted in its words; in the order of the stream."""
-    at = memory.to_device(np.array(addresses, np.uint64) - np.uint64(memory.BASE), stream)
-    size = memory.to_device(np.array(sizes, np.uint64), stream)
-    place = memory.to_device(np.array(places, np.int64), stream)
+def gather(
+    addresses: Sequence[int],
+    sizes: Sequence[int],
+    places: Sequence[int],
+    scratch: memory.Array,
+    stream: memory.Stream,
+) -> None:
+    """Copy blocks to their places in `scratch`, counted in its words; in the order of the stream.
+
+    Its last words, three a block, are for the table of blocks.
+    """
+    n, at = len(sizes), np.array(addresses, np.uint64) - np.uint64(memory.BASE)
+    table = np.concatenate([at, np.array(sizes, np.uint64), np.array(places, np.uint64)])
+    parts = scratch[len(scratch) - 3 * n :]
+    parts.copy_to_device(table, stream=stream)
     longest = -(-max(sizes) // 8)
-    launch(GATHER, len(sizes) * longest, stream, memory.words(), at, size, place, longest, out)
+    launch(
+        GATHER, n * longest, stream, memory.words(), parts[:n], parts[n : 2 * n], parts[2 * n :],
+        longest, scratch,
+    )  # fmt: skip

@@ -269,8 +269,8 @@ def finish_kernel(words, at, sizes, lanes, out):
         finish_gpu(words, at[i], sizes[i], lanes, 8 * i, out, i)
 
 
-LANES = Program(lanes_loop, lanes_kernel)
+LANES = Program(lanes_loop, lanes_kernel, block=32)
 """(words, at, sizes, lanes): what the lanes of each long block come to."""
 
-FINISH = Program(finish_loop, finish_kernel)
+FINISH = Program(finish_loop, finish_kernel, block=32)
 """(words, at, sizes, lanes, out): the digests, high word first."""

@@ -37,7 +37,8 @@ def is_array(value: object) -> bool:
 
 def _is_numba(value: object) -> bool:
     """A Numba device array, the simulator's included (which has no CAI)."""
-    return hasattr(value, "copy_to_host") and hasattr(value, "copy_to_device")
+    methods = ("copy_to_host", "copy_to_device", "is_c_contiguous")  # one record has no such order
+    return all(hasattr(value, method) for method in methods)
 
 
 def _is_dlpack(value: object) -> bool:

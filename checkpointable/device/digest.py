@@ -1,5 +1,6 @@
 """XXH3-128 of blocks of device memory, computed where they are. Importing it imports Numba."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,21 +10,43 @@ from checkpointable.device._xxh3 import FINISH, LANES
 from checkpointable.device.lazy import Region
 from checkpointable.device.programs import launch
 
+_LANES = 8
+_LOCK = threading.Lock()
+_scratch: dict[int, memory.Array] = {}  # kept, since to free memory waits for the device
 
-def digests_of(device: int, blocks: Sequence[Region]) -> bytes:
-    """The digests of blocks that lie on a device, 16 bytes each, big endian; all in one launch.
 
-    What writes the blocks has to be done before; returns when the digests are there.
+def digests_of(device: int, regions: Sequence[Region], block: int) -> bytes:
+    """The digests of all blocks of regions of a device, 16 bytes each, big endian; in one launch.
+
+    Each region is cut into blocks of `block` bytes, the last of them shorter. What writes there has
+    to be done before; returns when the digests are there.
     """
-    if not blocks:
+    counts = [-(-region.size // block) for region in regions]
+    begins = [np.arange(count, dtype=np.uint64) * np.uint64(block) for count in counts]
+    if not sum(counts):
         return b""
-    with memory.on_device(device):
+    at = np.concatenate(
+        [
+            begin + np.uint64(r.address - memory.BASE)
+            for r, begin in zip(regions, begins, strict=True)
+        ]
+    )
+    sizes = np.concatenate(
+        [
+            np.minimum(np.uint64(r.size) - begin, np.uint64(block))
+            for r, begin in zip(regions, begins, strict=True)
+        ]
+    )
+    n = len(at)
+    with _LOCK, memory.on_device(device):
         stream = memory.side_stream()
-        at = np.array([block.address - memory.BASE for block in blocks], np.uint64)
-        sizes = np.array([block.size for block in blocks], np.uint64)
-        place, size = memory.to_device(at, stream), memory.to_device(sizes, stream)
-        lanes = memory.empty((8 * len(blocks),), np.uint64, stream)
-        out = memory.empty((len(blocks), 2), np.uint64, stream)
-        launch(LANES, len(lanes), stream, memory.words(), place, size, lanes)
-        launch(FINISH, len(blocks), stream, memory.words(), place, size, lanes, out)
+        scratch = _scratch.get(device)
+        if scratch is None or len(scratch) < (_LANES + 4) * n:
+            scratch = _scratch[device] = memory.empty(((_LANES + 4) * n,), np.uint64, stream)
+        table = np.concatenate([at, sizes])
+        scratch[: 2 * n].copy_to_device(table, stream=stream)
+        lanes, out = scratch[4 * n : (_LANES + 4) * n], scratch[2 * n : 4 * n].reshape(n, 2)
+        parts = (memory.words(), scratch[:n], scratch[n : 2 * n], lanes)
+        launch(LANES, _LANES * n, stream, *parts)
+        launch(FINISH, n, stream, *parts, out)
         return memory.to_host(out, stream).astype(">u8").tobytes()

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from checkpointable.errors import DeviceError, DeviceLost
 
 _OUT_OF_MEMORY = 2
-_STICKY = frozenset({214, 220, 226, *range(700, 703), 709, 710, *range(714, 720), 721, 999})
+_NO_RESULT = -1
+_STICKY = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 999})
 """Results of the driver API after which every call fails, and the process has to end: ECC and
 NVLink errors, illegal addresses and instructions, time-outs, assertions, failed launches. Source:
 https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html (CUresult)."""
@@ -53,4 +54,4 @@ def _result(error: Exception) -> int | None:
     from cuda.bindings import driver
 
     name = str(error).partition(":")[0]
-    return int(driver.CUresult.__members__.get(name, driver.CUresult.CUDA_ERROR_UNKNOWN))
+    return int(driver.CUresult.__members__.get(name, _NO_RESULT))

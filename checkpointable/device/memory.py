@@ -4,7 +4,7 @@ All that this package asks of Numba's CUDA is here, but kernels. In Numba's simu
 memory is that of the process, and each call is done when it returns. Importing it imports Numba.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -91,14 +91,24 @@ def free() -> float:
     return float(cuda.current_context().get_memory_info()[0])
 
 
+def collect() -> None:
+    """Free what Numba has put off freeing, which counts as used until then."""
+    manager = getattr(cuda.current_context(), "memory_manager", None)
+    pending = getattr(manager, "deallocations", None)  # not every manager puts it off
+    if pending is not None:
+        pending.clear()
+
+
 def empty(shape: tuple[int, ...], dtype: Any, stream: Stream = 0) -> Array:
     """Memory of the device in use, from Numba's memory manager, whichever that is."""
     return cuda.device_array(shape, dtype, stream=stream)
 
 
 def to_device(array: HostArray, stream: Stream) -> Array:
-    """A copy on the device in use."""
-    return cuda.to_device(array, stream=stream)
+    """A copy on the device in use; it keeps the original until it is there."""
+    copy = cuda.to_device(array, stream=stream)
+    copy.original = array
+    return copy
 
 
 def to_host(array: Array, stream: Stream) -> HostArray:
@@ -120,11 +130,29 @@ def pinned(size: int) -> HostArray:
         return np.asarray(cuda.pinned_array(size, np.uint8))
 
 
-def event(stream: Stream) -> Any:
-    """An event that has happened when what the stream has to do now is done."""
-    happened = cuda.event()
+Wait: TypeAlias = Callable[[], None]
+"""Returns when something is done; to be called in any thread."""
+
+
+def done(stream: Stream, *kept: object) -> Wait:
+    """Wait for what the stream has to do now, for which `kept` is needed."""
+    device, happened = current(), cuda.event()
     happened.record(stream)
-    return happened
+
+    def wait() -> None:
+        with on_device(device):
+            happened.synchronize()
+        del kept_until[:]
+
+    kept_until = [*kept]
+    return wait
+
+
+def follow(stream: Stream, first: Stream) -> None:
+    """Have a stream go on only when another one has done what it has to do now."""
+    happened = cuda.event()
+    happened.record(first)
+    happened.wait(stream)
 
 
 def stream_of(value: Any) -> Stream:

@@ -14,7 +14,6 @@ from checkpointable.device import memory
 Function: TypeAlias = Callable[..., Any]
 Jit: TypeAlias = Callable[[Function], Function]
 
-THREADS = 128
 _LEAST_BLOCKS = 128  # below, Numba warns; those without work cost next to nothing
 
 
@@ -26,10 +25,14 @@ class CudaKernel(Protocol):
 
 @frozen
 class Program:
-    """One piece of parallel work, twice: a compiled loop and a CUDA kernel, same arguments."""
+    """One piece of parallel work, twice: a compiled loop and a CUDA kernel, same arguments.
+
+    `block` threads make a block: fewer are spread wider, if there are not many in all.
+    """
 
     loop: Function
     kernel: CudaKernel
+    block: int = 128
 
 
 def cpu(function: Function) -> Function:
@@ -60,5 +63,5 @@ def launch(program: Program, threads: int, stream: Any, *arguments: Any) -> None
     if memory.SIMULATED:
         program.loop(*map(memory.unwrapped, arguments))
     else:
-        blocks = max(-(-threads // THREADS), _LEAST_BLOCKS)
-        program.kernel[blocks, THREADS, stream](*arguments)
+        blocks = max(-(-threads // program.block), _LEAST_BLOCKS)
+        program.kernel[blocks, program.block, stream](*arguments)

@@ -12,8 +12,9 @@ Importing this module imports Numba.
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,14 +24,11 @@ from attrs import define, field
 from checkpointable.device import _moves, memory, transfer
 from checkpointable.device.arrays import device_array
 from checkpointable.device.lazy import LazyArray, Region
-from checkpointable.device.lost import cuda_errors
+from checkpointable.device.memory import Wait
 from checkpointable.device.staging import Snapshot, Staging, Way, empty
 
 _ALIGN = 256  # bytes, as memory from CUDA is
 _PINNED_SHARE = 0.5  # of the memory that the host can spare
-
-Wait: TypeAlias = Callable[[], None]
-"""Returns when all copies are there; to be called in any thread, and always."""
 
 
 @define(eq=False)
@@ -73,8 +71,11 @@ class Arena:
         del free
         missing = [want for want, slab in zip(wanted, found, strict=True) if slab is None]
         for device in {device for device, _ in missing}:
+            need = sum(size for d, size in missing if d == device) + reserve
             with memory.on_device(device):
-                if sum(size for d, size in missing if d == device) + reserve > memory.free():
+                if need > memory.free():
+                    memory.collect()
+                if need > memory.free():
                     return None
         try:
             slabs = [slab or _new(*want) for want, slab in zip(wanted, found, strict=True)]
@@ -146,9 +147,8 @@ def begin(
         predicted = total / staging.rates[way]
 
     def wait() -> None:
-        with cuda_errors():
-            for done in waits:
-                done()
+        for done in waits:
+            done()
         if staging is not None:
             seconds = time.perf_counter() - started
             staging.snapshot = Snapshot(way, total, predicted, seconds)
@@ -203,8 +203,9 @@ def _pinned(
     """Pinned arrays for the copies; None if there is no room for them."""
     if staging.arena.pinned is None:
         staging.arena.pinned = Staging(make=memory.pinned)
+    held = staging.arena.pinned.held()
     with staging.arena.pinned.in_use():
-        if total > _PINNED_SHARE * _available():
+        if total > _PINNED_SHARE * (_available() + held):
             return None
         try:
             return {name: empty(tuple(a.shape), a.dtype) for name, a in arrays.items()}
@@ -218,7 +219,7 @@ def _ordered(array: memory.Array, stream: object) -> memory.Stream:
     if stream is None:
         return own
     given = memory.stream_of(stream)
-    memory.event(own).wait(given)
+    memory.follow(given, own)
     return given
 
 
@@ -235,12 +236,13 @@ def _copying(array: memory.Array, target: Any, device: int, stream: object, way:
     with memory.on_device(device):
         ordered = _ordered(array, stream)
         direct = way == "pinned" and array.is_c_contiguous()
+        kept: Any = ()
         if way == "device":
-            _moves.copy(array, target.region.address, ordered)
+            kept = _moves.copy(array, target.region.address, ordered)
         elif direct:
             source = memory.at(memory.address_of(array), target.nbytes, owner=array)
             source.copy_to_host(target.reshape(-1).view(np.uint8), stream=ordered)
-        done: Wait = memory.event(ordered).synchronize
+        done = memory.done(ordered, array, kept)
     if way == "device" or direct:
         return done
 
@@ -257,46 +259,68 @@ def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
         transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)
         return
     size = array.dtype.itemsize
-    step = max(1, transfer.BUFFER // size) * size
-    with memory.on_device(device):
-        stream = memory.side_stream()
-        scratch = memory.empty((min(step, len(data)),), np.uint8, stream)
-        packed = Region(device, memory.address_of(scratch), len(scratch), scratch)
-        for begin in range(0, len(data), step):
-            part = packed.part(0, min(step, len(data) - begin))
-            first, count = begin // size, part.size // size
-            _moves.copy(array, part.address, stream, first=first, count=count)
-            stream.synchronize()
-            transfer.fetch(part, data[begin : begin + part.size])
+    for part, first, count, stream in _slices(array, device):
+        kept = _moves.copy(array, part.address, stream, first=first, count=count)
+        memory.done(stream, kept)()
+        transfer.fetch(part, data[first * size : (first + count) * size])
 
 
 def put_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
     """Copy arrays, on the host or in a region, into device arrays of their dtype and shape.
 
-    It is done in the order of the stream, as in `begin`.
+    Done in the order of the stream, as in `begin`; what is on the host follows in the wait.
     """
     waits: list[Wait] = []
-    kept: list[Any] = []
+    late: list[Wait] = []
     with _ended(waits):
         for target, source in pairs:
             if not target.size:
                 continue
             home = memory.device_of(memory.address_of(target))
-            region = getattr(source, "region", None)
+            region, kept = getattr(source, "region", None), None
             with memory.on_device(home):
                 ordered = _ordered(target, stream)
-                if region is None or region.device != home:
-                    data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
-                    scratch = memory.to_device(data, ordered)
-                    region = Region(home, memory.address_of(scratch), len(data), scratch)
-                _moves.copy(target, region.address, ordered, back=True)
-                waits.append(memory.event(ordered).synchronize)
-            kept.append(region)
+                if region is not None and region.device == home:
+                    kept = _moves.copy(target, region.address, ordered, back=True)
+                else:
+                    late.append(partial(_from_host, target, home, source))
+                waits.append(memory.done(ordered, region, kept))
 
     def wait() -> None:
-        with cuda_errors():
-            for done in waits:
-                done()
-        kept.clear()
+        for done in (*waits, *late):
+            done()
 
     return wait
+
+
+def _from_host(array: memory.Array, device: int, source: Any) -> None:
+    """Copy a host array to a device; unpacked there, by the slice, if that has another order."""
+    data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+
+    def upload(region: Region, first: int) -> None:
+        def fill(begin: int, buffer: memoryview) -> None:
+            buffer[:] = data.data[first + begin : first + begin + len(buffer)]
+
+        with transfer.uploading() as begin:
+            begin(region, fill)
+
+    if array.is_c_contiguous():
+        upload(Region(device, memory.address_of(array), len(data), array), 0)
+    else:
+        for part, first, count, stream in _slices(array, device):
+            upload(part, first * array.dtype.itemsize)
+            kept = _moves.copy(array, part.address, stream, back=True, first=first, count=count)
+            memory.done(stream, kept)()
+
+
+def _slices(array: memory.Array, device: int) -> Iterator[tuple[Region, int, int, memory.Stream]]:
+    """Cut an array's elements into pieces; give memory to pack each into, its first, how many."""
+    size, left = array.dtype.itemsize, math.prod(array.shape)
+    step = min(left, max(1, transfer.BUFFER // size))
+    with memory.on_device(device):
+        stream = memory.side_stream()
+        scratch = memory.empty((step * size,), np.uint8, stream)
+        packed = Region(device, memory.address_of(scratch), step * size, scratch)
+        for first in range(0, left, step):
+            count = min(step, left - first)
+            yield packed.part(0, count * size), first, count, stream

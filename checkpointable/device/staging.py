@@ -127,6 +127,10 @@ class Staging:
             _current.reset(token)
             self._free = []
 
+    def held(self) -> int:
+        """Bytes that it keeps from one snapshot for the next."""
+        return sum(len(slab) for slab in self._slabs)
+
     def _take(self, size: int) -> Slab:
         with self._lock:
             for index in range(len(self._free)):

@@ -9,23 +9,42 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 from attrs import field, frozen
 
 from checkpointable.device import _moves, memory
 from checkpointable.device.lazy import Region
-from checkpointable.device.lost import cuda_errors
+from checkpointable.device.memory import Wait
 from checkpointable.device.staging import fresh
 
 BUFFER = 16 << 20
 """Bytes of one buffer."""
 
 _BUFFERS = 3
+_MOST = 4096  # pieces in a buffer
 _ALIGN = 64  # bytes, of what begins in a buffer
-_spare: list[memory.HostArray] = []  # to pin memory takes longer than to copy to it
+_spare: list["_Buffer"] = []  # to pin memory takes longer than to copy to it
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 Piece: TypeAlias = Bytes | Region
 """Bytes that are on the host already, or on a device; there at most as many as a buffer has."""
+
+
+class _Buffer:
+    """Pinned memory, and of devices where pieces are gathered, as much beside it."""
+
+    def __init__(self) -> None:
+        try:
+            self.host = memory.pinned(BUFFER)
+        except MemoryError:  # the copies are slower, then
+            self.host = fresh(BUFFER)
+        self._beside: dict[int, memory.Array] = {}
+
+    def beside(self, device: int) -> memory.Array:
+        """Words on the device in use, for as many bytes and a table of pieces."""
+        if device not in self._beside:
+            self._beside[device] = memory.empty((-(-BUFFER // 8) + 3 * _MOST,), np.uint64)
+        return self._beside[device]
 
 
 @frozen(eq=False)
@@ -34,9 +53,8 @@ class _Batch:
 
     pieces: list[Piece]
     places: list[int] = field(factory=list)
-    buffer: Any = None
-    done: Any = None
-    kept: Any = None
+    buffer: _Buffer | None = None
+    done: Wait = lambda: None
 
 
 def download(pieces: Iterable[Piece]) -> Iterator[Bytes]:
@@ -67,7 +85,8 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         if isinstance(piece, Region):
             first = batch[0] if batch else None
             larger = size + -(-piece.size // _ALIGN) * _ALIGN
-            if larger <= BUFFER and isinstance(first, Region) and first.device == piece.device:
+            fits = larger <= BUFFER and len(batch) < _MOST
+            if fits and isinstance(first, Region) and first.device == piece.device:
                 batch.append(piece)
                 size = larger
                 continue
@@ -93,17 +112,17 @@ def _started(pieces: list[Piece], lanes: dict[int, Any]) -> _Batch:
     with memory.on_device(regions[0].device):
         stream = lanes.setdefault(regions[0].device, None) or memory.side_stream()
         lanes[regions[0].device] = stream
-        buffer, source = _buffer(), None
+        buffer = _taken()
         try:
             if whole:
                 source = memory.at(regions[0].address, end)
             else:
-                source = memory.empty((-(-end // 8),), "u8", stream)
+                scratch = buffer.beside(regions[0].device)
                 _moves.gather([r.address for r in regions], [r.size for r in regions],
-                             [place // 8 for place in places], source, stream)  # fmt: skip
-                source = memory.at(memory.address_of(source), end, owner=source)
-            source.copy_to_host(buffer[:end], stream=stream)
-            return _Batch(pieces, places, buffer, memory.event(stream), source)
+                              [place // 8 for place in places], scratch, stream)  # fmt: skip
+                source = memory.at(memory.address_of(scratch), end)
+            source.copy_to_host(buffer.host[:end], stream=stream)
+            return _Batch(pieces, places, buffer, memory.done(stream, regions))
         except BaseException:
             stream.synchronize()
             raise
@@ -116,11 +135,10 @@ def _finished(started: deque[_Batch]) -> Iterator[Bytes]:
             assert not isinstance(piece, Region)
             yield piece
     else:
-        with cuda_errors():
-            batch.done.synchronize()
+        batch.done()
         for piece, place in zip(batch.pieces, batch.places, strict=True):
             assert isinstance(piece, Region)
-            yield batch.buffer.data[place : place + piece.size]
+            yield batch.buffer.host.data[place : place + piece.size]
     started.popleft()
     _release(batch)
 
@@ -148,9 +166,9 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
             if len(copies) == _BUFFERS:
                 _release(copies.popleft())
             part = region.part(begin, min(BUFFER, region.size - begin))
-            buffer = _buffer()
+            buffer = _taken()
             try:
-                fill(begin, buffer.data[: part.size])
+                fill(begin, buffer.host.data[: part.size])
             except BaseException:
                 _spare.append(buffer)
                 raise
@@ -158,8 +176,8 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
                 stream = lanes.setdefault(region.device, None) or memory.side_stream()
                 lanes[region.device] = stream
                 target = memory.at(part.address, part.size)
-                target.copy_to_device(buffer[: part.size], stream=stream)
-                copies.append(_Batch([part], [0], buffer, memory.event(stream), target))
+                target.copy_to_device(buffer.host[: part.size], stream=stream)
+                copies.append(_Batch([part], [0], buffer, memory.done(stream, part)))
 
     try:
         yield upload
@@ -168,21 +186,16 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
             _release(copies.popleft())
 
 
-def _buffer() -> memory.HostArray:
+def _taken() -> _Buffer:
     try:
         return _spare.pop()
     except IndexError:
-        try:
-            return memory.pinned(BUFFER)
-        except MemoryError:  # the copies are slower, then
-            return fresh(BUFFER)
+        return _Buffer()
 
 
 def _release(batch: _Batch) -> None:
     """Take a buffer back when nothing is copied to or from it any more."""
-    if batch.buffer is None:
-        return
-    with cuda_errors():
-        batch.done.synchronize()
-    _spare.append(batch.buffer)
-    del _spare[2 * _BUFFERS :]
+    if batch.buffer is not None:
+        batch.done()
+        _spare.append(batch.buffer)
+        del _spare[2 * _BUFFERS :]

@@ -21,13 +21,16 @@ class MemoryStore:
     [('greeting', 5)]
     """
 
-    _blobs: dict[str, tuple[bytes, float]] = field(factory=dict, init=False, repr=False)
+    _blobs: dict[str, tuple[bytearray, float]] = field(factory=dict, init=False, repr=False)
 
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
         """See `checkpointable.store.Create`."""
         check_name(name)
         if name not in self._blobs:
-            blob = b"".join([bytes(chunk) for chunk in exactly(size, chunks, name)])
+            blob, begin = bytearray(size), 0
+            for chunk in exactly(size, chunks, name):
+                blob[begin : begin + len(chunk)] = chunk
+                begin += len(chunk)
             # One step under the interpreter's lock: of two racing writers one finds the other.
             if self._blobs.setdefault(name, (mine := (blob, time.time()))) is mine:
                 return
@@ -69,8 +72,8 @@ class _Reader:
 
 
 @contextmanager
-def _open(blobs: dict[str, tuple[bytes, float]], name: str) -> Iterator[Reader]:
+def _open(blobs: dict[str, tuple[bytearray, float]], name: str) -> Iterator[Reader]:
     check_name(name)
     if name not in blobs:
         raise NoCheckpoint("no such checkpoint in this store", where=name)
-    yield _Reader(memoryview(blobs[name][0]))
+    yield _Reader(memoryview(blobs[name][0]).toreadonly())

@@ -28,7 +28,7 @@ PLANE, MATRIX = array(np.float32, 2), array(np.float64, 2)
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "checkpointable.device._xxh3.lanes_kernel": (U8, U8, U8, U8),
     "checkpointable.device._xxh3.finish_kernel": (U8, U8, U8, U8, array(np.uint64, 2)),
-    "checkpointable.device._moves.gather_kernel": (U8, U8, U8, I8, 1, U8),
+    "checkpointable.device._moves.gather_kernel": (U8, U8, U8, U8, 1, U8),
     "checkpointable.device._moves.move_kernel": (U1, 1, 1, I8, I8, 1, 1, 1, True),
     "checkpointable.kernels._ising_programs.half_sweep_kernel": (
         array(np.int8, 2), array(STATE, 2), array(np.int64, 2), array(np.int64, 2), U8, 1, True,

@@ -25,6 +25,9 @@ def of_library(data: np.ndarray[Any, Any]) -> bytes:
     return xxhash.xxh3_128_digest(data.tobytes())
 
 
+WHOLE = 1 << 40  # so that each region is one block
+
+
 def blocks(array: memory.Array, begins: Sequence[int], sizes: Sequence[int]) -> list[Region]:
     whole = Region(0, memory.address_of(array), array.size, array)
     return [whole.part(begin, size) for begin, size in zip(begins, sizes, strict=True)]
@@ -32,29 +35,28 @@ def blocks(array: memory.Array, begins: Sequence[int], sizes: Sequence[int]) -> 
 
 def test_every_length_of_all_forms() -> None:
     """Each up to a stripe-block beyond where the long form begins, and some beyond."""
-    sizes = [*range(1400), 2047, 2048, 2049, 4096, 65_537, len(BYTES)]
-    found = digests_of(0, blocks(cuda.to_device(BYTES), [0] * len(sizes), sizes))
+    sizes = [*range(1, 1400), 2047, 2048, 2049, 4096, 65_537, len(BYTES)]
+    found = digests_of(0, blocks(cuda.to_device(BYTES), [0] * len(sizes), sizes), WHOLE)
     assert found == b"".join(of_library(BYTES[:size]) for size in sizes)
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 70), st.integers(0, 3000)), min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 70), st.integers(1, 3000)), min_size=1, max_size=20),
     st.integers(0, 2**32),
 )
 def test_any_content_at_any_alignment_all_at_once(places: list[tuple[int, int]], seed: int) -> None:
     data = np.random.default_rng(seed).integers(0, 256, 4000, np.uint8)
     begins, sizes = zip(*places, strict=True)
-    found = digests_of(0, blocks(cuda.to_device(data), begins, sizes))
+    found = digests_of(0, blocks(cuda.to_device(data), begins, sizes), WHOLE)
     assert found == b"".join(of_library(data[begin : begin + size]) for begin, size in places)
 
 
-@given(st.binary(max_size=1000), st.integers(0, 9))
+@given(st.binary(min_size=1, max_size=1000), st.integers(0, 9))
 def test_few_bits_set(data: bytes, begin: int) -> None:
     """Random bytes never have long runs of zeros or ones; these do."""
     array = np.frombuffer(bytes(begin) + data, np.uint8)
-    if len(array):
-        (block,) = blocks(cuda.to_device(array), [begin], [len(data)])
-        assert digests_of(0, [block]) == xxhash.xxh3_128_digest(data)
+    (block,) = blocks(cuda.to_device(array), [begin], [len(data)])
+    assert digests_of(0, [block], WHOLE) == xxhash.xxh3_128_digest(data)
 
 
 def by_kernels(at: Sequence[int], sizes: Sequence[int], array: memory.Array) -> list[bytes]:
@@ -88,5 +90,9 @@ def test_no_word_is_touched_that_has_none_of_the_block(begin: int) -> None:
         assert out.astype(">u8").tobytes() == of_library(BYTES[:size])
 
 
-def test_nothing_to_digest() -> None:
-    assert digests_of(0, []) == b""
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 900)), max_size=5), st.integers(1, 99))
+def test_regions_are_cut_into_blocks(places: list[tuple[int, int]], block: int) -> None:
+    begins, sizes = zip(*places, strict=True) if places else ((), ())
+    found = digests_of(0, blocks(cuda.to_device(BYTES), begins, sizes), block)
+    parts = [BYTES[b + i : b + min(i + block, n)] for b, n in places for i in range(0, n, block)]
+    assert found == b"".join(map(of_library, parts))

@@ -91,7 +91,7 @@ def check_gathered(gather: Gather, places: list[tuple[int, int]]) -> None:
     data = words.view(np.uint8)[:270]
     places = [*places, (270 - 13, 13), (270 - 1, 1), (0, 8)]
     at, sizes = (np.array(numbers, np.uint64) for numbers in zip(*places, strict=True))
-    homes = 32 * np.arange(len(places))
+    homes = 32 * np.arange(len(places), dtype=np.uint64)
     out = np.full(32 * len(places), 7, np.uint64)
     gather(words, at, sizes, homes, 25, out)
     for home, (begin, size) in zip(homes.tolist(), places, strict=True):

@@ -191,9 +191,7 @@ class Rotten(MemoryStore):
     """Changes one byte of a blob."""
 
     def change(self, name: str, at: int) -> None:
-        data = bytearray(self._blobs[name][0])
-        data[at] ^= 1
-        self._blobs[name] = (bytes(data), *self._blobs[name][1:])
+        self._blobs[name][0][at] ^= 1
 
 
 @given(st.integers(0, 25 * 20 * 4 - 1))
@@ -213,6 +211,19 @@ def test_a_damaged_one_is_found_on_the_device_and_passed_over(at: int) -> None:
     ((entry, error),) = restored.skipped
     assert entry.name == newest
     assert f"array 'field', block {at // BLOCK} of 32" in error.where
+
+
+def test_damage_in_a_host_array_is_found_before_the_kernel_has_it() -> None:
+    kernel, store = Kernel(), Rotten()
+    checkpointer = Checkpointer(kernel, store)
+    name = save(checkpointer, 0).name
+    header = archive.read_header(store, name)
+    store.change(name, header.data_offset + header.arrays["total"].offset + 100)
+    kernel.total[:] = 7
+    before = kernel.now()
+    with pytest.raises(CorruptCheckpoint, match=r"array 'total', block 1 of 4"):
+        wait(checkpointer.restore(0))
+    assert same(kernel.now(), before)
 
 
 def test_what_changes_on_the_way_is_found_before_the_kernel_has_it(

@@ -159,27 +159,22 @@ class Kernel:
 
 
 class Held:
-    """An event that happens when it is told to."""
+    """Something that is done when it may be."""
 
     def __init__(self) -> None:
         self.may = threading.Event()
         self.waits = threading.Event()
 
-    def record(self, stream: object) -> None:
-        pass
-
-    wait = record
-
-    def synchronize(self) -> None:
+    def __call__(self) -> None:
         self.waits.set()
         assert self.may.wait(60)
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    event = Held()
-    monkeypatch.setattr(memory, "event", lambda stream: event)
-    return event
+    done = Held()
+    monkeypatch.setattr(memory, "done", lambda stream, *kept: done)
+    return done
 
 
 def test_the_event_loop_goes_on_while_the_device_copies(held: Held) -> None:
