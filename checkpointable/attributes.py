@@ -66,6 +66,7 @@ async def capture(cls: type[C], kernel: object) -> C:
 
 async def _copies(arrays: dict[str, Any], kernel: object) -> dict[str, Any]:
     live = {name: device_array(a) for name, a in arrays.items() if is_on_device(a)}
+    copies: dict[str, Any] = {}
     wait = None
     if live:
         from checkpointable.device import snapshot  # which imports Numba
@@ -77,7 +78,7 @@ async def _copies(arrays: dict[str, Any], kernel: object) -> dict[str, Any]:
     finally:
         if wait is not None:
             await in_thread(wait)
-    return host | copies if live else host
+    return host | copies
 
 
 async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None:

@@ -71,7 +71,8 @@ class Kernel:
     def now(self) -> State:
         cuda.synchronize()
         slanted = np.arange(600, dtype=np.int16).reshape(20, 30)[::-2, ::3]
-        return State(self.field.copy_to_host(), slanted.copy())
+        field: Any = self.field.copy_to_host()
+        return State(field, slanted.copy())
 
 
 def save(checkpointer: Checkpointer[Any], step: int) -> Saved:

@@ -6,6 +6,7 @@ Importing this module imports Numba.
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Numba infers the types of what it compiles.
 
+# Numba describes what is used within kernels as classes, not as what it becomes there.
 # pyright: reportCallIssue=false
 
 import math

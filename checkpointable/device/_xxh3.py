@@ -9,7 +9,8 @@ does a short one by itself.
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Numba infers the types of what it compiles.
 
-# pyright: reportCallIssue=false
+# Numba describes what is used within kernels as classes, not as what it becomes there.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false, reportOptionalSubscript=false
 
 from typing import Any
 

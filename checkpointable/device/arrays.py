@@ -78,7 +78,7 @@ def device_array(value: Any) -> Any:
     if interface is not None:
         array = cuda.as_cuda_array(value, sync=False)  # the order of streams is kept by events
         return array.view(layout(value)[0])
-    from cuda.core.utils import StridedMemoryView
+    from cuda.core.utils import StridedMemoryView  # pyright: ignore[reportMissingImports]
 
     view = StridedMemoryView.from_dlpack(value, stream_ptr=-1)
     strides = view.strides and [n * view.dtype.itemsize for n in view.strides]
@@ -195,7 +195,7 @@ def renewed(value: Any, source: Any) -> Any:
     """
     if type(value).__module__.partition(".")[0] not in ("jax", "jaxlib"):
         return None
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     return jax.device_put(owned(source), value.sharding)
 

@@ -51,7 +51,7 @@ def _result(error: Exception) -> int | None:
         return int(getattr(error, "code", 999))
     if type(error).__name__ != "CUDAError":
         return None
-    from cuda.bindings import driver
+    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
 
     name = str(error).partition(":")[0]
     return int(driver.CUresult.__members__.get(name, _NO_RESULT))

@@ -4,6 +4,9 @@ All that this package asks of Numba's CUDA is here, but kernels. In Numba's simu
 memory is that of the process, and each call is done when it returns. Importing it imports Numba.
 """
 
+# What is seen of numba.cuda without its package are stubs with other parameters.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -67,7 +70,7 @@ def device_of(address: int) -> int:
     """The number of the device that the memory at an address is of."""
     if SIMULATED:
         return 0
-    from cuda.bindings import driver
+    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
 
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     error, device = driver.cuPointerGetAttribute(attribute, driver.CUdeviceptr(address))
@@ -166,8 +169,9 @@ def stream_of(value: Any) -> Stream:
         return cuda.default_stream()
     if isinstance(value, type(cuda.default_stream())):
         return value
-    if hasattr(value, "__cuda_stream__"):
-        value = value.__cuda_stream__()[1]
+    protocol = getattr(value, "__cuda_stream__", None)
+    if protocol is not None:
+        value = protocol()[1]
     for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, cuda.core
         value = getattr(value, name, value)
     return cuda.external_stream(int(value))
@@ -177,7 +181,7 @@ def side_stream() -> Stream:
     """A stream beside all others: it does not wait for the default one, nor that for it."""
     if SIMULATED:
         return cuda.stream()
-    from cuda.core import Device, StreamOptions
+    from cuda.core import Device, StreamOptions  # pyright: ignore[reportMissingImports]
 
     device = Device(current())
     device.set_current()

@@ -1,5 +1,8 @@
 """The kernels that bring bytes together: any strides, any alignment."""
 
+# What is seen of numba.cuda without its package are stubs with other parameters.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Callable
 from typing import Any
 

@@ -64,9 +64,9 @@ class Kernel:
         await reinstate(checkpoint, self)
 
     def now(self) -> State:
-        field, small, slanted = (
-            np.array(array.copy_to_host()) for array in (self.field, self.small, self.slanted)
-        )
+        arrays = (self.field, self.small, self.slanted)
+        copies: list[Any] = [np.array(array.copy_to_host()) for array in arrays]
+        field, small, slanted = copies
         return State(self.step, field, small, slanted, self.total.copy())
 
 

@@ -1,5 +1,8 @@
 """Bytes from and to a device, through a few buffers."""
 
+# What is seen of numba.cuda without its package are stubs with other parameters.
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from collections.abc import Iterator
 from typing import Any
 
