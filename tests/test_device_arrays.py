@@ -138,3 +138,29 @@ def test_an_owned_copy_is_contiguous_and_apart() -> None:
     assert same(copy, array)
     assert copy.flags.c_contiguous
     assert not np.shares_memory(copy, array)
+
+
+def maker(module: str, **members: Any) -> Any:
+    """An object whose class is of another module."""
+    return type("Stream", (), {"__module__": module, **members})()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (maker("cuda.core", __cuda_stream__=lambda self: (0, 7)), True),
+        (maker("torch.cuda.streams", cuda_stream=7), True),
+        (maker("cupy.cuda.stream", ptr=7), True),
+        (maker("numba.cuda.cudadrv.driver", handle=7), True),
+        (maker("ticker", handle=7, ptr=7, cuda_stream=7), False),
+        (sys.stdin, False),
+        (iter([1]), False),
+        (7, False),
+        (None, False),
+    ],
+)
+def test_a_stream_is_told_from_others_of_that_name(value: Any, expected: bool) -> None:
+    """A kernel's `stream` may be what it aggregates."""
+    from checkpointable.device.memory import is_stream
+
+    assert is_stream(value) == expected

@@ -15,6 +15,10 @@ https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html (CUresult).
 _lost: list[str] = []
 
 
+class _NoMemory(DeviceError, MemoryError):
+    """There is no memory of a device, or of pages that it could copy to by itself."""
+
+
 def check_not_lost() -> None:
     """Raise `DeviceLost` if an error has been seen that a CUDA context does not survive."""
     if _lost:
@@ -38,7 +42,8 @@ def cuda_errors() -> Iterator[None]:
         if code is None:
             raise
         if code == _OUT_OF_MEMORY:
-            raise MemoryError(str(error)) from error
+            hint = "leave some megabytes free, on the device and on the host"
+            raise _NoMemory(f"CUDA has no memory left: {error}", hint=hint) from error
         if code in _STICKY:
             _lost.append(str(error))
             check_not_lost()

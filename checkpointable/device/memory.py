@@ -158,23 +158,31 @@ def follow(stream: Stream, first: Stream) -> None:
     happened.wait(stream)
 
 
-def stream_of(value: Any) -> Stream:
-    """A stream as Numba takes it: of Numba's, CuPy's, torch's, a number, or none for the default.
+def is_stream(value: Any) -> bool:
+    """Say whether it is a CUDA stream: of Numba's, cuda.core's, CuPy's or torch's.
 
-    The stream stays that of its maker, who has to keep it.
+    >>> is_stream(cuda.stream) or is_stream(open) or is_stream(7)
+    False
     """
+    if SIMULATED and isinstance(value, cuda.stream):
+        return True
+    kind = type(value).__module__.partition(".")[0]
+    named = {"torch": "cuda_stream", "cupy": "ptr", "numba": "handle", "numba_cuda": "handle"}
+    return hasattr(value, "__cuda_stream__") or hasattr(value, named.get(kind, "__cuda_stream__"))
+
+
+def stream_of(value: Any) -> Stream:
+    """A stream as Numba takes it; the default one for None. Its maker has to keep it."""
     if SIMULATED:
         return cuda.stream()
-    if value is None or (isinstance(value, int) and value == 0):
+    if value is None:
         return cuda.default_stream()
     if isinstance(value, type(cuda.default_stream())):
         return value
     protocol = getattr(value, "__cuda_stream__", None)
     if protocol is not None:
-        value = protocol()[1]
-    for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, cuda.core
-        value = getattr(value, name, value)
-    return cuda.external_stream(int(value))
+        return cuda.external_stream(int(protocol()[1]))
+    return cuda.external_stream(int(getattr(value, "cuda_stream", None) or value.ptr))
 
 
 def side_stream() -> Stream:

@@ -215,11 +215,12 @@ def _pinned(
 
 def _ordered(array: memory.Array, stream: object) -> memory.Stream:
     """The stream to copy on: the one given, when the array's own has come so far, or that."""
-    own = memory.stream_of(getattr(array, "stream", None))
-    if stream is None:
-        return own
+    own = getattr(array, "stream", None) or None
+    if not memory.is_stream(stream):
+        return memory.stream_of(own)
     given = memory.stream_of(stream)
-    memory.follow(given, own)
+    if own is not None:
+        memory.follow(given, memory.stream_of(own))
     return given
 
 
@@ -259,9 +260,8 @@ def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
         transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)
         return
     size = array.dtype.itemsize
-    for part, first, count, stream in _slices(array, device):
-        kept = _moves.copy(array, part.address, stream, first=first, count=count)
-        memory.done(stream, kept)()
+    for part, first, count in _slices(array, device):
+        _move(array, part, first, count)
         transfer.fetch(part, data[first * size : (first + count) * size])
 
 
@@ -307,20 +307,26 @@ def _from_host(array: memory.Array, device: int, source: Any) -> None:
     if array.is_c_contiguous():
         upload(Region(device, memory.address_of(array), len(data), array), 0)
     else:
-        for part, first, count, stream in _slices(array, device):
+        for part, first, count in _slices(array, device):
             upload(part, first * array.dtype.itemsize)
-            kept = _moves.copy(array, part.address, stream, back=True, first=first, count=count)
-            memory.done(stream, kept)()
+            _move(array, part, first, count, back=True)
 
 
-def _slices(array: memory.Array, device: int) -> Iterator[tuple[Region, int, int, memory.Stream]]:
+def _slices(array: memory.Array, device: int) -> Iterator[tuple[Region, int, int]]:
     """Cut an array's elements into pieces; give memory to pack each into, its first, how many."""
     size, left = array.dtype.itemsize, math.prod(array.shape)
     step = min(left, max(1, transfer.BUFFER // size))
     with memory.on_device(device):
-        stream = memory.side_stream()
-        scratch = memory.empty((step * size,), np.uint8, stream)
+        scratch = memory.empty((step * size,), np.uint8)
         packed = Region(device, memory.address_of(scratch), step * size, scratch)
-        for first in range(0, left, step):
-            count = min(step, left - first)
-            yield packed.part(0, count * size), first, count, stream
+    for first in range(0, left, step):
+        count = min(step, left - first)
+        yield packed.part(0, count * size), first, count
+
+
+def _move(array: memory.Array, part: Region, first: int, count: int, *, back: bool = False) -> None:
+    """Pack some elements, or unpack them, and wait for it."""
+    with memory.on_device(part.device):
+        stream = memory.side_stream()
+        kept = _moves.copy(array, part.address, stream, back=back, first=first, count=count)
+        memory.done(stream, kept)()

@@ -47,6 +47,14 @@ class _Buffer:
         return self._beside[device]
 
 
+class _Streams(dict[int, Any]):
+    """A stream for each device, made when that is in use."""
+
+    def __missing__(self, device: int) -> memory.Stream:
+        self[device] = memory.side_stream()
+        return self[device]
+
+
 @frozen(eq=False)
 class _Batch:
     """Pieces of one device, side by side in a buffer that is being filled; or one of the host."""
@@ -63,11 +71,11 @@ def download(pieces: Iterable[Piece]) -> Iterator[Bytes]:
     What copies to the device memory has to be done before. Pieces that lie apart are brought
     together there, so that few copies cross the bus.
     """
-    lanes: dict[int, Any] = {}  # a stream for each device
+    streams = _Streams()
     started: deque[_Batch] = deque()
     try:
         for batch in _batches(pieces):
-            started.append(_started(batch, lanes))
+            started.append(_started(batch, streams))
             if len(started) == _BUFFERS:
                 yield from _finished(started)
         while started:
@@ -99,7 +107,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _started(pieces: list[Piece], lanes: dict[int, Any]) -> _Batch:
+def _started(pieces: list[Piece], streams: _Streams) -> _Batch:
     regions = [piece for piece in pieces if isinstance(piece, Region)]
     if not regions:
         return _Batch(pieces)
@@ -110,8 +118,7 @@ def _started(pieces: list[Piece], lanes: dict[int, Any]) -> _Batch:
         end += -(-region.size // _ALIGN) * _ALIGN
     end = places[-1] + regions[-1].size
     with memory.on_device(regions[0].device):
-        stream = lanes.setdefault(regions[0].device, None) or memory.side_stream()
-        lanes[regions[0].device] = stream
+        stream = streams[regions[0].device]
         buffer = _taken()
         try:
             if whole:
@@ -159,7 +166,7 @@ Fill: TypeAlias = Callable[[int, memoryview], None]
 def uploading() -> Iterator[Callable[[Region, Fill], None]]:
     """Give a function that fills a region with what another gives; done at the end."""
     copies: deque[_Batch] = deque()
-    lanes: dict[int, Any] = {}
+    streams = _Streams()
 
     def upload(region: Region, fill: Fill) -> None:
         for begin in range(0, region.size, BUFFER):
@@ -173,8 +180,7 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
                 _spare.append(buffer)
                 raise
             with memory.on_device(region.device):
-                stream = lanes.setdefault(region.device, None) or memory.side_stream()
-                lanes[region.device] = stream
+                stream = streams[region.device]
                 target = memory.at(part.address, part.size)
                 target.copy_to_device(buffer.host[: part.size], stream=stream)
                 copies.append(_Batch([part], [0], buffer, memory.done(stream, part)))
