@@ -121,7 +121,12 @@ def test_the_layout_of_a_numba_array_is_read_whatever_stream_it_is_bound_to() ->
             return int(self.stream)  # numba-cuda fails so, for a stream of cuda.core
 
     bound = Bound(
-        dtype=np.dtype("<f4"), shape=(2, 3), stream=None, copy_to_host=None, copy_to_device=None
+        dtype=np.dtype("<f4"),
+        shape=(2, 3),
+        stream=None,
+        copy_to_host=None,
+        copy_to_device=None,
+        is_c_contiguous=None,
     )
     assert is_array(bound)
     assert layout(bound) == (np.dtype("<f4"), (2, 3))
