@@ -21,6 +21,7 @@ from checkpointable.protocol import (
     can_checkpoint,
     check_kernel,
     checkpoint_class,
+    checkpoint_size_estimate,
     kernel_metadata,
 )
 from checkpointable.schema import schema_of
@@ -209,7 +210,7 @@ class Checkpointer(Generic[C]):
         await self.close()
         check_not_lost()
         await self._wait_until_possible()
-        begin = time.perf_counter()
+        begin, self._staging.snapshot = time.perf_counter(), None
         with self._staging.in_use():
             checkpoint = await self.kernel.checkpoint()
         number = getattr(self.kernel, "step", None) if step is None else step
@@ -234,6 +235,17 @@ class Checkpointer(Generic[C]):
         self._saving = Saving(stall, pool.submit(store), snapshot)
         pool.shutdown(wait=False)  # when the save has ended
         return self._saving
+
+    def predicted_stall(self) -> float | None:
+        """Return for how many seconds the next save is to stop the kernel.
+
+        By what its `checkpoint_size_estimate` says, and as long as the last copy of its device
+        arrays took for as much; None before there was one, and if the size is not known.
+        """
+        last, size = self._staging.snapshot, checkpoint_size_estimate(self.kernel)
+        return (
+            size * last.seconds / last.bytes if last is not None and last.bytes and size else None
+        )
 
     def _next_step(self) -> int:
         found = archive.entries(self.store)

@@ -93,7 +93,7 @@ class Staging:
     """The memory of one snapshot after another.
 
     `reserve` bytes of each device stay free, or device arrays are copied to the host; `snapshot`
-    says how that was done the last time, `arena` is the memory of devices.
+    is set to how that was done, `arena` is the memory of devices.
 
     >>> staging = Staging()
     >>> with staging.in_use():
@@ -119,7 +119,6 @@ class Staging:
     def in_use(self) -> Iterator[None]:
         """Have `empty` give this memory; what is not wanted this time is let go at the end."""
         self._free, self._slabs = self._slabs, []
-        self.snapshot = None
         token = _current.set(self)
         try:
             yield
