@@ -14,7 +14,7 @@ ROOT = Path(checkpointable.__file__).parent
 LAYERS = {
     "errors": 0,
     "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
-    "threads": 1,
+    "threads": 1, "events": 1,
     "fields": 2, "layout": 2, "store": 2,
     "supported": 3, "digests": 3, "blocks": 3, "headers": 3, "delta": 3, "convert": 3, "stores": 3,
     "policy": 3,
