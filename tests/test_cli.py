@@ -662,7 +662,8 @@ def test_ls(cli: Cli, three: Path) -> None:
     listed = cli("ls", three)
     assert (listed.code, listed.err) == (0, "")
     lines = listed.out.splitlines()
-    assert lines[0].split() == ["step", "attempt", "size", "created", "(UTC)", "age", "name"]
+    titles = ["step", "attempt", "kind", "size", "created", "(UTC)", "age", "name"]
+    assert lines[0].split() == titles
     steps = [line.split()[0] for line in lines[1:-1]]
     assert steps == ["8", "8", "16", "20"]
     assert lines[2].split()[1] == "1"

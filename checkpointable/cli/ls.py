@@ -1,63 +1,149 @@
-"""`checkpointable ls`: the checkpoints of a store, without opening any."""
+"""`checkpointable ls`: the checkpoints of a store; without opening any, unless asked to."""
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from attrs import frozen
 
-from checkpointable import archive
+from checkpointable import archive, reading
 from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
+    KeyFile,
     count_text,
     duration_text,
     errors_told,
+    read_key,
     say,
     say_json,
     size_text,
     store_at,
+    why,
 )
+from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.layout import Header
+from checkpointable.store import Store
+
+
+@frozen
+class Inside:
+    """What opening a checkpoint adds to its line: its seal, and what share of it is its own.
+
+    `dirty` is the bytes of arrays in the file itself, by those of the whole; None if there are
+    none. If it cannot be read, `error` says why, and there is no more.
+    """
+
+    seal: str = ""
+    dirty: float | None = None
+    error: CheckpointableError | None = None
 
 
 def ls(
     store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
+    long: Annotated[
+        bool, typer.Option("--long", help="Read headers and seals: dirty share, seal.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="As --long, and verify every byte of each.")
+    ] = False,
+    key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the checkpoints of a store, oldest first."""
+    """List the checkpoints of a store, oldest first.
+
+    Opens none of them, unless --long or --check. Exit code 1 if one of those opened is damaged.
+    """
     with errors_told(as_json):
-        entries = archive.entries(store_at(store))
+        secret, place = read_key(key), store_at(store)
+        entries = archive.entries(place)
+        inside: dict[str, Inside] = {}
+        if long or check:
+            for entry in entries:
+                found = _look(place, entry, secret, every_byte=check)
+                if not isinstance(found.error, NoCheckpoint):  # pruned by its run since
+                    inside[entry.name] = found
+            entries = [entry for entry in entries if entry.name in inside]
     if as_json:
         for entry in entries:
-            say_json(
-                {
-                    "step": entry.step,
-                    "attempt": entry.attempt,
-                    "name": entry.name,
-                    "delta": entry.delta,
-                    "size": entry.size,
-                    "created": _time(entry).isoformat(timespec="seconds"),
-                }
-            )
+            say_json(_facts(entry) | _facts_inside(entry, inside.get(entry.name), check))
     elif entries:
-        say("\n".join(_table(entries)))
+        say("\n".join(_table(entries, inside, check)))
         total = size_text(sum(entry.size for entry in entries))
         say(f"{count_text(len(entries), 'checkpoint')}, {total}, in {store}")
     else:
         say(f"no checkpoints in {store}")
+    if any(found.error for found in inside.values()):
+        raise typer.Exit(1)
 
 
-def _table(entries: list[Entry]) -> list[str]:
+def kind_of(entry: Entry) -> str:
+    """Say whether it is a full checkpoint or a delta."""
+    return "delta" if entry.delta else "full"
+
+
+def dirty_share(header: Header) -> float | None:
+    """The share of the arrays' bytes that lie in the file itself; None if they have none."""
+    own = header.digests_offset - header.data_offset
+    return own / header.full_size if header.full_size else None
+
+
+def _look(store: Store, entry: Entry, key: bytes | None, *, every_byte: bool) -> Inside:
+    try:
+        with archive.opened(store, entry.name, key=key) as checkpoint:
+            if every_byte:
+                reading.verify(checkpoint)
+            return Inside(checkpoint.seal.hex(), dirty_share(checkpoint.header))
+    except CheckpointableError as error:
+        return Inside(error=error)
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    return {
+        "step": entry.step,
+        "attempt": entry.attempt,
+        "name": entry.name,
+        "delta": entry.delta,
+        "kind": kind_of(entry),
+        "size": entry.size,
+        "created": _time(entry).isoformat(timespec="seconds"),
+    }
+
+
+def _facts_inside(entry: Entry, found: Inside | None, check: bool) -> dict[str, Any]:
+    if found is None:
+        return {}
+    if found.error is not None:
+        facts = {"error": type(found.error).__name__, "what": why(found.error, entry.name)}
+        return {"seal": None, "dirty": None, "ok": False, **facts}
+    return {"seal": found.seal, "dirty": found.dirty} | ({"ok": True} if check else {})
+
+
+def _table(entries: list[Entry], inside: dict[str, Inside], check: bool) -> list[str]:
     """Right-aligned columns; the attempt only where some step has more than one."""
     now = time.time()
-    rows = [["step", "attempt", "size", "created (UTC)", "age", "name"]]
+    titles = ["step", "attempt", "kind", "size", "created (UTC)", "age", "dirty", "seal", "name"]
+    rows = [titles]
     for entry in entries:
         # A clock that was set back makes files of the future, which have no age.
         age = duration_text(now - entry.created) if entry.created <= now else "-"
         created = f"{_time(entry):%Y-%m-%d %H:%M:%S}"
         attempt = str(entry.attempt) if entry.attempt else ""
-        rows.append([str(entry.step), attempt, size_text(entry.size), created, age, entry.name])
+        size, found = size_text(entry.size), inside.get(entry.name, Inside())
+        dirty = "-" if found.dirty is None else f"{found.dirty:.1%}"
+        seal, name = f"{found.seal[:12] or '-'}", entry.name
+        if found.error is not None:
+            bad = "damaged" if isinstance(found.error, CorruptCheckpoint) else "unread"
+            name += f"  {bad}: {why(found.error, entry.name)}"
+        elif check:
+            name += "  ok"
+        facts = [str(entry.step), attempt, kind_of(entry), size, created, age, dirty, seal, name]
+        rows.append(facts)
+    unused = [] if inside else ["dirty", "seal"]
     if not any(entry.attempt for entry in entries):
-        rows = [[*row[:1], *row[2:]] for row in rows]
+        unused.append("attempt")
+    kept = [i for i, title in enumerate(titles) if title not in unused]
+    rows = [[row[i] for i in kept] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([cell.rjust(width) for cell, width in zip(row, widths[:-1], strict=False)])
