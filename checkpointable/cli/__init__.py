@@ -57,7 +57,7 @@ def app() -> typer.Typer:
     """Build the application; this needs the extra `cli`."""
     import typer
 
-    from checkpointable.cli import ls, prune, run, schema, show, verify
+    from checkpointable.cli import bisect, diff, fork, ls, prune, replay, run, schema, show, verify
 
     made = typer.Typer(
         name="checkpointable",
@@ -84,4 +84,8 @@ def app() -> typer.Typer:
     made.command()(verify.verify)
     made.command()(prune.prune)
     made.command()(schema.schema)
+    made.command()(diff.diff)
+    made.command()(replay.replay)
+    made.command()(bisect.bisect)
+    made.command()(fork.fork)
     return made

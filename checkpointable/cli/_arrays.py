@@ -29,7 +29,7 @@ def statistics(checkpoint: Opened, placed: Placed) -> Statistics:
     Raises `CorruptCheckpoint`, naming array and block, if one is damaged.
     """
     buffer = memoryview(bytearray(min(BLOCK, placed.nbytes)))
-    dtype = _computable(placed.dtype)
+    dtype = computable(placed.dtype)
     nans = count = 0
     total: Any = 0
     low: Any = None
@@ -53,11 +53,11 @@ def statistics(checkpoint: Opened, placed: Placed) -> Statistics:
         return Statistics()
     if not count:
         return Statistics(nan_count=nans)
-    mean = None if dtype.kind in "mM" else _plain(total / count)
-    return Statistics(_plain(low), _plain(high), mean, nans)
+    mean = None if dtype.kind in "mM" else plain(total / count)
+    return Statistics(plain(low), plain(high), mean, nans)
 
 
-def _computable(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+def computable(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """The dtype to compute in; None where there is nothing to compute."""
     if dtype.type.__module__ == "ml_dtypes":
         return np.dtype(np.complex64 if "complex" in dtype.name else np.float32)
@@ -74,7 +74,7 @@ def _sum(numbers: AnyArray) -> Any:
     return (int((wide >> 32).sum()) << 32) + int((wide & 0xFFFFFFFF).sum())
 
 
-def _plain(value: Any) -> int | float | str:
+def plain(value: Any) -> int | float | str:
     """The value in Python's own types; text for what is no number to JSON."""
     if isinstance(value, np.bool | np.integer):
         return value.item()

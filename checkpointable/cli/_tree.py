@@ -22,7 +22,7 @@ def tree_lines(tree: Any, arrays: Arrays) -> Iterator[str]:
       low: -inf
       path: list of 2: 1, 2
     """
-    found = _container(tree)
+    found = container(tree)
     return _children(found[1] if found else [("value", tree)], arrays, 1)
 
 
@@ -34,11 +34,11 @@ def shape_text(array: Placed) -> str:
 def _children(items: list[tuple[str, Any]], arrays: Arrays, depth: int) -> Iterator[str]:
     indent = "  " * depth
     for label, wire in items[:_MOST]:
-        container = _container(wire)
-        if container is None:
-            yield f"{indent}{label}: {_leaf(wire, arrays)}"
+        found = container(wire)
+        if found is None:
+            yield f"{indent}{label}: {leaf_text(wire, arrays)}"
             continue
-        kind, inner = container
+        kind, inner = found
         line = _one_line(inner) if " of " in kind else ""
         yield f"{indent}{label}: {kind}: {line}" if line else f"{indent}{label}: {kind}".rstrip()
         if not line:
@@ -49,28 +49,28 @@ def _children(items: list[tuple[str, Any]], arrays: Arrays, depth: int) -> Itera
 
 def _one_line(items: list[tuple[str, Any]]) -> str:
     """Say numbered scalars in one line, or as many as fit; empty if there are others."""
-    if any(_container(wire) or (type(wire) is dict and "$array" in wire) for _, wire in items):
+    if any(container(wire) or (type(wire) is dict and "$array" in wire) for _, wire in items):
         return ""
     if any(label != str(i) for i, (label, _) in enumerate(items)):
         return ""
-    text = ", ".join(_leaf(wire, {}) for _, wire in items[:_MOST])
+    text = ", ".join(leaf_text(wire, {}) for _, wire in items[:_MOST])
     if len(items) <= _MOST and len(text) <= _LINE:
         return text
     fitting, _, _ = text[:_LINE].rpartition(", ")
     return f"{fitting}, ..." if fitting else ""
 
 
-def _container(wire: Any) -> tuple[str, list[tuple[str, Any]]] | None:
+def container(wire: Any) -> tuple[str, list[tuple[str, Any]]] | None:
     """Say what kind of container this is, and what it holds; None if it is a single value."""
     match wire:
         case list():
             return f"list of {len(wire)}", _numbered(wire)
         case {"$union": inner, "$member": _}:
-            return _container(inner)
+            return container(inner)
         case {"$type": str(name)}:
             return name, [(key, wire[key]) for key in wire if key != "$type"]
         case {"$dict": list(pairs)} if all(type(p) is list and len(p) == 2 for p in pairs):
-            return f"dict of {len(pairs)}", [(_leaf(key, {}), value) for key, value in pairs]
+            return f"dict of {len(pairs)}", [(leaf_text(key, {}), value) for key, value in pairs]
         case {"$deque": list(items), "$maxlen": limit}:
             most = "" if limit is None else f", at most {limit}"
             return f"deque of {len(items)}{most}", _numbered(items)
@@ -88,7 +88,7 @@ def _numbered(items: list[Any]) -> list[tuple[str, Any]]:
     return [(str(i), item) for i, item in enumerate(items)]
 
 
-def _leaf(wire: Any, arrays: Arrays) -> str:
+def leaf_text(wire: Any, arrays: Arrays) -> str:
     """Say a single value, or in one line a container that is the key of a dict."""
     match wire:
         case {"$array": str(name)} if name in arrays:
@@ -98,14 +98,22 @@ def _leaf(wire: Any, arrays: Arrays) -> str:
         case {"$enum": [str(name), str(member)]}:
             return f"{name}.{member}"
         case {"$enum": [str(name), value]}:
-            return f"{name}({_leaf(value, arrays)})"
-    container = _container(wire)
-    if container is not None:
-        return _short(f"({', '.join(_leaf(item, arrays) for _, item in container[1][:_MOST])})")
+            return f"{name}({leaf_text(value, arrays)})"
+    found = container(wire)
+    if found is not None:
+        return _short(f"({', '.join(leaf_text(item, arrays) for _, item in found[1][:_MOST])})")
     try:
         return _short(_said(decode(wire)))
     except Exception:  # not as this version writes it, or nothing that NumPy can print
         return _short(repr(wire))
+
+
+def scalar(wire: Any) -> Any:
+    """The value that a leaf of the tree stands for; None for what is no scalar."""
+    try:
+        return decode(wire)
+    except Exception:  # not as this version writes it
+        return None
 
 
 def _said(value: Any) -> str:

@@ -1,0 +1,121 @@
+"""`checkpointable fork`: a new directory that begins with an old step of another."""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from checkpointable import archive, reading
+from checkpointable.archive import Entry
+from checkpointable.cli._shared import (
+    KeyFile,
+    count_text,
+    errors_told,
+    read_key,
+    say,
+    say_json,
+    store_at,
+    usage_error,
+    why,
+)
+from checkpointable.errors import CheckpointExists, NoCheckpoint
+from checkpointable.store import Store
+from checkpointable.stores import LocalStore
+from checkpointable.stores.copies import How, duplicate
+from checkpointable.stores.errors import os_errors
+from checkpointable.stores.files import sync_directory
+
+
+def fork(
+    store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
+    step: Annotated[int, typer.Argument(help="Which to begin with.", metavar="STEP")],
+    new: Annotated[Path, typer.Argument(help="Directory to make.", metavar="NEW")],
+    key: KeyFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Make a new directory of a checkpoint, and of what it continues, for a run to go on from.
+
+    Every byte is verified first. The files are linked where the file system can, and take no room
+    then; else cloned, or copied. NEW must not exist; it is there with all that belongs in it, and
+    durable, or not at all.
+    """
+    with errors_told(as_json):
+        secret, place = read_key(key), store_at(store)
+        if not isinstance(place, LocalStore):
+            raise usage_error(f"{store} is no directory, and only directories can be forked")
+        entry, names = _chosen(place, store, step, secret)
+        if os.path.lexists(new):
+            hint = "give the name of a new directory"
+            raise CheckpointExists("there is something of that name", where=str(new), hint=hint)
+        done = _forked(place, entry, names, new.absolute(), secret)
+    for name, how in done.items():
+        if as_json:
+            say_json({"event": how, "name": name})
+    if as_json:
+        say_json({"event": "forked", "step": entry.step, "name": entry.name, "store": str(new)})
+        return
+    counts = ", ".join(f"{n} {how}" for how, n in Counter(done.values()).items())
+    say(f"{new} begins at step {entry.step}: {count_text(len(done), 'file')}, {counts}")
+
+
+def _chosen(store: LocalStore, where: str, step: int, key: bytes | None) -> tuple[Entry, list[str]]:
+    """The newest of a step that verifies, and the names of what it needs, itself last."""
+
+    def read(name: str) -> list[str]:
+        archive.verify(store, name, key=key)
+        return _needed(store, name)
+
+    newest, skipped = archive.newest_sound(store, read, step)
+    for entry, error in skipped:
+        say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
+    if newest is None:
+        steps = [entry.step for entry in archive.entries(store)]
+        what = f"no checkpoint of step {step}{' verifies' if skipped else ''}"
+        hint = f"there are those from step {steps[0]} to {steps[-1]}" if steps else "it is empty"
+        raise NoCheckpoint(what, where=where, hint=hint)
+    names, entry = newest
+    return entry, names
+
+
+def _needed(store: Store, name: str) -> list[str]:
+    """What a checkpoint continues, and so on, each before what continues it."""
+    names = [name]
+    for found in names:
+        parents = [parent.name for parent in archive.read_header(store, found).parents]
+        names += [parent for parent in parents if parent not in names]
+    return sorted(names, key=lambda n: (n == name, archive.step_of(n) or 0, n))
+
+
+def _forked(
+    store: LocalStore, entry: Entry, names: list[str], new: Path, key: bytes | None
+) -> dict[str, How]:
+    """Fill a directory beside the new one, verify it, and give it the name."""
+    with os_errors(new):
+        new.parent.mkdir(parents=True, exist_ok=True)
+        scratch = new.parent / f".checkpointable-fork-{os.urandom(16).hex()}"
+        scratch.mkdir()
+    try:
+        done = {name: duplicate(store.path / name, scratch / name) for name in names}
+        with archive.opened(LocalStore(scratch), entry.name, key=key) as checkpoint:
+            if "copied" in done.values():
+                reading.verify(checkpoint)
+        with os_errors(new):
+            sync_directory(scratch)
+            scratch.rename(new)  # which never replaces a directory that holds anything
+            for directory in (new.parent, *new.parent.parents):
+                _sync(directory)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return done
+
+
+def _sync(directory: Path) -> None:
+    """Make it durable; one of those above may be closed to us, and was there before then."""
+    try:
+        sync_directory(directory)
+    except PermissionError:
+        return

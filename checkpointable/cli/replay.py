@@ -1,0 +1,158 @@
+"""`checkpointable replay`: does the kernel, run again, give the bits that were stored?"""
+
+import sys
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+
+from checkpointable import archive, digests, layout, reading
+from checkpointable.checkpointer import Checkpointer, complete
+from checkpointable.cli._compare import Change, Index, tree_changes
+from checkpointable.cli._kernel import find_factory, read_options
+from checkpointable.cli._shared import (
+    KeyFile,
+    count_text,
+    errors_told,
+    read_key,
+    say,
+    say_json,
+    store_at,
+    usage_error,
+)
+from checkpointable.cli.run import _others_told, _tell_json, _tell_line
+from checkpointable.device.arrays import on_host
+from checkpointable.errors import InvalidKernel, NoCheckpoint, SchemaMismatch
+from checkpointable.protocol import check_kernel, shutdown
+from checkpointable.reading import Opened
+from checkpointable.schema import is_same, schema_from_json, schema_of
+from checkpointable.store import Store
+from checkpointable.tree import to_tree
+
+Difference = tuple[str, Index, int]
+"""An array that differs: its name, the first element, and how many of its blocks."""
+
+
+def replay(
+    store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
+    name: Annotated[
+        str, typer.Argument(help="The kernel, as for `run`, or module:factory.", metavar="NAME")
+    ],
+    begin: Annotated[int, typer.Option("--from", help="Step to restore.", metavar="A")],
+    end: Annotated[int, typer.Option("--to", help="Step to compare.", metavar="B")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="Of the kernel; -- --help lists them.", metavar="-- OPTIONS"),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Where to compute, for a kernel that has the choice."),
+    ] = None,
+    key: KeyFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Restore a step, run to another, and compare with what is stored of that, bit by bit.
+
+    Give the kernel the options that it had. Nothing is saved. Exit code 1 if anything differs, and
+    the first array that does is named, with its first element.
+    """
+    if end < begin:
+        raise usage_error(f"--to {end} is before --from {begin}")
+    tell = partial(_tell_json, sys.stdout) if as_json else _tell_line
+    with errors_told(as_json):
+        secret, place = read_key(key), store_at(store)
+        with _others_told(tell, "importing the module"):
+            factory = find_factory(name)
+        arguments = read_options(factory, name, options or [], device)
+        with _others_told(tell, "making the kernel"):
+            kernel = factory(**arguments)
+            check_kernel(kernel, steppable=True)
+        with _others_told(tell, "running the kernel"):
+            try:
+                changes, arrays = _replayed(kernel, place, begin, end, secret)
+            finally:
+                shutdown(kernel)
+    _tell(changes, arrays, begin, end, as_json)
+    if changes or arrays:
+        raise typer.Exit(1)
+
+
+def _replayed(
+    kernel: Any, store: Store, begin: int, end: int, key: bytes | None
+) -> tuple[list[Change], list[Difference]]:
+    checkpointer = Checkpointer(kernel, store, key=key)
+    stored = _newest(store, end, key)  # asked first: the way there may be long
+    complete(checkpointer.restore(begin))
+    if kernel.step < end:
+        kernel.advance(end - kernel.step)
+    if kernel.step != end:
+        what = f"it is at step {kernel.step}, and {end} was due"
+        raise InvalidKernel(what, where=f"{type(kernel).__qualname__}.advance")
+    checkpoint = complete(kernel.checkpoint())
+    cls = checkpointer.cls
+    with archive.opened(store, stored, key=key) as opened:
+        if not is_same(schema_from_json(opened.header.meta.schema), schema_of(cls)):
+            what = "the stored one is of another version of the class, so bits cannot be compared"
+            raise SchemaMismatch(what, where=stored, hint="replay with the code that wrote it")
+        tree, arrays = to_tree(checkpoint, cls)
+        changes = [*tree_changes(opened.header.meta.tree, tree)]
+        found = [_compared(opened, n, arrays[n]) for n in opened.header.arrays if n in arrays]
+    changes += [Change(n, "stored", None) for n in opened.header.arrays if n not in arrays]
+    changes += [Change(n, None, "an array") for n in arrays if n not in opened.header.arrays]
+    return changes, [difference for difference in found if difference is not None]
+
+
+def _newest(store: Store, step: int, key: bytes | None) -> str:
+    def read(name: str) -> str:
+        archive.verify(store, name, key=key)
+        return name
+
+    found, skipped = archive.newest_sound(store, read, step)
+    if found is not None:
+        return found[0]
+    if skipped:
+        raise skipped[0][1]
+    raise NoCheckpoint(f"there is no checkpoint of step {step}", hint="see: checkpointable ls")
+
+
+def _compared(opened: Opened, name: str, value: Any) -> Difference | None:
+    """Compare an array with the stored one, by digests; read only the first block that differs."""
+    placed, array = opened.header.arrays[name], on_host(value)
+    if (array.dtype, array.shape) != (placed.dtype, placed.shape):
+        return name, (), placed.blocks
+    signed = opened.header.meta.signed
+    size = layout.DIGEST_SIZE[signed]
+    first, count = -1, 0
+    for index in range(placed.blocks):
+        begin = (placed.first_block + index) * size
+        stored = opened.table[begin : begin + size]
+        if digests.digest(layout.gather(array, index), signed=signed) != stored:
+            first, count = (index if first < 0 else first), count + 1
+    if not count:
+        return None
+    buffer = memoryview(bytearray(layout.BLOCK))
+    old = np.frombuffer(reading.read_block(opened, placed, first, buffer), np.uint8)
+    new = np.frombuffer(layout.gather(array, first), np.uint8)
+    byte = first * layout.BLOCK + int(np.flatnonzero(old != new)[0])
+    place = np.unravel_index(byte // placed.dtype.itemsize, placed.shape)
+    return name, tuple(int(i) for i in place), count
+
+
+def _tell(
+    changes: list[Change], arrays: list[Difference], begin: int, end: int, as_json: bool
+) -> None:
+    if as_json:
+        values = [{"path": c.path, "stored": c.old, "replayed": c.new} for c in changes]
+        differing = [{"name": n, "first": i, "changed_blocks": count} for n, i, count in arrays]
+        same = not (changes or arrays)
+        facts = {"from": begin, "to": end, "same": same, "values": values, "arrays": differing}
+        say_json({"event": "replayed", **facts})
+        return
+    for change in changes:
+        say(f"{change.path}: stored {change.old}, replayed {change.new}")
+    for name, index, count in arrays:
+        at = f", first at [{', '.join(map(str, index))}]" if index else ""
+        say(f"{name}: differs{at}, in {count_text(count, 'block')}")
+    if not (changes or arrays):
+        say(f"the same, bit by bit: step {begin} run to {end}")
