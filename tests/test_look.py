@@ -17,10 +17,14 @@ from hypothesis import strategies as st
 
 from checkpointable import Array, LocalStore, archive, layout, load_file, save_file
 from checkpointable.cli import main
-from checkpointable.cli._compare import tree_changes
+from checkpointable.cli._compare import compare_array, tree_changes
 from checkpointable.cli._expression import FUNCTIONS, parse_expression
+from checkpointable.cli._pictures import Picture, pictures, sketched
+from checkpointable.cli._plot import plot
 from checkpointable.cli._shared import usage_error
+from checkpointable.cli.bisect import _first
 from checkpointable.errors import CheckpointExists, NoCheckpoint
+from checkpointable.single import opened_file
 from checkpointable.stores import copies
 
 BLOCK = layout.BLOCK
@@ -143,9 +147,6 @@ FLOATS = st.lists(st.floats(width=32), min_size=1, max_size=60)
 def test_diff_finds_what_numpy_finds(
     tmp_path: Path, values: list[float], data: st.DataObject
 ) -> None:
-    from checkpointable.cli._compare import compare_array
-    from checkpointable.single import opened_file
-
     old = np.array(values, np.float32)
     new = old.copy()
     for index in data.draw(st.lists(st.integers(0, len(values) - 1), max_size=5)):
@@ -361,8 +362,6 @@ def test_numbers_hold_as_in_python(said: tuple[str, str], a: int, b: int) -> Non
 
 @given(st.integers(1, 40), st.data())
 def test_bisect_finds_the_first(count: int, data: st.DataObject) -> None:
-    from checkpointable.cli.bisect import _first
-
     first = data.draw(st.integers(0, count))
     bad = data.draw(st.sets(st.integers(0, count - 1)))
     store = archive_of(count)
@@ -592,3 +591,155 @@ def test_a_copy_of_nothing_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NoCheckpoint):
         copies.duplicate(tmp_path / "a", tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def seen(path: Path, array: Any, height: int, width: int, **more: bool) -> list[Picture]:
+    path.unlink(missing_ok=True)
+    save_file(shot(1, array), path)
+    with opened_file(path) as opened:
+        return pictures(opened, opened.header.arrays["field"], height, width, **more)
+
+
+shapes = st.lists(st.integers(1, 12), min_size=1, max_size=2).map(tuple)
+
+
+@given(shapes, st.integers(1, 8), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_cells_have_what_they_cover(
+    tmp_path: Path, shape: tuple[int, ...], height: int, width: int, random: Any
+) -> None:
+    array = np.array([random.choice([0.0, 1.5, -3.0, np.nan]) for _ in range(math.prod(shape))])
+    (picture,) = seen(tmp_path / "a", array.reshape(shape), height, width)
+    rows, columns = (*shape, 1)[:2]
+    tall, across = picture.mean.shape
+    assert (tall, across) == (min(rows, height if len(shape) > 1 else width), min(columns, width))
+    covered = array.reshape(rows, columns)
+    for i in range(tall):
+        for j in range(across):
+            mine = [r for r in range(rows) if r * tall // rows == i]
+            own = [c for c in range(columns) if c * across // columns == j]
+            part = covered[np.ix_(mine, own)]
+            known = part[~np.isnan(part)]
+            assert bool(picture.nans[i, j]) == (known.size < part.size)
+            if known.size:
+                assert picture.mean[i, j] == pytest.approx(known.mean())
+                assert (picture.low[i, j], picture.high[i, j]) == (known.min(), known.max())
+            else:
+                assert np.isnan(picture.mean[i, j])
+
+
+def test_many_chunks_of_rows_give_the_array(tmp_path: Path) -> None:
+    array = np.random.default_rng(3).normal(size=(1100, 1000))  # 8.4 MiB
+    (picture,) = seen(tmp_path / "a", array, 2000, 2000)
+    assert np.array_equal(picture.mean, array)
+
+
+def test_a_cube_is_cut_in_its_middle(tmp_path: Path) -> None:
+    cube = np.arange(5 * 6 * 7).reshape(5, 6, 7)
+    found = seen(tmp_path / "a", cube, 9, 9, every_axis=True)
+    expected = [cube[2], cube[:, 3], cube[:, :, 3]]
+    assert all(np.array_equal(a.mean, b) for a, b in zip(found, expected, strict=True))
+    assert [one.part for one in found] == ["[2, :, :]", "[:, 3, :]", "[:, :, 3]"]
+
+
+def test_of_more_axes_it_is_the_middle_of_the_first(tmp_path: Path) -> None:
+    array = np.arange(3 * 4 * 5 * 6).reshape(3, 4, 5, 6)
+    (picture,) = seen(tmp_path / "a", array, 9, 9)
+    assert np.array_equal(picture.mean, array[1, 2])
+    assert len(seen(tmp_path / "a", array, 9, 9, every_axis=True)) == 3
+
+
+def test_a_structured_array_has_a_picture_for_each_field(tmp_path: Path) -> None:
+    dtype = [("x", "f4"), ("name", "S3"), ("inner", [("id", "u2")])]
+    array = np.zeros(4, dtype)
+    array["inner"]["id"] = [1, 2, 3, 4]
+    found = seen(tmp_path / "a", array, 9, 9)
+    assert [one.part for one in found] == [".x", ".inner.id"]
+    assert found[1].mean[:, 0].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(0), np.zeros(()), np.array(["a"]), np.zeros(2, "M8[s]")]
+)
+def test_what_has_no_numbers_in_a_row_has_no_picture(tmp_path: Path, array: Any) -> None:
+    assert seen(tmp_path / "a", array, 9, 9) == []
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1.7e308, 0.0])
+def test_any_number_can_be_drawn(tmp_path: Path, value: float) -> None:
+    for shape in (3, (3, 3)):
+        for picture in seen(tmp_path / "a", np.full(shape, value), 9, 9):
+            sketched(picture)
+            plot(tmp_path / "plot.png", "any", [("a", picture)])
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_one_array(cli: Cli) -> None:
+    save(3, np.array([0.0, 1.0, np.nan, 7.0]))
+    told = cli("show", "run", "field", "--picture")
+    assert (told.code, told.err) == (0, "")
+    lines = told.out.splitlines()
+    assert lines[0] == f"run/{archive.name_of(3)}, step 3"
+    assert lines[2].split() == ["field", "float64", "(4,)", "32", "B", "0", "7", "2.667", "1"]
+    assert lines[4:] == ["field", "▁▂×█", "▁ 0, █ 7, × NaN"]
+    assert "▁" not in cli("show", "run", 3, "field").out  # no terminal
+    shown = cli("show", f"run/{archive.name_of(3)}", "field", "--json").events
+    assert [one["name"] for one in shown] == ["field"]
+
+
+def test_show_a_map(cli: Cli) -> None:
+    save(3, np.array([[0, 1, 2], [3, 4, 4]]))
+    told = cli("show", "run", "field", "--picture")
+    assert told.out.splitlines()[-2:] == ["·▓█", "· 1.5, █ 3, each a mean"]
+
+
+def test_show_draws_a_picture(cli: Cli) -> None:
+    save(3, np.arange(12.0).reshape(3, 4), label="$x")
+    told = cli("show", "run", "--plot", "out.png")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.endswith("drawn in out.png\n")
+    assert Path("out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_name_is_mathematics_to_matplotlib(tmp_path: Path) -> None:
+    (picture,) = seen(tmp_path / "a", np.arange(3), 9, 9)
+    plot(tmp_path / "out.png", r"$\frac{$ \x1b[2J 上", [(r"$\evil{$", picture)])
+    assert (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("run nothing", 64, "there is no array 'nothing'; there are: field"),
+        ("run 3 field field", 64, "'field' is one word too many"),
+        ("run --plot out.txt", 64, "give a name that ends in .png, .svg, .pdf"),
+        ("run --plot no/where.png", 1, "nothing is there"),
+    ],
+)
+def test_show_refuses(cli: Cli, words: str, code: int, message: str) -> None:
+    save(3)
+    told = cli("show", *words.split())
+    assert (told.code, told.out) == (code, "")
+    assert message in told.err
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(3)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = cli("show", "run", "--plot", "out.png")
+    assert told.code == 78
+    assert told.err == (
+        "error: --plot needs matplotlib, which is not installed\n"
+        "  hint: install it with: pip install 'checkpointable[plot]'\n"
+    )
+
+
+def test_nothing_to_draw_is_told(cli: Cli) -> None:
+    save(3, np.array(["a"]))
+    told = cli("show", "run", "--plot", "out.png")
+    assert told.code == 78
+    assert "there are no numbers to draw" in told.err

@@ -117,13 +117,17 @@ def why(error: CheckpointableError, about: str) -> str:
     return f"{what} ({where})" if where else what
 
 
+class NotPossible(CheckpointableError):
+    """Something that a command needs is not there; starting it again cannot help."""
+
+
 def exit_code(error: CheckpointableError) -> int:
     """78 where starting again cannot help unless something is mended or chosen otherwise, else 1.
 
     >>> exit_code(InvalidKernel("no advance")), exit_code(CorruptCheckpoint("cut short"))
     (78, 1)
     """
-    to_mend = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint)
+    to_mend = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint | NotPossible)
     return EX_CONFIG if to_mend and not isinstance(error, CorruptCheckpoint) else 1
 
 

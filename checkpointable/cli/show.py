@@ -1,11 +1,12 @@
 """`checkpointable show`: what one checkpoint holds; needs neither its class nor its kernel."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from attrs import asdict
+from attrs import asdict, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,9 @@ from rich.text import Text
 from checkpointable import archive
 from checkpointable.archive import Entry
 from checkpointable.cli._arrays import Statistics, statistics
+from checkpointable.cli._pictures import Picture, cells_for, pictures, sketched
+from checkpointable.cli._plot import CELLS, check_plot
+from checkpointable.cli._plot import plot as draw
 from checkpointable.cli._shared import (
     KeyFile,
     clean,
@@ -33,58 +37,123 @@ from checkpointable.reading import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 
-Found = tuple[Header, dict[str, Statistics]]
+Panels = list[tuple[str, Picture]]
+
+
+@frozen(eq=False)
+class Found:
+    """A checkpoint as it was read: the figures of its arrays, and pictures of those asked for."""
+
+    header: Header
+    figures: dict[str, Statistics]
+    sketches: Panels
+    panels: Panels
+
+
+@frozen
+class _Asked:
+    """What of a checkpoint is wanted: an array's name, or all; how wide a sketch; a plot or not."""
+
+    array: str = ""
+    columns: int = 0
+    plot: bool = False
 
 
 def show(
     place: Annotated[
         str, typer.Argument(help="Checkpoint, or directory of them.", metavar="FILE|STORE")
     ],
-    step: Annotated[
-        int | None, typer.Argument(help="Of a store; else the newest.", metavar="STEP")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Of a store a step, else the newest; and one array alone.", metavar="STEP ARRAY"
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Draw the arrays into this file, replaced if there."),
+    ] = None,
+    picture: Annotated[
+        bool | None,
+        typer.Option(help="Draw an ARRAY as text. [default: on a terminal]", show_default=False),
     ] = None,
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="All of it as one JSON object.")] = False,
 ) -> None:
-    """Show a checkpoint: its origin, values and arrays.
+    """Show a checkpoint: its origin, values and arrays; or one of its arrays alone.
 
-    Of a store it is the newest that verifies, or that of STEP. Every byte is verified. Minimum,
-    maximum and mean of an array leave NaN out.
+    Of a store it is the newest that verifies, or that of STEP. Every byte shown is verified.
+    Minimum, maximum and mean of an array leave NaN out.
     """
     path = Path(place)
-    if step is not None and path.exists() and not path.is_dir():
-        raise usage_error(f"{place} is a file, and STEP is for directories")
+    is_file = path.exists() and not path.is_dir()
+    step, array = _step_and_array(place, words or [], is_file=is_file)
+    drawn = bool(array) and not as_json and (sys.stdout.isatty() if picture is None else picture)
+    columns = min(shutil.get_terminal_size().columns - 4, 72) if drawn else 0
+    asked = _Asked(array, max(columns, 1) if drawn else 0, plot is not None)
     with errors_told(as_json):
+        if plot is not None:
+            check_plot(plot)
         secret = read_key(key)
-        if path.exists() and not path.is_dir():
-            where, note, found = place, "", _read_file(place, secret)
+        if is_file:
+            where, note, found = place, "", _read_file(place, secret, asked)
         else:
-            entry, note, found = _find(store_at(place), place, step, secret)
+            entry, note, found = _find(store_at(place), place, step, secret, asked)
             where = str(path / entry.name)
+        if plot is not None:
+            draw(plot, f"{Path(where).name}, step {found.header.meta.step}", found.panels)
     if as_json:
-        _say_json(where, *found)
+        _say_json(where, found, array)
+    elif array:
+        _say_array(where + note, found)
     else:
-        _say_text(where + note, *found, keyed=secret is not None)
+        _say_text(where + note, found, keyed=secret is not None)
+    if plot is not None and not as_json:
+        say(f"drawn in {plot}")
 
 
-def _read(checkpoint: Opened) -> Found:
+def _step_and_array(place: str, words: list[str], *, is_file: bool) -> tuple[int | None, str]:
+    """Take the words apart: a step, if it is a number, and the name of an array."""
+    step = int(words[0]) if words and words[0].isdecimal() else None
+    if step is not None and is_file:
+        raise usage_error(f"{place} is a file, and STEP is for directories")
+    left = words if step is None else words[1:]
+    if len(left) > 1:
+        raise usage_error(f"{left[1]!r} is one word too many: a step and an array, at most")
+    return step, left[0] if left else ""
+
+
+def _read(checkpoint: Opened, asked: _Asked) -> Found:
     header = checkpoint.header
-    return header, {a.name: statistics(checkpoint, a) for a in header.arrays.values()}
+    if asked.array and asked.array not in header.arrays:
+        names = ", ".join(header.arrays) or "none"
+        raise usage_error(f"there is no array {asked.array!r}; there are: {names[:500]}")
+    arrays = [a for a in header.arrays.values() if asked.array in ("", a.name)]
+    sketches: Panels = []
+    panels: Panels = []
+    for a in arrays:
+        if asked.columns:
+            cells = cells_for(a.shape, asked.columns)
+            sketches += [(a.name, one) for one in pictures(checkpoint, a, *cells)]
+        if asked.plot:
+            found = pictures(checkpoint, a, CELLS, CELLS, every_axis=True)
+            panels += [(a.name, one) for one in found]
+    return Found(header, {a.name: statistics(checkpoint, a) for a in arrays}, sketches, panels)
 
 
-def _read_file(place: str, key: bytes | None) -> Found:
+def _read_file(place: str, key: bytes | None, asked: _Asked) -> Found:
     with opened_file(place, key=key) as checkpoint:
-        return _read(checkpoint)
+        return _read(checkpoint, asked)
 
 
 def _find(
-    store: Store, place: str, step: int | None, key: bytes | None
+    store: Store, place: str, step: int | None, key: bytes | None, asked: _Asked
 ) -> tuple[Entry, str, Found]:
     """Read the newest checkpoint (of a step) that verifies; warn of those passed over."""
 
     def read(name: str) -> Found:
         with archive.opened(store, name, key=key) as checkpoint:
-            return _read(checkpoint)
+            return _read(checkpoint, asked)
 
     newest, skipped = archive.newest_sound(store, read, step)
     entries = archive.entries(store)
@@ -109,20 +178,34 @@ def _find(
     )
 
 
-def _say_json(where: str, header: Header, found: dict[str, Statistics]) -> None:
+def _say_json(where: str, found: Found, array: str) -> None:
+    header = found.header
     meta = header.meta
     arrays = [
         {"name": a.name, "dtype": str(a.dtype), "shape": a.shape, "bytes": a.nbytes}
-        | asdict(found[a.name])
+        | asdict(found.figures[a.name])
         for a in header.arrays.values()
+        if a.name in found.figures
     ]
+    if array:
+        say_json({"path": where, "step": meta.step, **arrays[0]})
+        return
     about = {"kernel": meta.kernel, "schema": meta.schema, "step": meta.step}
     rest = {"created": meta.created, "size": header.file_size, "signed": meta.signed}
     rest["parents"] = [parent.name for parent in header.parents]
     say_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
 
 
-def _say_text(where: str, header: Header, found: dict[str, Statistics], *, keyed: bool) -> None:
+def _say_array(where: str, found: Found) -> None:
+    """One array: its line of the table, and small pictures if there are."""
+    say(f"{where}, step {found.header.meta.step}")
+    _say_arrays(found)
+    for name, picture in found.sketches:
+        say(f"\n{name}{picture.part}\n{sketched(picture)}")
+
+
+def _say_text(where: str, found: Found, *, keyed: bool) -> None:
+    header = found.header
     meta = header.meta
     kernel = _named(meta.kernel.get("id"), meta.kernel.get("version"))
     facts = {
@@ -143,22 +226,22 @@ def _say_text(where: str, header: Header, found: dict[str, Statistics], *, keyed
     say("\n".join(tree_lines(meta.tree, header.arrays)))
     if header.arrays:
         say("\narrays")
-        _say_arrays(header, found)
+        _say_arrays(found)
 
 
 def _named(name: Any, version: Any) -> str:
     return f"{name}, version {version}"
 
 
-def _say_arrays(header: Header, found: dict[str, Statistics]) -> None:
+def _say_arrays(found: Found) -> None:
     """A table that folds its cells to fit a terminal, and is as wide as need be elsewhere."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("name", "dtype", "shape"):
         table.add_column(title, overflow="fold")
     for title in ("bytes", "min", "max", "mean", "NaN"):
         table.add_column(title, justify="right", no_wrap=True)
-    for a in header.arrays.values():
-        s = found[a.name]
+    for name, s in found.figures.items():
+        a = found.header.arrays[name]
         cells = [clean(a.name), str(a.dtype), shape_text(a), size_text(a.nbytes)]
         cells += [_number(x) for x in (s.min, s.max, s.mean, s.nan_count)]
         table.add_row(*map(Text, cells))
