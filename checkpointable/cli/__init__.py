@@ -1,4 +1,4 @@
-"""The command line: `checkpointable run`, `ls`, `show`, `verify`, `prune` and `schema`.
+"""The command line: `checkpointable run`, and what looks at what it saved, or changes it.
 
 Results go to stdout, as text or with `--json` as one JSON object a line; errors and warnings to
 stderr. Exit codes: 0 done; 1 failed; 64 wrong usage; 75 a run was preempted with its state saved,
@@ -57,7 +57,19 @@ def app() -> typer.Typer:
     """Build the application; this needs the extra `cli`."""
     import typer
 
-    from checkpointable.cli import bisect, diff, fork, ls, prune, replay, run, schema, show, verify
+    from checkpointable.cli import (
+        bisect,
+        diff,
+        fork,
+        ls,
+        prune,
+        replay,
+        report,
+        run,
+        schema,
+        show,
+        verify,
+    )
 
     made = typer.Typer(
         name="checkpointable",
@@ -88,4 +100,5 @@ def app() -> typer.Typer:
     made.command()(replay.replay)
     made.command()(bisect.bisect)
     made.command()(fork.fork)
+    made.command()(report.report)
     return made
