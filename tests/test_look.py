@@ -55,7 +55,8 @@ class Cli:
     def __call__(self, *words: str | Path | int) -> Result:
         self.capsys.readouterr()
         code = main([*map(str, words)])
-        return Result(code, *self.capsys.readouterr())
+        out, err = self.capsys.readouterr()
+        return Result(code, out, err)
 
 
 @pytest.fixture
@@ -547,7 +548,7 @@ def test_a_fork_replaces_nothing(cli: Cli) -> None:
     told = cli("fork", "run", 1, "new")
     assert told.code == 1
     assert told.err == (
-        "error: there is something of that name\n  where: new\n"
+        f"error: there is something of that name\n  where: {Path('new').absolute()}\n"
         "  hint: give the name of a new directory\n"
     )
     assert [*Path("new").iterdir()] == []

@@ -110,10 +110,10 @@ class Tags(html.parser.HTMLParser):
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, tuple(name for name, _ in attributes)))
-        self.loaded += [v or "" for name, v in attributes if name in ("src", "href", "data")]
-        self.said += "".join(v or "" for name, v in attributes if name == "title")
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+        self.loaded += [v or "" for name, v in attrs if name in ("src", "href", "data")]
+        self.said += "".join(v or "" for name, v in attrs if name == "title")
 
     def handle_data(self, data: str) -> None:
         self.said += data

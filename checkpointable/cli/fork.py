@@ -46,11 +46,7 @@ def fork(
         secret, place = read_key(key), store_at(store)
         if not isinstance(place, LocalStore):
             raise usage_error(f"{store} is no directory, and only directories can be forked")
-        entry, names = _chosen(place, store, step, secret)
-        if os.path.lexists(new):
-            hint = "give the name of a new directory"
-            raise CheckpointExists("there is something of that name", where=str(new), hint=hint)
-        done = _forked(place, entry, names, new.absolute(), secret)
+        entry, done = fork_store(place, step, new.absolute(), key=secret)
     for name, how in done.items():
         if as_json:
             say_json({"event": how, "name": name})
@@ -61,7 +57,22 @@ def fork(
     say(f"{new} begins at step {entry.step}: {count_text(len(done), 'file')}, {counts}")
 
 
-def _chosen(store: LocalStore, where: str, step: int, key: bytes | None) -> tuple[Entry, list[str]]:
+def fork_store(
+    store: LocalStore, step: int, new: Path, *, key: bytes | None = None
+) -> tuple[Entry, dict[str, How]]:
+    """Make the directory `new`, an absolute path; say which checkpoint it is, and how it came.
+
+    Raises `NoCheckpoint` if none of the step verifies, `CheckpointExists` if there is something of
+    that name, `StoreError`; in each case nothing is there that was not before.
+    """
+    entry, names = _chosen(store, step, key)
+    if os.path.lexists(new):
+        hint = "give the name of a new directory"
+        raise CheckpointExists("there is something of that name", where=str(new), hint=hint)
+    return entry, _forked(store, entry, names, new, key)
+
+
+def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, list[str]]:
     """The newest of a step that verifies, and the names of what it needs, itself last."""
 
     def read(name: str) -> list[str]:
@@ -75,7 +86,7 @@ def _chosen(store: LocalStore, where: str, step: int, key: bytes | None) -> tupl
         steps = [entry.step for entry in archive.entries(store)]
         what = f"no checkpoint of step {step}{' verifies' if skipped else ''}"
         hint = f"there are those from step {steps[0]} to {steps[-1]}" if steps else "it is empty"
-        raise NoCheckpoint(what, where=where, hint=hint)
+        raise NoCheckpoint(what, where=str(store.path), hint=hint)
     names, entry = newest
     return entry, names
 
@@ -98,7 +109,9 @@ def _forked(
         scratch = new.parent / f".checkpointable-fork-{os.urandom(16).hex()}"
         scratch.mkdir()
     try:
-        done = {name: duplicate(store.path / name, scratch / name) for name in names}
+        done: dict[str, How] = {
+            name: duplicate(store.path / name, scratch / name) for name in names
+        }
         with archive.opened(LocalStore(scratch), entry.name, key=key) as checkpoint:
             if "copied" in done.values():
                 reading.verify(checkpoint)

@@ -68,5 +68,6 @@ def write_check(root: Path, acknowledged: Sequence[Any]) -> str | None:
 
 
 def _step(name: str) -> int:
-    """The step of a file in the store; 0 for one beside it."""
-    return int(name.removeprefix("store/step-").partition(".")[0]) if "/" in name else 0
+    """The step of a file in a store; 0 for one beside it."""
+    _, inside, file = name.partition("/")
+    return int(file.removeprefix("step-").partition(".")[0]) if inside else 0

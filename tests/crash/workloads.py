@@ -141,6 +141,16 @@ def compacts_deltas(root: Path) -> None:
     retention.prune(LocalStore(root / "store"), last(1), compact=True)
 
 
+def forks(root: Path) -> None:
+    """`BEFORE` has a full one and a delta; they get a second name in a new directory."""
+    from checkpointable.cli.fork import fork_store  # which needs the extra `cli`
+
+    name = archive.name_of(2, delta=True)
+    say(root, saved=[f"store/{name}", 2, "delta"])
+    fork_store(LocalStore(root / "store"), 2, root / "new")
+    say(root, saved=[f"new/{name}", 2, "delta"])
+
+
 def prunes_when_the_newest_are_damaged(root: Path) -> None:
     """`BEFORE` has damaged ones as the newest: the last that verifies has to stay."""
     say(root, keeping=["store/step-000000000002.safetensors"])
@@ -237,6 +247,7 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
         saves_large_files,
         saves_deltas,
         compacts_deltas,
+        forks,
         prunes_when_the_newest_are_damaged,
         restores,
         runs_a_kernel,
@@ -263,11 +274,11 @@ def before(name: str) -> dict[str, bytes | None]:
             data = bytearray(_file_of(step))
             data[-40 - step * 40] ^= step > 2
             found[f"store/{archive.name_of(step)}"] = bytes(data)
-    if name == "compacts_deltas":
+    if name in ("compacts_deltas", "forks"):
         found = {"store": None}
         with tempfile.TemporaryDirectory() as folder:
             base, store = None, LocalStore(folder)
-            for step in (1, 2, 3):
+            for step in (1, 2) if name == "forks" else (1, 2, 3):
                 base = archive.save(store, state(step, "delta"), step, base=base).name
                 found[f"store/{base}"] = (Path(folder) / base).read_bytes()
     return found
