@@ -4,6 +4,7 @@ import fcntl
 import math
 import os
 import sys
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +219,30 @@ def test_diff_says_which_arrays_are_of_another_kind(cli: Cli) -> None:
 def test_diff_compares_a_signed_one_by_its_data(cli: Cli) -> None:
     save_file(shot(1), "a")
     save_file(shot(1), "b", key=b"k" * 16)
+    save_file(shot(1, np.ones(4)), "c", key=b"k" * 16)
     assert cli("diff", "a", "b").code == 0
+    assert cli("diff", "a", "c").out.startswith("field: 4 of 4 elements")
+
+
+def test_diff_takes_memory_for_some_blocks(cli: Cli) -> None:
+    for name in ("a", "b"):
+        field = np.random.default_rng(ord(name)).normal(size=24 * BLOCK // 8)
+        save_file(shot(1, field), name)
+    del field
+    tracemalloc.start()
+    try:
+        assert cli("diff", "a", "b").code == 1
+        assert tracemalloc.get_traced_memory()[1] < 20 * BLOCK
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_nan_of_other_bits_is_no_new_one(cli: Cli) -> None:
+    bits = np.array([0x7FF8000000000000, 0x7FF8000000000001, 0], np.uint64)
+    save_file(shot(1, bits[[0, 2]].view(np.float64)), "a")
+    save_file(shot(1, bits[[1, 0]].view(np.float64)), "b")
+    (array,) = (e for e in cli("diff", "a", "b", "--json").events if e["event"] == "array")
+    assert (array["changed_elements"], array["new_nans"]) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -580,7 +604,15 @@ def test_where_nothing_can_be_linked_it_is_copied(
         assert old.stat().st_mtime_ns == new.stat().st_mtime_ns
 
 
-def test_a_copy_never_replaces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_a_copy_never_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
     with pytest.raises(CheckpointExists):
@@ -744,3 +776,21 @@ def test_nothing_to_draw_is_told(cli: Cli) -> None:
     told = cli("show", "run", "--plot", "out.png")
     assert told.code == 78
     assert "there are no numbers to draw" in told.err
+
+
+@pytest.mark.parametrize(("words", "drawn"), [([], True), (["--no-picture"], False)])
+def test_on_a_terminal_one_array_is_drawn(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, words: list[str], drawn: bool
+) -> None:
+    save(3, np.arange(8))
+    cli("ls", "run")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert ("▁▂▃▄▅▆▇█" in cli("show", "run", "field", *words).out) is drawn
+
+
+@pytest.mark.parametrize("name", ["diff", "replay", "bisect", "fork", "report"])
+def test_each_command_says_how_it_is_used(cli: Cli, name: str) -> None:
+    shown = cli(name, "--help")
+    assert shown.code == 0
+    assert "--json" in shown.out
+    assert f"  {name} " in cli("--help").out

@@ -320,6 +320,7 @@ def test_report_writes_one_file(
         (["none", "-o", "x.html"], 1, "no such directory"),
         (["empty", "-o", "x.html"], 1, "no checkpoints, and no events"),
         (["run", "-o", "no/x.html"], 1, "nothing is there"),
+        (["run", "-o", "empty"], 1, "directory"),
         (["run", "-o", "x.html", "--array", "a"], 64, "there is no array 'a'; there are: field"),
         (["run"], 64, "Missing option"),
     ],

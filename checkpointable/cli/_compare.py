@@ -127,14 +127,14 @@ def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
         if not bytes_differ.any():
             continue
         found.changed_blocks += 1
-        elements = (np.flatnonzero(bytes_differ) + index * BLOCK) // old.dtype.itemsize
+        elements = _elements(bytes_differ, index * BLOCK, old.dtype.itemsize)
         distinct = elements[np.diff(elements, prepend=last) != 0]
         found.changed_elements += len(distinct)
         if found.first is None:
             found.first = tuple(int(i) for i in np.unravel_index(int(elements[0]), old.shape))
         last = int(elements[-1])
         if dtype is not None:
-            here = np.unique(elements) - index * BLOCK // old.dtype.itemsize
+            here = elements - index * BLOCK // old.dtype.itemsize
             sums.add(
                 np.frombuffer(x, old.dtype)[here].astype(dtype, copy=False),
                 np.frombuffer(y, old.dtype)[here].astype(dtype, copy=False),
@@ -145,6 +145,15 @@ def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
         found.max = plain(sums.max)
         found.rms = plain(np.sqrt(sums.squares / max(found.elements, 1)))
     return found
+
+
+def _elements(
+    bytes_differ: "np.ndarray[Any, np.dtype[np.bool]]", begin: int, size: int
+) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """The elements that bytes are of, each once or, where blocks cut elements, more than once."""
+    if BLOCK % size == 0:
+        return np.flatnonzero(bytes_differ.reshape(-1, size).any(axis=1)) + begin // size
+    return (np.flatnonzero(bytes_differ) + begin) // size
 
 
 def _differs(dtype: np.dtype[Any] | None) -> bool:
