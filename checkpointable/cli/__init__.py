@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from checkpointable.supervised import EX_CONFIG, EX_USAGE
+
 if TYPE_CHECKING:
     import typer
-
-EX_USAGE = 64
-EX_CONFIG = 78
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,20 +10,13 @@ import orjson
 import typer
 
 from checkpointable.archive import entries, opened
-from checkpointable.cli import EX_CONFIG
 from checkpointable.digests import check_key
-from checkpointable.errors import (
-    CheckpointableError,
-    CorruptCheckpoint,
-    InvalidCheckpoint,
-    InvalidKernel,
-    NoCheckpoint,
-    UnsupportedType,
-)
+from checkpointable.errors import CheckpointableError, NoCheckpoint
 from checkpointable.reading import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 from checkpointable.stores import open_store
+from checkpointable.supervised import exit_code
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
@@ -115,16 +108,6 @@ def why(error: CheckpointableError, about: str) -> str:
     what = " ".join(error.what.split())
     where = error.where.removeprefix(about).removeprefix(": ")
     return f"{what} ({where})" if where else what
-
-
-def exit_code(error: CheckpointableError) -> int:
-    """78 where starting again cannot help unless something is mended or chosen otherwise, else 1.
-
-    >>> exit_code(InvalidKernel("no advance")), exit_code(CorruptCheckpoint("cut short"))
-    (78, 1)
-    """
-    to_mend = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint)
-    return EX_CONFIG if to_mend and not isinstance(error, CorruptCheckpoint) else 1
 
 
 def tell_error(error: CheckpointableError, *, as_json: bool, code: int) -> None:
