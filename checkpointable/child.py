@@ -21,6 +21,7 @@ STDERR = "stderr.txt"
 
 _RECORD = ".child.json"
 _LOOK_SECONDS = 1.0  # between two looks at what the child has started
+_POLL_SECONDS = 0.05
 _TAIL = 8192
 
 
@@ -153,8 +154,18 @@ def end_orphan(directory: Path, grace: float) -> int | None:
         tree = {process, *process.children(recursive=True)}
     except (OSError, ValueError, TypeError, KeyError, psutil.Error):
         return None
-    with suppress(psutil.Error):
-        process.wait(grace)
+    kill_at = time.monotonic() + grace
+    while not ended(process) and time.monotonic() < kill_at:
+        time.sleep(_POLL_SECONDS)
     kill_all(tree)
-    psutil.wait_procs(tree, timeout=grace)
+    while not ended(process):
+        time.sleep(_POLL_SECONDS)
     return int(found["pid"])
+
+
+def ended(process: psutil.Process) -> bool:
+    """Say whether it has ended, though nobody may have asked how: a container may have no init."""
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

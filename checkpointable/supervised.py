@@ -78,9 +78,12 @@ class Link:
     ) -> None:
         self._channel = channel
         self.directory = directory
+        self._step: object = None
 
     def tell(self, what: str, about: object = "") -> None:
         """Send one word, and what it is about. Never waits, and never fails."""
+        if what == "step":
+            self._step = about
         if self._channel is not None:
             with suppress(OSError):  # it is full: more will follow; it is closed: see `_watch`
                 self._channel.send(f"{what} {about}".encode(), _DONTWAIT)
@@ -88,7 +91,7 @@ class Link:
     def ended(self, code: int, what: str = "", *, error: str = "", trace: str = "") -> None:
         """Say why the run ends, in `ENDED`, and by which exit code if that does not get lost."""
         if self.directory is not None:
-            facts = {"pid": os.getpid(), "code": code, "error": error, "what": what}
+            facts = {"code": code, "step": self._step, "error": error, "what": what}
             scratch = self.directory / f".{ENDED}.tmp"
             with suppress(OSError):  # the disk may be full; then the exit code has to do
                 scratch.write_bytes(orjson.dumps({**facts, "traceback": trace}))

@@ -38,6 +38,8 @@ from checkpointable.store import Store
 from checkpointable.stores import LocalStore, open_store
 from checkpointable.supervised import ENDED, EX_CONFIG, EX_USAGE
 
+__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "append", "supervise"]
+
 _TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
 _SLICES = 64
 _LOCK = ".supervisor.lock"
@@ -121,6 +123,7 @@ class _Job:
         self.slices = deque[float](maxlen=_SLICES)
         self.failed: list[Attempt] = []
         self.deaths = ("", 0)  # a checkpoint, and how many of its readers died, in a row
+        self.reading, self.phase = "", "start"
         self.first_step = self.step = self.best = self._newest_step()
 
     def work(self) -> Outcome:

@@ -184,6 +184,15 @@ def runs_a_kernel(root: Path) -> None:
         run(Kernel(), root / "store", until, save=every(steps=1), keep=keep)
 
 
+def renames(root: Path) -> None:
+    """One of two is put aside: whole under one of its names, and the other stays the latest."""
+    save(root, 1)
+    name = save(root, 2)
+    say(root, keeping=["store/step-000000000001.safetensors"])
+    LocalStore(root / "store").rename(name, f"quarantined-{name}")
+    say(root, saved=[f"store/quarantined-{name}", 2, ""])
+
+
 def two_processes_save(root: Path) -> None:
     """Two writers of one store, and of one file, as fast as they can."""
     code = "from tests.crash import workloads as w; import sys; w.one_of_two(*sys.argv[1:])"
@@ -239,6 +248,7 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
         compacts_deltas,
         prunes_when_the_newest_are_damaged,
         restores,
+        renames,
         runs_a_kernel,
         two_processes_save,
     )
