@@ -42,6 +42,7 @@ __all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "append", "supervise"]
 
 _TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
 _SLICES = 64
+_END = ".safetensors"
 _LOCK = ".supervisor.lock"
 
 
@@ -226,7 +227,8 @@ class _Job:
         if deaths < 2 or rename is None or name not in names[1:]:
             return
         taken = {entry.name for entry in self.store.list()}
-        tries = (f"quarantined{f'.{n}' if n else ''}-{name}" for n in range(len(taken) + 1))
+        stem, end = name.removesuffix(_END), ".quarantined{}" + _END
+        tries = (stem + end.format(f".{n}" if n else "") for n in range(len(taken) + 1))
         now = next(new for new in tries if new not in taken)
         rename(name, now)
         self.deaths = ("", 0)

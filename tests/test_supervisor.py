@@ -183,7 +183,7 @@ def test_a_checkpoint_that_kills_two_readers_is_put_aside(tmp_path: Path) -> Non
     reading = f"signal SIGABRT, while it read {name_of(20)}"
     assert causes == ["signal SIGABRT", reading, reading]
     quarantined = [event for event in told if isinstance(event, Quarantined)]
-    now = f"quarantined-{name_of(20)}"
+    now = "step-000000000020.quarantined.safetensors"
     assert [(e.step, e.name, e.now) for e in quarantined] == [(20, name_of(20), now)]
     assert (store / now).exists()
     assert_complete(store)

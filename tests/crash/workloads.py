@@ -185,12 +185,11 @@ def runs_a_kernel(root: Path) -> None:
 
 
 def renames(root: Path) -> None:
-    """One of two is put aside: whole under one of its names, and the other stays the latest."""
-    save(root, 1)
-    name = save(root, 2)
-    say(root, keeping=["store/step-000000000001.safetensors"])
-    LocalStore(root / "store").rename(name, f"quarantined-{name}")
-    say(root, saved=[f"store/quarantined-{name}", 2, ""])
+    """The older of two is put aside, and is whole under its new name from then on."""
+    name, latest, aside = save(root, 1), save(root, 2), "step-000000000001.aside.safetensors"
+    say(root, keeping=[f"store/{latest}"])
+    LocalStore(root / "store").rename(name, aside)
+    say(root, saved=[f"store/{aside}", 1, ""])
 
 
 def two_processes_save(root: Path) -> None:
