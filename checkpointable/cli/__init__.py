@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app())
     try:
-        code = command.main(arguments, prog_name="checkpointable", standalone_mode=False)
+        code = command.main(
+            arguments, prog_name="checkpointable", standalone_mode=False, obj=arguments
+        )
     except usage_error as error:
         tell_usage_error(error)
         return EX_USAGE
