@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import psutil
 
-from checkpointable.supervised import VARIABLE
+from checkpointable.supervised import VARIABLE, WHERE
 
 STDERR = "stderr.txt"
 """The file in the run's directory that takes what the child writes to stderr."""
@@ -89,6 +89,12 @@ class Child:
         pid = self.pid_of_run if self.pid_of_run in {p.pid for p in self._tree} else None
         with suppress(ProcessLookupError):
             os.kill(self.process.pid if pid is None else pid, signal.SIGTERM)
+
+    def ask_where(self) -> None:
+        """Let the run write to stderr where all its threads are, even if they hold the GIL."""
+        if self.pid_of_run is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid_of_run, WHERE)
 
     def kill(self) -> None:
         """End it at once, and all that it has started and that we have seen."""

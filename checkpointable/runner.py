@@ -226,7 +226,6 @@ class _Job:
             begin = time.monotonic()
             saved, self.saving = self.saving.result(), None
             self.saves.append(saved)
-            self.link.tell("saved", saved.name)
             prune(self.checkpointer.store, self.keep, sound=saved.name)
             self.stalled += time.monotonic() - begin
 

@@ -4,6 +4,7 @@
 environment; the first `run` in that program finds it. Without one, nothing here does anything.
 """
 
+import faulthandler
 import os
 import signal
 import threading
@@ -35,6 +36,9 @@ VARIABLE = "CHECKPOINTABLE_SUPERVISED"
 
 ENDED = "ended.json"
 """The file in the run's directory in which a supervised run says why it ended."""
+
+WHERE = signal.SIGRTMAX - 1
+"""The signal at which a supervised run writes where it is; nobody else is likely to use it."""
 
 EX_USAGE = 64
 """Exit code for wrong usage: starting it again will not help."""
@@ -136,6 +140,7 @@ def link() -> Link:
         ) from None
     channel.set_inheritable(False)
     channel.setblocking(True)
+    faulthandler.register(WHERE)
     threading.Thread(target=_watch, args=(channel, found["grace"]), daemon=True).start()
     made = Link(channel, Path(found["directory"]))
     made.tell("attached", os.getpid())

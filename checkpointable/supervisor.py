@@ -188,6 +188,7 @@ class _Job:
                 if quiet > limit:
                     stalled = f"hang: no step for {quiet:.1f} s ({self.phase})"
                     self._tell(Stalled(self.step, quiet, limit))
+                    child.ask_where()
                 if stalled or self.signals:
                     child.terminate()
                     kill_at = now + self.limits.grace
@@ -245,7 +246,7 @@ class _Job:
             time.sleep(min(left, _TICK_SECONDS))
 
     def _outcome(self, code: int, why: str, attempt: Attempt) -> Outcome:
-        failed = () if code in (0, EX_PREEMPTED) else tuple(self.failed) or (attempt,)
+        failed = () if code in (0, EX_PREEMPTED) else tuple(dict.fromkeys([*self.failed, attempt]))
         outcome = Outcome(code, why, attempt.step, attempt.number, failed)
         if failed:
             self._tell(GaveUp(attempt.step, attempt.number, why))

@@ -8,6 +8,7 @@ import attrs
 
 from checkpointable.cli._shared import clean, duration_text, errors_told, say, say_json
 from checkpointable.events import Event
+from checkpointable.supervised import EX_CONFIG
 
 FLAG = "--supervise"
 
@@ -18,7 +19,11 @@ def run_supervised(words: Sequence[str], store: str, *, as_json: bool) -> int:
     This process never imports the kernel: its words are understood by the child alone, and wrong
     ones end that with code 64, which ends it all.
     """
-    from checkpointable.supervisor import EX_GAVE_UP, supervise
+    try:
+        from checkpointable.supervisor import EX_GAVE_UP, supervise
+    except ImportError as error:
+        say(f"error: {error}", error=True)
+        return EX_CONFIG
 
     command = [sys.executable, "-m", "checkpointable", *without_flag(words)]
     with errors_told(as_json):

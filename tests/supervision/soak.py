@@ -164,11 +164,16 @@ class Soaked:
     def wait_for_saves(
         self, child: psutil.Process, told: "queue.SimpleQueue[Any]", saves: int
     ) -> None:
+        while not told.empty():  # of the child before
+            told.get()
+        begun = False
         while saves and not ended(child):
             try:
-                saves -= told.get(timeout=0.05) == "saved"
+                event = told.get(timeout=0.05)
             except queue.Empty:
                 continue
+            begun |= event in ("started", "resumed")
+            saves -= begun and event == "saved"
 
     def faults(self) -> list[str]:
         """What is wrong at the end of a run."""
