@@ -1,5 +1,6 @@
 """One child process of the supervisor: started, heard, and ended with all that it has started."""
 
+import fcntl
 import os
 import select
 import signal
@@ -7,19 +8,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
 import psutil
 
+from checkpointable.errors import StoreLocked
 from checkpointable.supervised import VARIABLE, WHERE
 
 STDERR = "stderr.txt"
 """The file in the run's directory that takes what the child writes to stderr."""
 
 _RECORD = ".child.json"
+_LOCK = ".supervisor.lock"
 _LOOK_SECONDS = 1.0  # between two looks at what the child has started
 _POLL_SECONDS = 0.05
 _TAIL = 8192
@@ -175,3 +178,19 @@ def ended(process: psutil.Process) -> bool:
         return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Be the only supervisor of this directory, however we end; `StoreLocked` if there is one."""
+    file = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreLocked(
+                "the run has a supervisor already", where=str(directory), hint="let it work"
+            ) from None
+        yield
+    finally:
+        os.close(file)

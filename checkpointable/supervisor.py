@@ -1,11 +1,9 @@
 """The main job in a child process, started again whenever it fails: `supervise`.
 
-A process whose CUDA context was hit by an illegal access cannot be mended from within, and one that
-was killed or hangs cannot mend itself. This one imports neither Numba nor the kernel; all that it
-does is to start, watch, end and start again a program that calls `run`.
+A process whose CUDA context was hit by an illegal access, or that hangs, cannot mend itself. This
+one imports neither Numba nor the kernel: it starts, watches and ends a program that calls `run`.
 """
 
-import fcntl
 import os
 import signal
 import time
@@ -21,17 +19,16 @@ try:
     from tenacity import RetryCallState, wait_exponential_jitter
     from tenacity.wait import wait_base
 except ImportError as error:
-    raise ImportError(
-        f"supervision needs {error.name}: pip install 'checkpointable[supervise]'"
-    ) from error
+    hint = "pip install 'checkpointable[supervise]'"
+    raise ImportError(f"supervision needs {error.name}: {hint}") from error
 
 from attrs import frozen
 
 from checkpointable import events
 from checkpointable.archive import entries, step_of
-from checkpointable.child import Child, end_orphan
+from checkpointable.child import Child, alone, end_orphan
 from checkpointable.endings import EX_GAVE_UP, Attempt, Outcome, ending_of, said_in
-from checkpointable.errors import StoreError, StoreLocked
+from checkpointable.errors import StoreError
 from checkpointable.events import Event, GaveUp, Quarantined, Restarted, Stalled
 from checkpointable.runner import EX_PREEMPTED
 from checkpointable.store import Store
@@ -43,7 +40,6 @@ __all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "append", "supervise"]
 _TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
 _SLICES = 64
 _END = ".safetensors"
-_LOCK = ".supervisor.lock"
 
 
 @frozen
@@ -95,7 +91,7 @@ def supervise(
     path.mkdir(parents=True, exist_ok=True)
     backoff = wait_exponential_jitter(initial=1, max=60) if backoff is None else backoff
     job = _Job(command, place, path, limits, failures, backoff, on_event or (lambda event: None))
-    with _alone(path), _signals(job):
+    with alone(path), _signals(job):
         end_orphan(path, limits.grace)
         return job.work()
 
@@ -282,21 +278,6 @@ def _directory(store: Store, given: str | os.PathLike[str] | None) -> Path:
         where=repr(store),
         hint="give directory=, a local one",
     )
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    file = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreLocked(
-                "the run has a supervisor already", where=str(directory), hint="let it work"
-            ) from None
-        yield
-    finally:
-        os.close(file)
 
 
 @contextmanager
