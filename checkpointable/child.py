@@ -100,14 +100,13 @@ class Child:
                 os.kill(self.pid_of_run, WHERE)
 
     def kill(self) -> None:
-        """End it at once, and all that it has started and that we have seen."""
+        """End it at once; `close` does the same to what it has started."""
         self._look(now=True)
         self.process.kill()
-        kill_all(self._tree)
         self.process.wait()
 
     def close(self) -> str:
-        """End what it has left behind, and return the end of what it wrote to stderr."""
+        """End what it has started and we have seen; return the end of what it wrote to stderr."""
         kill_all(self._tree)
         if self._link is not None:
             self._link.close()
