@@ -47,8 +47,8 @@ class Limits:
     """How long a child may do no step, in seconds, before it counts as hung.
 
     `start` until its first step: it imports, compiles, restores; also for the saving at its end.
-    After that `times` the longest of its last steps' times, and `least` at least. A child that is
-    to stop has `grace` to save, before it is killed.
+    After that `times` the longest of its last steps' times, and `least` at least; `least` also to
+    exit after a failure. A child that is to stop has `grace` to save, before it is killed.
     """
 
     start: float = 300.0
@@ -211,7 +211,7 @@ class _Job:
 
     def _limit(self) -> float:
         if self.phase == "failure":
-            return self.limits.grace
+            return self.limits.least
         if self.phase != "step":
             return self.limits.start
         return max(self.limits.least, self.limits.times * max(self.slices, default=0.0))
