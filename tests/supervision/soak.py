@@ -45,7 +45,7 @@ CAUSES = {
     "poison": "Unhealthy",
     "": "hang",  # of this machine, under load
 }
-LIMITS = Limits(start=20, times=1, least=1.5, grace=0.3)
+LIMITS = Limits(start=20, times=3, least=1.5, grace=0.3)
 
 
 def command(kernel: str, store: Path, steps: int, pace: float) -> list[str]:
