@@ -260,9 +260,10 @@ def assert_saved_at_its_end(store: Path) -> None:
     assert_complete(store, said["step"])
 
 
-def test_sigterm_saves_and_ends_with_75(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", [[], ["sh", "-c", '"$@"; exit 0', "sh"]], ids=["", "shell"])
+def test_sigterm_saves_and_ends_with_75(between: list[str], tmp_path: Path) -> None:
     store = tmp_path / "run"
-    with start(program("runs on", store, 10**9), store, 600) as process:
+    with start([*between, *program("runs on", store, 10**9)], store, 600) as process:
         child_of(process, tmp_path)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 75
