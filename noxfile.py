@@ -115,6 +115,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Kernels under supervision, harmed at random: 10 minutes."""
+    session.install("-e", ".[cli,test]")
+    session.run("python", "-m", "tests.supervision.soak", *(session.posargs or ["--minutes", "10"]))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure us, the peers (large to install) and the physical limit side by side: 30 minutes."""
     session.install("-e", ".[cli]", *group("bench"), *group("peers"))

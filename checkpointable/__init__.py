@@ -12,6 +12,8 @@ arrays        `device`: wherever they are; snapshots, digests and transfers of t
 store         `store` says what one promises; `stores` has a directory and the memory
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
 run           `checkpointer`: one kernel and one store; `policy`; `runner`: the main job; `cli`
+again         `supervisor`: the main job in a process that is started again when it fails, of
+              `child`, `endings` and `supervised`, which is the run's side of it
 
 Errors are in `errors`. Importing this package does not import Numba.
 """
@@ -34,6 +36,7 @@ from checkpointable.errors import (
     StoreError,
     StoreFull,
     StoreLocked,
+    Unhealthy,
     UnsupportedType,
 )
 from checkpointable.migrations import migrate
@@ -93,6 +96,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreLocked",
+    "Unhealthy",
     "UnsupportedType",
     "can_checkpoint",
     "capture",

@@ -220,15 +220,28 @@ def verify(store: Store, name: str, *, key: bytes | None = None) -> Header:
 
 
 def latest(
-    store: Store, cls: type[C], *, key: bytes | None = None, into: Into = None
+    store: Store,
+    cls: type[C],
+    *,
+    key: bytes | None = None,
+    into: Into = None,
+    on_read: Callable[[str], object] | None = None,
 ) -> Found[C] | None:
     """Load the newest checkpoint that verifies; None if the store has none at all.
+
+    `on_read` is told the name of each before it is read.
 
     Damaged ones are passed over and named in `skipped`. A sound one of another class or version
     is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
-    found, skipped = newest_sound(store, lambda name: load(store, name, cls, key=key, into=into))
+
+    def read(name: str) -> C:
+        if on_read is not None:
+            on_read(name)
+        return load(store, name, cls, key=key, into=into)
+
+    found, skipped = newest_sound(store, read)
     if found is not None:
         return Found(*found, skipped)
     if not skipped:

@@ -3,7 +3,7 @@
 import os
 import time
 import warnings
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import frozen
@@ -251,8 +251,12 @@ class Checkpointer(Generic[C]):
         found = archive.entries(self.store)
         return found[-1].step + 1 if found else 0
 
-    async def restore_latest(self) -> Restored | None:
+    async def restore_latest(
+        self, on_read: Callable[[str], object] | None = None
+    ) -> Restored | None:
         """Restore the newest checkpoint that verifies; None if the store has none at all.
+
+        `on_read` is told the name of each before it is read.
 
         Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
         sound one is of another class or version; and what the kernel's `restore` raises.
@@ -260,7 +264,9 @@ class Checkpointer(Generic[C]):
         await self.close()
         with self._staging.in_use():
             found = await in_thread(
-                lambda: archive.latest(self.store, self.cls, key=self.key, into=self._into())
+                lambda: archive.latest(
+                    self.store, self.cls, key=self.key, into=self._into(), on_read=on_read
+                )
             )
             return None if found is None else await self._restore(found)
 

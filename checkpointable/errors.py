@@ -5,6 +5,7 @@ CheckpointableError
 ├── InvalidKernel            mend the kernel's class
 ├── UnsupportedType          mend the checkpoint's class
 ├── NotNow                   ask again later
+├── Unhealthy                the kernel's state is not sound: go back to a checkpoint
 ├── DeviceError              CUDA refused a copy or a launch
 │   └── DeviceLost           and will refuse all others: start the process again
 ├── InvalidCheckpoint        use another checkpoint
@@ -59,6 +60,10 @@ class UnsupportedType(CheckpointableError):
 
 class NotNow(CheckpointableError):
     """The kernel cannot be checkpointed at the moment; nothing was saved and nothing changed."""
+
+
+class Unhealthy(CheckpointableError):
+    """The kernel says that its state is not sound, as by NaN; it was not saved."""
 
 
 class DeviceError(CheckpointableError):

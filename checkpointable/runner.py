@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from checkpointable.policy import Every, Keep, every, last
 from checkpointable.protocol import SteppableKernel, check_kernel, validate
 from checkpointable.retention import prune
 from checkpointable.store import Store
+from checkpointable.supervised import Link, check_health
+from checkpointable.supervised import link as link_to_supervisor
 
 C = TypeVar("C")
 
@@ -87,8 +90,9 @@ def run(
     more and raises `Preempted`, a `SystemExit` of code 75; a second SIGINT interrupts at once. Only
     one run at a time can use a store: `StoreLocked`.
 
-    Raises what the kernel raises, `InvalidKernel` if it is not a steppable kernel, and what
-    `Checkpointer` raises; what was saved before stays.
+    Raises what the kernel raises, `Unhealthy` if its `health_check` says so when it is to be saved,
+    `InvalidKernel` if it is not a steppable kernel, and what `Checkpointer` raises; what was saved
+    before stays.
 
     >>> import attrs
     >>> @attrs.frozen
@@ -105,19 +109,23 @@ def run(
     >>> run(Counter(), "memory://", until=1000).step
     1000
     """
-    check_kernel(kernel, steppable=True)
-    validate(kernel)
-    job = _Job(
-        Checkpointer(kernel, store, cls=cls, key=key, delta=delta),
-        kernel,
-        until,
-        every(seconds=60) if save is None else save,
-        last(3) if keep is None else keep,
-        on_progress or (lambda progress: None),
-        full,
-    )
-    with job.checkpointer.store.lock(), _stop_signals(job):
-        restored = complete(job.checkpointer.restore_latest())
+    link = link_to_supervisor()
+    with link.failing():
+        check_kernel(kernel, steppable=True)
+        validate(kernel)
+        job = _Job(
+            Checkpointer(kernel, store, cls=cls, key=key, delta=delta),
+            kernel,
+            until,
+            every(seconds=60) if save is None else save,
+            last(3) if keep is None else keep,
+            on_progress or (lambda progress: None),
+            full,
+            link,
+        )
+    with link.failing(), job.checkpointer.store.lock(), _stop_signals(job):
+        restored = complete(job.checkpointer.restore_latest(partial(link.tell, "reading")))
+        link.tell("restored", kernel.step)
         if on_restore is not None:
             on_restore(restored)
         try:
@@ -140,7 +148,9 @@ class _Job:
         keep: Keep,
         on_progress: Callable[[Progress], object],
         full: Every | None,
+        link: Link,
     ) -> None:
+        self.link = link
         self.checkpointer = checkpointer
         self.kernel = kernel
         self.until = until
@@ -190,6 +200,7 @@ class _Job:
         report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
         if self.stop_signal is not None and self.kernel.step < self.until:
             raise Preempted(report)
+        self.link.ended(0, "done")
         return report
 
     def _next_steps(self, size: int) -> int:
@@ -197,7 +208,9 @@ class _Job:
         return min(size, self.until - self.kernel.step, *([] if left is None else [left]))
 
     def _save(self) -> None:
-        """Begin a save, when the one before has ended."""
+        """Begin a save, when the one before has ended; never one of a state that is not sound."""
+        check_health(self.kernel)
+        self.link.tell("saving", self.kernel.step)
         self._settle(wait=True)
         begin, step = time.monotonic(), self.kernel.step
         due = self.full is not None and self.full.due(step, self.full_step, begin - self.full_at)
@@ -217,6 +230,7 @@ class _Job:
             self.stalled += time.monotonic() - begin
 
     def _tell(self, rate: float, begin: float) -> None:
+        self.link.tell("step", self.kernel.step)
         seconds = max(time.monotonic() - begin, 1e-9)
         latest = self.saves[-1] if self.saves else None
         share = self.stalled / seconds

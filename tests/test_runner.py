@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from checkpointable import (
     EX_PREEMPTED,
+    HealthStatus,
     InvalidKernel,
     LocalStore,
     MemoryStore,
@@ -19,6 +20,7 @@ from checkpointable import (
     Preempted,
     Progress,
     StoreLocked,
+    Unhealthy,
     every,
     last,
     run,
@@ -100,6 +102,18 @@ def test_an_error_of_the_kernel_passes_and_what_was_saved_stays() -> None:
     store = MemoryStore()
     with pytest.raises(RuntimeError, match="illegal"):
         run(Failing(), store, until=100, save=every(steps=10))
+    assert [e.step for e in entries(store)] == [10, 20]
+
+
+@pytest.mark.parametrize("until", [100, 30])  # in between, and at the end
+def test_an_unhealthy_state_is_not_saved(until: int) -> None:
+    class Sick(Counter):
+        def health_check(self) -> HealthStatus:
+            return HealthStatus(self.step < 30, "NaN in total")
+
+    store = MemoryStore()
+    with pytest.raises(Unhealthy, match="NaN in total"):
+        run(Sick(), store, until, save=every(steps=10))
     assert [e.step for e in entries(store)] == [10, 20]
 
 

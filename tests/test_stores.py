@@ -606,6 +606,29 @@ for fallocate in (os.posix_fallocate, lambda *args: None):
         store.delete("x")
         assert synced == [tmp_path]
 
+    def test_a_new_name_is_durable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = LocalStore(tmp_path)
+        store.create("x", 1, [b"x"])
+        synced: list[Path] = []
+        monkeypatch.setattr(local, "sync_directory", synced.append)
+        store.rename("x", "y")
+        assert synced == [tmp_path]
+        assert [entry.name for entry in store.list()] == ["y"]
+
+    def test_a_new_name_is_never_that_of_another(self, tmp_path: Path) -> None:
+        store = LocalStore(tmp_path)
+        for name in ("x", "y"):
+            store.create(name, 1, [name.encode()])
+        with pytest.raises(CheckpointExists):
+            store.rename("x", "y")
+        assert {(tmp_path / name).read_text() for name in ("x", "y")} == {"x", "y"}
+
+    @pytest.mark.parametrize("folder", [".", "absent"])
+    def test_nothing_has_no_new_name(self, tmp_path: Path, folder: str) -> None:
+        with pytest.raises(NoCheckpoint):
+            LocalStore(tmp_path / folder).rename("x", "y")
+        assert not (tmp_path / "absent").exists()
+
 
 def noting(steps: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     def noted(*args: Any, **kwargs: Any) -> Any:

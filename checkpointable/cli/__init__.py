@@ -3,7 +3,7 @@
 Results go to stdout, as text or with `--json` as one JSON object a line; errors and warnings to
 stderr. Exit codes: 0 done; 1 failed; 64 wrong usage; 75 a run was preempted with its state saved,
 start it again; 78 kernel, checkpoint class or checkpoints do not fit together, starting it again
-won't help; 130 interrupted.
+won't help; 130 interrupted. `run --supervise` starts it again itself, after all but 0, 64 and 78.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from checkpointable.supervised import EX_CONFIG, EX_USAGE
+
 if TYPE_CHECKING:
     import typer
-
-EX_USAGE = 64
-EX_CONFIG = 78
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app())
     try:
-        code = command.main(arguments, prog_name="checkpointable", standalone_mode=False)
+        code = command.main(
+            arguments, prog_name="checkpointable", standalone_mode=False, obj=arguments
+        )
     except usage_error as error:
         tell_usage_error(error)
         return EX_USAGE

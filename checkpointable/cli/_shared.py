@@ -10,20 +10,13 @@ import orjson
 import typer
 
 from checkpointable.archive import entries, opened
-from checkpointable.cli import EX_CONFIG
 from checkpointable.digests import check_key
-from checkpointable.errors import (
-    CheckpointableError,
-    CorruptCheckpoint,
-    InvalidCheckpoint,
-    InvalidKernel,
-    NoCheckpoint,
-    UnsupportedType,
-)
+from checkpointable.errors import CheckpointableError, NoCheckpoint
 from checkpointable.reading import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 from checkpointable.stores import open_store
+from checkpointable.supervised import EX_CONFIG, exit_code
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
@@ -121,16 +114,6 @@ class NotPossible(CheckpointableError):
     """Something that a command needs is not there; starting it again cannot help."""
 
 
-def exit_code(error: CheckpointableError) -> int:
-    """78 where starting again cannot help unless something is mended or chosen otherwise, else 1.
-
-    >>> exit_code(InvalidKernel("no advance")), exit_code(CorruptCheckpoint("cut short"))
-    (78, 1)
-    """
-    to_mend = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint | NotPossible)
-    return EX_CONFIG if to_mend and not isinstance(error, CorruptCheckpoint) else 1
-
-
 def tell_error(error: CheckpointableError, *, as_json: bool, code: int) -> None:
     """Print an error on stderr; with `--json` as an event on stdout instead."""
     if as_json:
@@ -157,7 +140,7 @@ def errors_told(as_json: bool) -> Iterator[None]:
     try:
         yield
     except CheckpointableError as error:
-        code = exit_code(error)
+        code = EX_CONFIG if isinstance(error, NotPossible) else exit_code(error)
         tell_error(error, as_json=as_json, code=code)
         raise typer.Exit(code) from None
 

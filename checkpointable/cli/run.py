@@ -27,6 +27,7 @@ from checkpointable.cli._shared import (
     usage_error,
     why,
 )
+from checkpointable.cli._supervise import FLAG, run_supervised
 from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
 from checkpointable.policy import Every, every, last
@@ -37,6 +38,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def run(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(help=f"{', '.join(sorted(KERNELS))}, or module:factory.", metavar="NAME"),
@@ -72,6 +74,10 @@ def run(
         typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line.")] = False,
+    supervise: Annotated[
+        bool,
+        typer.Option(FLAG, help="In a child process, started again when it fails or hangs."),
+    ] = False,
 ) -> int:
     """Run a kernel to its last step, resumed from what the store holds.
 
@@ -79,6 +85,8 @@ def run(
     The kernel's own options come after --, such as: checkpointable run wave -- --n 500
     """
     where = f"runs/{name.replace(':', '.')}" if store is None else store
+    if supervise and "--help" not in (options or []):
+        return run_supervised(context.obj, where, as_json=as_json)
     tell = partial(_tell_json, sys.stdout) if as_json else _tell_line
     with errors_told(as_json):
         policy, secret = _policy(save or []), read_key(key)

@@ -190,8 +190,9 @@ class Wave:
         return 4 * (2 * self.setup.n**2 + self.setup.receivers * self.total_steps)
 
     def health_check(self) -> HealthStatus:
-        """Say whether the field is finite."""
-        bad = int(np.count_nonzero(~np.isfinite(self.wavefield)))
+        """Say whether the field is finite, now and a time step ago: a checkpoint has both."""
+        fields = (self.wavefield, self._target.fetch(self.pressure_before))
+        bad = max(int(np.count_nonzero(~np.isfinite(field))) for field in fields)
         return HealthStatus() if bad == 0 else HealthStatus(False, f"{bad} cells are not finite")
 
     @property

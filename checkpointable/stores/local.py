@@ -79,6 +79,23 @@ class LocalStore:
                 (self.path / name).unlink()
                 sync_directory(self.path)
 
+    def rename(self, name: str, new: str, /) -> None:
+        """Give a checkpoint another name, durably; at each moment it has one of the two.
+
+        Raises `NoCheckpoint` if there is none of that name, `CheckpointExists` if the new is taken.
+        Not all stores can do this: it is no part of `checkpointable.store.Store`.
+        """
+        check_name(name)
+        check_name(new)
+        with os_errors(self.path / new):
+            if not self.path.is_dir():
+                raise NoCheckpoint("no such checkpoint", where=str(self.path / name))
+            with self.lock():
+                if os.path.lexists(self.path / new):
+                    raise FileExistsError
+                (self.path / name).rename(self.path / new)
+                sync_directory(self.path)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """See `checkpointable.store.Lock`; threads that use this object share it, at once too.

@@ -194,6 +194,14 @@ def runs_a_kernel(root: Path) -> None:
         run(Kernel(), root / "store", until, save=every(steps=1), keep=keep)
 
 
+def renames(root: Path) -> None:
+    """The older of two is put aside, and is whole under its new name from then on."""
+    name, latest, aside = save(root, 1), save(root, 2), "step-000000000001.aside.safetensors"
+    say(root, keeping=[f"store/{latest}"])
+    LocalStore(root / "store").rename(name, aside)
+    say(root, saved=[f"store/{aside}", 1, ""])
+
+
 def two_processes_save(root: Path) -> None:
     """Two writers of one store, and of one file, as fast as they can."""
     code = "from tests.crash import workloads as w; import sys; w.one_of_two(*sys.argv[1:])"
@@ -250,6 +258,7 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
         forks,
         prunes_when_the_newest_are_damaged,
         restores,
+        renames,
         runs_a_kernel,
         two_processes_save,
     )

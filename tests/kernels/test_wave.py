@@ -196,8 +196,9 @@ def test_health() -> None:
     assert wave.health_check().healthy
     field = np.zeros((16, 16))
     field[8, 8] = np.nan
-    set_fields(wave, field, field)
-    assert wave.health_check().reason == "1 cells are not finite"
+    for fields in ((field, field), (np.zeros((16, 16)), field), (field, np.zeros((16, 16)))):
+        set_fields(wave, *fields)
+        assert wave.health_check().reason == "1 cells are not finite"
 
 
 @pytest.mark.parametrize(
