@@ -14,18 +14,18 @@ ROOT = Path(checkpointable.__file__).parent
 LAYERS = {
     "errors": 0,
     "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
-    "threads": 1, "events": 1,
-    "fields": 2, "layout": 2, "store": 2,
+    "threads": 1, "events": 1, "policy": 1, "costs": 1, "preempt": 1,
+    "fields": 2, "layout": 2, "store": 2, "sinks": 2,
     "supported": 3, "digests": 3, "blocks": 3, "headers": 3, "delta": 3, "convert": 3, "stores": 3,
-    "policy": 3,
-    "container": 4, "schema": 4, "tree": 4,
+    "container": 4, "keep": 4, "schema": 4, "tree": 4,
     "reading": 5, "attributes": 5, "migrations": 5,
     "codec": 6,
     "archive": 7, "single": 7,
     "checkpointer": 8, "retention": 8,
-    "runner": 9,
-    "__init__": 10,
-    "kernels": 11, "testing": 11, "cli": 12, "__main__": 13,
+    "loop": 9,
+    "runner": 10,
+    "__init__": 11,
+    "kernels": 12, "testing": 12, "cli": 13, "__main__": 14,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 

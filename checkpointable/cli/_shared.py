@@ -19,12 +19,14 @@ from checkpointable.errors import (
     InvalidKernel,
     NoCheckpoint,
     UnsupportedType,
+    in_one_line,
 )
 from checkpointable.reading import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 from checkpointable.stores import open_store
 
+why = in_one_line
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
 
@@ -108,13 +110,6 @@ def count_text(number: int, what: str) -> str:
     ('1 array', '2 arrays')
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def why(error: CheckpointableError, about: str) -> str:
-    """Say an error about a checkpoint in one line: what, and where inside of it."""
-    what = " ".join(error.what.split())
-    where = error.where.removeprefix(about).removeprefix(": ")
-    return f"{what} ({where})" if where else what
 
 
 def exit_code(error: CheckpointableError) -> int:
