@@ -79,8 +79,9 @@ def plan(left: float | None, durations: Mapping[str, float | None], flush: float
     """Choose what to save in the `left` seconds: the first of the kinds that fits, else "flush".
 
     `durations` says what each is predicted to take, by itself; `flush` what is left of the save in
-    flight, which comes first, None if there is none. What takes nobody knows how long is tried; so
-    is all if `left` is None. "none" if nothing fits and nothing is in flight.
+    flight, which comes first, None if there is none. Of a kind of which nobody knows how long it
+    takes, one is tried if nothing is in flight. If `left` is None, there is time enough.
+    "none" if nothing fits and nothing is in flight.
 
     >>> plan(5.0, {"full": 10.0, "delta": 2.0}, flush=1.0)
     'delta'
@@ -88,6 +89,8 @@ def plan(left: float | None, durations: Mapping[str, float | None], flush: float
     'flush'
     """
     for kind, seconds in durations.items():
-        if left is None or seconds is None or (flush or 0.0) + seconds <= left:
+        if left is None or (seconds is None and flush is None):
+            return kind
+        if seconds is not None and (flush or 0.0) + seconds <= left:
             return kind
     return "none" if flush is None else "flush"

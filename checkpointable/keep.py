@@ -7,7 +7,7 @@ what the kept ones continue. When to save is in `policy`.
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -160,17 +160,25 @@ class Spread(Keep):
         if not past:
             return []
         steps = [one.step for one in past]
-        age = steps[-1] - steps[0]
-        # Of each age wanted the oldest that is no older: it is chosen again if only it is left.
-        wanted = [steps[-1] - (age >> halved) for halved in range(min(self.n - 1, 64))]
-        return {steps[-1], *(steps[bisect_left(steps, step)] for step in wanted)}
+        newest, age = steps[-1], steps[-1] - steps[0]
+        kept = {newest, steps[0]} if self.n > 1 else {newest}
+        # Of each age the neighbours on both sides: with one of them, it would at times be the
+        # only one between its age and the newest, and gone when it is past that.
+        for halved in range(1, age.bit_length() + 1):
+            wanted = newest - (age >> halved)
+            for i in (bisect_right(steps, wanted) - 1, bisect_left(steps, wanted)):
+                if len(kept) < self.n:
+                    kept.add(steps[i])
+        return kept
 
 
 def spread(n: int) -> Spread:
-    """Keep at most `n`, ever further apart: the newest, the oldest, and about half as old each.
+    """Keep at most `n`, ever further apart the older they are.
 
-    >>> spread(5)(range(0, 101))
-    [0, 50, 75, 88, 100]
+    They are the newest, the oldest, and those next to half, a quarter, an eighth, ... of its age.
+
+    >>> spread(6)(range(0, 101, 3))
+    [0, 48, 51, 75, 87, 99]
     """
     return Spread(_from_1("spread", n, "keep at least 1"))
 

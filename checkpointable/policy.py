@@ -278,7 +278,7 @@ def optimum_interval(cost: float, mtbf: float) -> float:
     `cost` is what it takes away from them.
 
     >>> [round(optimum_interval(5, 60 * hours), 1) for hours in (24, 6, 0.25)]  # Daly's figures
-    [116.7, 57.4, 9.1]
+    [116.7, 56.7, 9.1]
     """
     if cost >= 2 * mtbf:
         return mtbf
