@@ -264,7 +264,7 @@ class Mortal(Counter):
 @given(whens, keeps.filter(lambda keep: "Best" not in repr(keep)), st.data())
 @settings(max_examples=50)
 def test_no_policy_of_a_run_loses_what_was_saved(when: Any, keep: Keep, data: Any) -> None:
-    store, reached = MemoryStore(), 0
+    store, reached, kernel = MemoryStore(), 0, Mortal(0)
     for life in [*data.draw(st.lists(st.integers(0, 60), max_size=4)), 10**9]:
         kernel = Mortal(life)
         try:
