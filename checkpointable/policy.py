@@ -4,7 +4,7 @@
     >>> policy.due(Moment(step=1000, saved_step=900, since=5.0))
     <Due.NOW: 2>
 
-Nothing here reads a clock or measures: `runner` does, with `costs`. What to keep is in `keep`.
+Nothing here reads a clock or measures: `loop` does, with `costs`. What to keep is in `keep`.
 """
 
 import math
@@ -48,8 +48,6 @@ class Moment:
 
 class When:
     """A policy; combine two by `|` (either says so) and `&` (both do). Yours has a `due`, too."""
-
-    __slots__ = ()
 
     def due(self, moment: Moment) -> Due:
         """Say whether to save."""
@@ -223,8 +221,8 @@ def overhead(max: float = 0.01) -> Overhead:
     """Save as often as it can be while saving costs at most this share of the run.
 
     What it costs is measured: the time that the kernel stands still, and that which its steps
-    take longer while a save is in flight. Saves are evenly apart, so what was not spent is not
-    made up for by many at once. The first comes after `FIRST` seconds, and measures.
+    take longer while a save is in flight. Saves are evenly apart, and at least a slice of steps.
+    The first comes after `FIRST` seconds, and measures.
 
     >>> overhead(max=0.01).due(Moment(50, 10, since=99.0, elapsed=200.0, spent=1.0, cost=1.0))
     <Due.SOON: 1>

@@ -236,11 +236,14 @@ def test_nothing_that_happens_leaves_nothing_to_resume_from(
             step = max(step - number, 0)
         elif what == "die":
             store.left = number % 4
+        before, _ = newest_sound(store, lambda name: verify(store, name))
         with suppress(StoreError):
             prune(store, keep, sound=sound)
         store.left = 10**9
         found, _ = newest_sound(store, lambda name: verify(store, name))
         assert found is not None
+        assert before is not None
+        assert found[1] == before[1]
 
 
 class Killed(Exception):

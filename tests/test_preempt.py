@@ -120,6 +120,18 @@ def test_nothing_is_begun_that_does_not_fit() -> None:
     assert at_signal(15.0, grace=10.0, steps=150) == ("none", 150, 206)
 
 
+def test_the_wait_for_the_safe_point_is_part_of_the_grace_time() -> None:
+    world = World(6.0, 0.0, full_takes=lambda: 6.0)
+    world.run(10**6, every(steps=10), signal_at=205.5, grace=10.0)
+    assert stopped(world)[0].plan == "none"  # of the 10 s, 5.5 are left, and a save may take 7.5
+
+
+def test_slices_leave_most_of_the_grace_time() -> None:
+    world = World(0.01)
+    world.run(10**9, every(steps=10**8), signal_at=500.0, grace=8.0, latency=100.0)
+    assert 500 <= stopped(world)[0].step * 0.01 <= 502
+
+
 def test_the_first_save_is_tried_for_there_is_nothing_to_lose() -> None:
     assert at_signal(1000.0, grace=1.0, steps=10**5) == ("full", 206, 206)
 
