@@ -88,6 +88,31 @@ def lines(path: Path, title: str, found: Mapping[int, Mapping[str, Any]]) -> Non
     _save(figure, pyplot, path)
 
 
+def losses(path: Path, found: Mapping[str, Any]) -> None:
+    """For each time between failures what is lost by fixed intervals, and by `young_daly`."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    for (name, said), color in zip(found.items(), SERIES, strict=False):
+        fixed = {float(seconds): 100 * share for seconds, share in said["fixed"].items()}
+        label = f"fixed, a failure each {name}"
+        axes.plot(list(fixed), list(fixed.values()), marker="o", ms=3, color=color, label=label)
+        axes.axhline(100 * said["young_daly"], color=color, linestyle="--", linewidth=1)
+        axes.axvline(said["optimum_s"], color=color, linestyle=":", linewidth=0.8)
+    axes.plot([], [], color="black", linestyle="--", linewidth=1, label="young_daly")
+    axes.plot([], [], color="black", linestyle=":", linewidth=0.8, label="optimum by Daly (2006)")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("seconds between saves")
+    axes.set_ylabel("% of the run lost to saves and failures")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title("Simulated: saves cost 5 s, restores 30 s", loc="left", fontsize=10)
+    _save(figure, pyplot, path)
+
+
 def time_text(milliseconds: float) -> str:
     """A time as a person reads it.
 

@@ -11,7 +11,9 @@ container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digest
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory and the memory
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
-run           `checkpointer`: one kernel and one store; `policy`; `runner`: the main job; `cli`
+run           `checkpointer`: one kernel and one store; `runner`: the main job, of `loop`, `policy`
+              (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`, `sinks`;
+              `cli`
 again         `supervisor`: the main job in a process that is started again when it fails, of
               `child`, `endings` and `supervised`, which is the run's side of it
 
@@ -39,8 +41,17 @@ from checkpointable.errors import (
     Unhealthy,
     UnsupportedType,
 )
+from checkpointable.keep import best, every_nth, last, spread, within
 from checkpointable.migrations import migrate
-from checkpointable.policy import every, last
+from checkpointable.policy import (
+    at,
+    continuously,
+    every,
+    on_signal,
+    overhead,
+    young_daly,
+)
+from checkpointable.preempt import safe_point
 from checkpointable.protocol import (
     Checkpointable,
     CheckpointableKernel,
@@ -98,21 +109,31 @@ __all__ = [
     "StoreLocked",
     "Unhealthy",
     "UnsupportedType",
+    "at",
+    "best",
     "can_checkpoint",
     "capture",
     "check_fit",
     "check_kernel",
     "checkpoint",
     "checkpoint_size_estimate",
+    "continuously",
     "every",
+    "every_nth",
     "health_check",
     "last",
     "load_file",
     "migrate",
+    "on_signal",
     "open_store",
+    "overhead",
     "reinstate",
     "run",
+    "safe_point",
     "save_file",
     "shutdown",
+    "spread",
     "validate",
+    "within",
+    "young_daly",
 ]

@@ -97,6 +97,16 @@ def step_of(name: str) -> int | None:
     return parsed[0] if parsed else None
 
 
+def is_delta(name: str) -> bool:
+    """Whether a name in a store is a delta's.
+
+    >>> is_delta("step-000000001300.delta.safetensors"), is_delta("walk.safetensors")
+    (True, False)
+    """
+    parsed = _parsed(name)
+    return parsed is not None and parsed[2]
+
+
 def entries(store: Store) -> list[Entry]:
     """List the checkpoints of a store, oldest first, without opening any."""
     found = []
@@ -170,10 +180,15 @@ def _pays(packed: Packed, found: list[Entry]) -> bool:
     """Say whether a delta is worth it, and what it continues is there."""
     header, names = packed.header, {parent.name for parent in packed.header.parents}
     parents = [entry for entry in found if entry.name in names]
-    own = header.digests_offset - len(packed.prefix)
-    full = packed.size - own + header.full_size
+    full = size_of_full(header)
     deltas = packed.size + sum(entry.size for entry in parents if entry.delta)
     return len(parents) == len(names) <= _MOST_PARENTS and deltas <= _MOST_ROOM * full
+
+
+def size_of_full(header: Header) -> int:
+    """How large a delta's checkpoint would be, about, as a full one."""
+    own = header.digests_offset - header.data_offset
+    return header.file_size - own + header.full_size
 
 
 def load(

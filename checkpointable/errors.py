@@ -124,3 +124,14 @@ def errors_at(name: str) -> Iterator[None]:
         if name not in error.where:
             error.where = f"{name}: {error.where}" if error.where else name
         raise
+
+
+def in_one_line(error: CheckpointableError, about: str) -> str:
+    """Say an error about a checkpoint, whose name is told beside it: what, and where inside of it.
+
+    >>> in_one_line(CorruptCheckpoint("it is cut short", where="step-7: array 'x'"), "step-7")
+    "it is cut short (array 'x')"
+    """
+    what = " ".join(error.what.split())
+    where = error.where.removeprefix(about).removeprefix(": ")
+    return f"{what} ({where})" if where else what

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from attrs import evolve
 
@@ -10,14 +11,14 @@ from checkpointable import archive, container, layout, reading
 from checkpointable.archive import Entry, entries, name_of
 from checkpointable.blocks import Place
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
+from checkpointable.keep import AnyKeep, Past, chosen
 from checkpointable.layout import Bytes
-from checkpointable.policy import Keep
 from checkpointable.store import Store
 
 
 def prune(
     store: Store,
-    keep: Keep,
+    keep: AnyKeep,
     *,
     compact: bool = False,
     sound: str | None = None,
@@ -35,7 +36,7 @@ def prune(
     """
     with archive.CHANGING, store.lock():
         found = entries(store)
-        kept = set(keep([*dict.fromkeys(entry.step for entry in found)]))
+        kept = chosen(keep, _history(store, found))
         if all(entry.step in kept for entry in found) and not compact:
             return []
         names = [entry.name for entry in found]
@@ -48,6 +49,23 @@ def prune(
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
     return surplus
+
+
+def _history(store: Store, found: list[Entry]) -> list[Past]:
+    """What a policy is told: of each step the newest attempt."""
+
+    def past(entry: Entry) -> Past:
+        return Past(entry.step, entry.created, lambda: _tree(store, entry.name))
+
+    return [*{entry.step: past(entry) for entry in found}.values()]
+
+
+def _tree(store: Store, name: str) -> Any:
+    """The tree of a checkpoint, as its header says; None if that cannot be read."""
+    try:
+        return archive.read_header(store, name).meta.tree
+    except InvalidCheckpoint:
+        return None
 
 
 def _newest_sound(store: Store, found: list[Entry], key: bytes | None) -> int:

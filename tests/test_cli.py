@@ -17,8 +17,18 @@ import orjson
 import pytest
 from attrs import frozen
 
-from checkpointable import Array, KernelMetadata, LocalStore, archive, layout, load_file, reading
+from checkpointable import (
+    Array,
+    KernelMetadata,
+    LocalStore,
+    archive,
+    layout,
+    load_file,
+    policy,
+    reading,
+)
 from checkpointable.cli import main
+from checkpointable.cli._policies import read_when
 from checkpointable.stores.files import open_reader
 
 KERNELS = '''
@@ -295,6 +305,31 @@ def test_run_keeps_as_many_as_asked(cli: Cli) -> None:
     assert steps == [14, 16, 18, 20]
 
 
+def test_run_keeps_what_a_policy_says(cli: Cli) -> None:
+    words = ("--every", "2", "--keep", "last:1,nth:8", "--overhead", "1%", "--mtbf", "1h")
+    assert cli("run", "tinykernels:Tiny", *words, "--grace", "30s", "--latency", "0.5s").code == 0
+    steps = [entry.step for entry in archive.entries(LocalStore("runs/tinykernels.Tiny"))]
+    assert steps == [2, 8, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("every", "share", "mtbf", "when"),
+    [
+        ([], None, None, policy.every(seconds=60)),
+        (["30s", "100"], None, None, policy.every(steps=100, seconds=30)),
+        ([], "1%", None, policy.overhead(max=0.01)),
+        ([], "0.05", None, policy.overhead(max=0.05)),
+        ([], None, "1d", policy.young_daly(mtbf=86400)),
+        ([], "2%", "6h", policy.young_daly(mtbf=21600, max=0.02)),
+        (["5m"], "1%", None, policy.every(seconds=300) | policy.overhead(max=0.01)),
+    ],
+)
+def test_options_say_when_to_save(
+    every: list[str], share: str | None, mtbf: str | None, when: policy.When
+) -> None:
+    assert read_when(every, share, mtbf) == when
+
+
 def test_run_gives_the_kernel_its_options_by_their_types(cli: Cli) -> None:
     words = ["--size", "2", "--start", "1", "--model", "down", "--pace", "calm"]
     words += ["--log", "some/where", "--loud"]
@@ -353,6 +388,14 @@ def test_run_shows_the_kernels_options(cli: Cli) -> None:
         ("run tinykernels:Tiny --keep 0", "Invalid value for '--keep'"),
         ("run tinykernels:Tiny --every soon", "--every: 'soon' is neither a time"),
         ("run tinykernels:Tiny --every 0s", "--every: '0s' must be above 0"),
+        (
+            "run tinykernels:Tiny --keep last:3,some:2",
+            "'some:2' is not a number from 1, nor last:N",
+        ),
+        ("run tinykernels:Tiny --overhead 0%", "--overhead: '0%' is not a share of the run"),
+        ("run tinykernels:Tiny --mtbf 5", "--mtbf: '5' is not a time, as 30s, 5m or 1h"),
+        ("run tinykernels:Tiny --grace 0s", "--grace: '0s' must be above 0"),
+        ("run tinykernels:Tiny --latency now", "--latency: 'now' is not a time"),
         ("run tinykernels:Tiny --every 5 --every 6", "--every: '6' is the second number of steps"),
         ("run tinykernels:Tiny --device abacus", "Invalid value for '--device'"),
         ("run tinykernels:with_size --device cpu -- --size 2", "has no choice of --device"),

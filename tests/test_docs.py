@@ -5,6 +5,7 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 
 import checkpointable
 from checkpointable.archive import name_of
+from checkpointable.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -160,3 +162,26 @@ except InvalidKernel as error:
     print(error)
 """
     assert "hint: pip install cupy-cuda13x" in run_program(program, tmp_path)
+
+
+def batch_commands() -> list[list[str]]:
+    """What the examples for Slurm and Kubernetes run."""
+    script = (ROOT / "examples/slurm.sh").read_text().replace("\\\n", " ")
+    job = (ROOT / "examples/kubernetes.yaml").read_text()
+    lists = re.findall(r"(?:command|args): \[(.*)\]\n", job)
+    found = re.search(r"^srun (checkpointable run .*)$", script, re.MULTILINE)
+    assert found is not None
+    return [shlex.split(found[1]), [word.strip('"') for word in ", ".join(lists).split(", ")]]
+
+
+@pytest.mark.parametrize("words", batch_commands(), ids=["slurm", "kubernetes"])
+def test_the_batch_examples_ask_for_what_there_is(words: list[str], tmp_path: Path) -> None:
+    assert words[:3] == ["checkpointable", "run", "wave"]
+    store = words.index("--store") + 1
+    words[store] = str(tmp_path)
+    assert main(["run", "tests.test_delta_runs:Sweep", *words[3:]]) == 0
+    assert (tmp_path / name_of(40)).exists()
+
+
+def test_the_slurm_example_is_a_script() -> None:
+    subprocess.run(["bash", "-n", str(ROOT / "examples/slurm.sh")], check=True)

@@ -11,13 +11,14 @@ import typer
 
 from checkpointable.archive import entries, opened
 from checkpointable.digests import check_key
-from checkpointable.errors import CheckpointableError, NoCheckpoint
+from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
 from checkpointable.reading import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 from checkpointable.stores import open_store
 from checkpointable.supervised import EX_CONFIG, exit_code
 
+why = in_one_line
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
 
@@ -101,13 +102,6 @@ def count_text(number: int, what: str) -> str:
     ('1 array', '2 arrays')
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def why(error: CheckpointableError, about: str) -> str:
-    """Say an error about a checkpoint in one line: what, and where inside of it."""
-    what = " ".join(error.what.split())
-    where = error.where.removeprefix(about).removeprefix(": ")
-    return f"{what} ({where})" if where else what
 
 
 class NotPossible(CheckpointableError):

@@ -6,6 +6,7 @@ import typer
 
 from checkpointable import retention
 from checkpointable.archive import entries
+from checkpointable.cli._policies import KeepOption, read_keep
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
@@ -16,12 +17,11 @@ from checkpointable.cli._shared import (
     size_text,
     store_at,
 )
-from checkpointable.policy import last
 
 
 def prune(
     store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
-    keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many steps to keep.")],
+    keep: KeepOption,
     compact: Annotated[
         bool,
         typer.Option("--compact", help="Store kept deltas again, as full checkpoints."),
@@ -29,14 +29,14 @@ def prune(
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Delete all checkpoints but those of the newest steps, and what these continue.
+    """Delete all checkpoints but those that --keep names, and what these continue.
 
     The newest that verifies always stays, and so does all that is newer.
     """
     with errors_told(as_json):
-        place, secret = store_at(store), read_key(key)
+        place, secret, kept = store_at(store), read_key(key), read_keep(keep)
         before = {entry.name for entry in entries(place)}
-        gone = retention.prune(place, last(keep), compact=compact, key=secret)
+        gone = retention.prune(place, kept, compact=compact, key=secret)
         left = entries(place)
     new = [entry for entry in left if entry.name not in before]
     for event, changed in (("stored", new), ("deleted", gone)):

@@ -21,7 +21,8 @@ from checkpointable.cli._shared import (
     store_at,
     usage_error,
 )
-from checkpointable.cli.run import _others_told, _tell_json, _tell_line
+from checkpointable.cli._told import tell_json, tell_line
+from checkpointable.cli.run import others_told
 from checkpointable.device.arrays import on_host
 from checkpointable.errors import InvalidKernel, NoCheckpoint, SchemaMismatch
 from checkpointable.protocol import check_kernel, shutdown
@@ -59,16 +60,16 @@ def replay(
     """
     if end < begin:
         raise usage_error(f"--to {end} is before --from {begin}")
-    tell = partial(_tell_json, sys.stdout) if as_json else _tell_line
+    tell = partial(tell_json, sys.stdout) if as_json else tell_line
     with errors_told(as_json):
         secret, place = read_key(key), store_at(store)
-        with _others_told(tell, "importing the module"):
+        with others_told(tell, "importing the module"):
             factory = find_factory(name)
         arguments = read_options(factory, name, options or [], device)
-        with _others_told(tell, "making the kernel"):
+        with others_told(tell, "making the kernel"):
             kernel = factory(**arguments)
             check_kernel(kernel, steppable=True)
-        with _others_told(tell, "running the kernel"):
+        with others_told(tell, "running the kernel"):
             try:
                 changes, arrays = _replayed(kernel, place, begin, end, secret)
             finally:

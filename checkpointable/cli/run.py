@@ -1,40 +1,27 @@
 """`checkpointable run`: run a kernel to its last step, and say how it goes."""
 
-import math
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import attrs
 import typer
 
-from checkpointable import runner
-from checkpointable.checkpointer import Restored, Saved
+from checkpointable import events, runner
+from checkpointable.checkpointer import Saved
 from checkpointable.cli._kernel import find_factory, read_options
-from checkpointable.cli._shared import (
-    count_text,
-    duration_text,
-    errors_told,
-    read_key,
-    say,
-    say_json,
-    size_text,
-    usage_error,
-    why,
-)
+from checkpointable.cli._policies import KeepOption, read_keep, read_time, read_when
+from checkpointable.cli._shared import errors_told, read_key, usage_error
 from checkpointable.cli._supervise import FLAG, run_supervised
+from checkpointable.cli._told import Tell, bar, tell_json, tell_line
 from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
-from checkpointable.policy import Every, every, last
 from checkpointable.protocol import check_kernel, shutdown
 from checkpointable.runner import EX_PREEMPTED, Progress
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def run(
@@ -63,64 +50,68 @@ def run(
             "each way. [default: 60s]",
         ),
     ] = None,
-    keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many steps to keep.")] = 3,
+    overhead: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Save as often as costs no more than, say, 1%."),
+    ] = None,
+    mtbf: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Save so often that failures so far apart cost least."),
+    ] = None,
+    keep: KeepOption = "3",
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(help="Where to compute, for a kernel that has the choice."),
     ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long after a signal the process is killed."),
+    ] = None,
+    latency: Annotated[
+        str, typer.Option(metavar="TIME", help="How long a signal may wait for a safe point.")
+    ] = "1s",
     delta: Annotated[bool, typer.Option("--delta", help="Save only what has changed.")] = False,
+    supervise: Annotated[
+        bool,
+        typer.Option(FLAG, help="In a child process, started again when it fails or hangs."),
+    ] = False,
     key: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line.")] = False,
-    supervise: Annotated[
-        bool,
-        typer.Option(FLAG, help="In a child process, started again when it fails or hangs."),
-    ] = False,
 ) -> int:
     """Run a kernel to its last step, resumed from what the store holds.
 
-    SIGTERM or Ctrl-C saves the state and ends with exit code 75: run the same again to go on.
+    SIGTERM, SIGUSR1 or Ctrl-C saves the state and ends with exit code 75: run the same again to go
+    on.
     The kernel's own options come after --, such as: checkpointable run wave -- --n 500
     """
     where = f"runs/{name.replace(':', '.')}" if store is None else store
     if supervise and "--help" not in (options or []):
         return run_supervised(context.obj, where, as_json=as_json)
-    tell = partial(_tell_json, sys.stdout) if as_json else _tell_line
+    tell = partial(tell_json, sys.stdout) if as_json else tell_line
     with errors_told(as_json):
-        policy, secret = _policy(save or []), read_key(key)
-        with _others_told(tell, "importing the module"):
+        policies: dict[str, Any] = {
+            "save": read_when(save or [], overhead, mtbf),
+            "keep": read_keep(keep),
+            "latency": read_time("--latency", latency),
+            "grace": None if grace is None else read_time("--grace", grace),
+            "key": read_key(key),
+            "delta": delta,
+        }
+        with others_told(tell, "importing the module"):
             factory = find_factory(name)
         arguments = read_options(factory, name, options or [], device)
-        with _others_told(tell, "making the kernel"):
+        with others_told(tell, "making the kernel"):
             kernel = factory(**arguments)
             check_kernel(kernel, steppable=True)
         last_step = _last_step(kernel, name, until)
-        with _others_told(tell, "running the kernel"):
+        with others_told(tell, "running the kernel"):
             try:
-                return _run(kernel, name, where, last_step, policy, keep, delta, secret, tell)
+                return _run(kernel, name, where, last_step, tell, policies)
             finally:
                 shutdown(kernel)
-
-
-def _policy(texts: list[str]) -> Every:
-    given: dict[str, Any] = {}
-    for text in texts:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])|(\d+)", text, re.ASCII)
-        if match is None:
-            raise _bad_every(f"{text!r} is neither a time, as 30s, 5m or 1h, nor a number of steps")
-        key = "steps" if match[3] else "seconds"
-        if key in given:
-            raise _bad_every(f"{text!r} is the second number of {key}")
-        given[key] = int(match[3]) if match[3] else float(match[1]) * _SECONDS[match[2]]
-        if not given[key]:
-            raise _bad_every(f"{text!r} must be above 0")
-    return every(**given) if given else every(seconds=60)
-
-
-def _bad_every(what: str) -> Exception:
-    return usage_error(f"--every: {what}")
 
 
 def _last_step(kernel: Any, name: str, until: int | None) -> int:
@@ -131,52 +122,44 @@ def _last_step(kernel: Any, name: str, until: int | None) -> int:
 
 
 def _run(
-    kernel: Any,
-    name: str,
-    where: str,
-    until: int,
-    policy: Every,
-    keep: int,
-    delta: bool,
-    key: bytes | None,
-    tell: "Tell",
+    kernel: Any, name: str, where: str, until: int, tell: Tell, options: dict[str, Any]
 ) -> int:
     """Run with `checkpointable.run`, turning what it reports into events."""
     saved: Saved | None = None
-    held: Restored | None = None
+    newest_step: int | None = None
 
-    def on_restore(restored: Restored | None) -> None:
-        nonlocal held
-        held = restored
+    def on_event(event: events.Event) -> None:
+        nonlocal newest_step
         facts = {"kernel": name, "store": where, "step": kernel.step, "until": until}
-        for entry, error in restored.skipped if restored else ():
-            tell("skipped", name=entry.name, step=entry.step, why=why(error, entry.name))
-        if restored is None:
-            tell("started", **facts)
-        else:
-            tell("resumed", **facts, name=restored.name)
+        match event:
+            case events.Started():
+                tell("started", **facts)
+            case events.FellBack():
+                tell("skipped", name=event.name, step=event.step, why=event.why)
+            case events.Restored():
+                newest_step = event.step
+                tell("resumed", **facts, name=event.name)
+            case events.Stopped():
+                tell("stopped", step=event.step, name=event.name, until=until)
 
     def on_progress(progress: Progress) -> None:
-        nonlocal saved
+        nonlocal saved, newest_step
         if progress.saved is not saved and progress.saved is not None:
             saved = progress.saved
+            newest_step = saved.step
             if not bar_shown:
                 done = {"step": saved.step, "name": saved.name, "bytes": saved.bytes}
                 spent = {"seconds": saved.seconds, "stall_share": progress.stall_share}
                 tell("saved", **done, **spent, rate=progress.rate)
-        newest = saved or held
-        show(progress, newest.step if newest else None)
+        show(progress, newest_step)
 
-    bar_shown = tell is _tell_line and sys.stdout.isatty()
+    bar_shown = tell is tell_line and sys.stdout.isatty()
     try:
-        with _bar(bar_shown) as show:
+        with bar(bar_shown) as show:
             report = runner.run(
-                kernel, where, until, save=policy, keep=last(keep), delta=delta, key=key,
-                on_restore=on_restore, on_progress=on_progress,
-            )  # fmt: skip
-    except runner.Preempted as stop:
-        newest = stop.report.saves[-1] if stop.report.saves else stop.report.restored
-        tell("stopped", step=stop.report.step, name=newest.name if newest else "", until=until)
+                kernel, where, until, on_event=on_event, on_progress=on_progress, **options
+            )
+    except runner.Preempted:
         return EX_PREEMPTED
     facts = {"step": report.step, "first_step": report.first_step, "until": until}
     tell("finished", **facts, seconds=report.seconds, saves=len(report.saves))
@@ -188,13 +171,13 @@ def _run(
 
 
 @contextmanager
-def _others_told(tell: "Tell", where: str) -> Iterator[None]:
+def others_told(tell: Tell, where: str) -> Iterator[None]:
     """End with exit code 1 and the traceback where others' code raises; ours pass through.
 
     What that code prints goes to stderr if we print JSON.
     """
     try:
-        with nullcontext() if tell is _tell_line else redirect_stdout(sys.stderr):
+        with nullcontext() if tell is tell_line else redirect_stdout(sys.stderr):
             yield
     except (CheckpointableError, usage_error, BrokenPipeError):
         raise
@@ -210,97 +193,3 @@ def _others_told(tell: "Tell", where: str) -> Iterator[None]:
         kind, what = type(error).__name__, str(error)
         tell("error", error=kind, what=what, where=where, hint="", exit_code=1)
         raise typer.Exit(1) from None
-
-
-# --- how it is told ------------------------------------------------------------------------------
-
-Tell = Callable[..., None]
-
-
-def _tell_json(file: TextIO, event: str, **facts: Any) -> None:
-    say_json({"event": event, **facts}, file)
-
-
-def _tell_line(event: str, **facts: Any) -> None:
-    say(_LINES[event](facts), error=event in ("skipped", "error"))
-
-
-def _finished(facts: dict[str, Any]) -> str:
-    if facts["step"] == facts["first_step"] and not facts["saves"]:
-        return f"nothing to do: it is at step {facts['step']} already"
-    saves = count_text(facts["saves"], "save")
-    steps = count_text(facts["step"] - facts["first_step"], "step")
-    return f"done: step {facts['step']} ({steps} in {duration_text(facts['seconds'])}, {saves})"
-
-
-def _where(facts: dict[str, Any]) -> str:
-    goal = f"runs to step {facts['until']}, " if facts["step"] < facts["until"] else ""
-    return f"{goal}saved in {facts['store']}"
-
-
-_LINES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "started": lambda f: f"{f['kernel']}: starts at step {f['step']}, {_where(f)}",
-    "skipped": lambda f: f"warning: passed over {f['name']}: {f['why']}",
-    "resumed": lambda f: f"{f['kernel']}: resumed from step {f['step']} ({f['name']}), {_where(f)}",
-    "saved": lambda f: (
-        f"saved step {f['step']}: {size_text(f['bytes'])} in {duration_text(f['seconds'])}, "
-        f"{rate_text(f['rate'])}, stall {f['stall_share']:.1%}"
-    ),
-    "stopped": lambda f: (
-        f"stopped at step {f['step']} of {f['until']}, saved as {f['name']}: run it again to go on"
-    ),
-    "finished": _finished,
-    "summary": lambda f: "\n".join(f"  {key}: {value}" for key, value in f["summary"].items()),
-    "error": lambda f: f"error: {f['error']}: {f['what']}\n  where: {f['where']}",
-}
-
-
-def rate_text(rate: float) -> str:
-    """Say a rate, in steps a second or, for slow ones, in seconds a step.
-
-    >>> rate_text(1234.5), rate_text(2.5), rate_text(0.1)
-    ('1234 steps/s', '2.50 steps/s', '10.0 s/step')
-    """
-    if 0 < rate < 1:
-        return f"{1 / rate:.1f} s/step"
-    return f"{rate:.0f} steps/s" if rate >= 10 or not rate else f"{rate:.2f} steps/s"
-
-
-def _bar_text(progress: Progress, saved_step: int | None) -> str:
-    moving = progress.rate * (1 - progress.stall_share)
-    left = math.ceil((progress.until - progress.step) / moving) if moving > 0 else 0
-    parts = [
-        f"{progress.step}/{progress.until}",
-        rate_text(progress.rate),
-        f"{duration_text(left)} left" if left > 0 else "",
-        "not saved yet" if saved_step is None else f"saved {saved_step}",
-        f"stall {progress.stall_share:.0%}",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-@contextmanager
-def _bar(wanted: bool) -> Iterator[Callable[[Progress, int | None], None]]:
-    """Show a progress bar on the terminal, if wanted, while the context lasts."""
-    if not wanted:
-        yield lambda progress, saved_step: None
-        return
-    from rich import progress as rich_progress
-
-    bar = rich_progress.Progress(
-        rich_progress.BarColumn(bar_width=None),
-        rich_progress.TextColumn("{task.description}", markup=False),
-        expand=True,
-        redirect_stderr=sys.stderr.isatty(),
-    )
-    with bar:
-        task = None
-
-        def show(progress: Progress, saved_step: int | None) -> None:
-            nonlocal task
-            text = _bar_text(progress, saved_step)
-            if task is None:
-                task = bar.add_task(text, total=progress.until)
-            bar.update(task, completed=progress.step, description=text)
-
-        yield show

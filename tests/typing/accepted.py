@@ -279,7 +279,7 @@ def runs(heat: Heat, path: Path) -> None:
     assert_type(run(heat, "runs/heat", until=100), Report)
     assert_type(run(Walk(), path, 100, save=every(seconds=30), keep=last(3)), Report)
     run(heat, path, 100, delta=True, full=every(steps=1000))
-    run(Stepper(), MemoryStore(), 100, cls=WalkCheckpoint, on_progress=print, on_restore=print)
+    run(Stepper(), MemoryStore(), 100, cls=WalkCheckpoint, on_progress=print, on_event=print)
     run(Inheriting(), path, until=100, on_progress=lambda progress: progress.rate)
 
 

@@ -1,0 +1,102 @@
+"""Where the events of a run go, beside the caller: a file, the log, Prometheus.
+
+Each is a function that gives a callback for `run(..., on_event=...)`.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from checkpointable import events
+from checkpointable.events import FILE, Event, to_json
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+OnEvent = Callable[[Event], object]
+"""What is called with each event."""
+
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WARNINGS = (
+    events.FellBack, events.Skipped, events.Stopping, events.Stalled, events.Restarted,
+    events.Quarantined, events.GaveUp,
+)  # fmt: skip
+
+
+def to_file(directory: str | os.PathLike[str]) -> OnEvent:
+    """Append each event to `events.jsonl` in a directory: one line, one write.
+
+    What cannot be written is lost: a run does not end for its log.
+    """
+    path = Path(directory) / FILE
+
+    def append(event: Event) -> None:
+        with suppress(OSError):
+            file = os.open(path, _FLAGS, 0o666)
+            try:
+                os.write(file, (b"" if _ends_whole(file) else b"\n") + to_json(event))
+            finally:
+                os.close(file)
+
+    return append
+
+
+def _ends_whole(file: int) -> bool:
+    """Whether the last line has its end: who wrote it may have been killed, or the disk full."""
+    size = os.fstat(file).st_size
+    return not size or os.pread(file, 1, size - 1) == b"\n"
+
+
+def to_log() -> OnEvent:
+    """Log each event as "checkpointable": a warning if something goes other than wanted."""
+    import logging
+
+    logger = logging.getLogger("checkpointable")
+    if not logger.handlers:  # or Python prints warnings where nobody has asked for a log
+        logger.addHandler(logging.NullHandler())
+
+    def log(event: Event) -> None:
+        level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
+        if logger.isEnabledFor(level):
+            facts = attrs.asdict(event, filter=lambda attribute, _: attribute.name != "time")
+            logger.log(level, "%s %s", type(event).__name__, facts)
+
+    return log
+
+
+def prometheus(registry: "CollectorRegistry | None" = None) -> OnEvent:
+    """Export metrics of the events: `pip install 'checkpointable[prometheus]'`.
+
+    In the given registry, or the default one; serve it by `prometheus_client.start_http_server`.
+    """
+    try:
+        from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+    except ImportError as error:
+        what = "prometheus() needs prometheus-client: pip install 'checkpointable[prometheus]'"
+        raise ImportError(what) from error
+    where, pre = registry or REGISTRY, "checkpointable"
+    seen = Counter(f"{pre}_events", "Events of each kind.", ["event"], registry=where)
+    step = Gauge(f"{pre}_step", "Step of the last event.", registry=where)
+    saved_at = Gauge(f"{pre}_saved_timestamp_seconds", "When it was saved.", registry=where)
+    written = Counter(f"{pre}_saved_bytes", "Bytes written.", ["kind"], registry=where)
+    seconds = Histogram(f"{pre}_save_seconds", "Until durable.", ["kind"], registry=where)
+    stall = Histogram(f"{pre}_stall_seconds", "The kernel stood still.", registry=where)
+    slowdown = Gauge(f"{pre}_slowdown_ratio", "Of the steps beside a save.", registry=where)
+
+    def export(event: Event) -> None:
+        seen.labels(type(event).__name__).inc()
+        if not isinstance(event, events.Pruned):
+            step.set(event.step)
+        if isinstance(event, events.Saved):
+            saved_at.set(event.time)
+            written.labels(event.kind).inc(event.bytes)
+            seconds.labels(event.kind).observe(event.seconds)
+            stall.observe(event.stall + event.waited)
+            if event.slowdown is not None:
+                slowdown.set(event.slowdown)
+
+    return export
