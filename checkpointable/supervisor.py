@@ -9,7 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,18 +24,18 @@ except ImportError as error:
 
 from attrs import frozen
 
-from checkpointable import events
 from checkpointable.archive import entries, step_of
 from checkpointable.child import Child, alone, end_orphan
 from checkpointable.endings import EX_GAVE_UP, Attempt, Outcome, ending_of, said_in
 from checkpointable.errors import StoreError
 from checkpointable.events import Event, GaveUp, Quarantined, Restarted, Stalled
 from checkpointable.runner import EX_PREEMPTED
+from checkpointable.sinks import to_file
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, open_store
 from checkpointable.supervised import ENDED, EX_CONFIG, EX_USAGE
 
-__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "append", "supervise"]
+__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "supervise"]
 
 _TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
 _SLICES = 64
@@ -253,19 +253,8 @@ class _Job:
         return found[-1].step if found else 0
 
     def _tell(self, event: Event) -> None:
-        append(self.directory, event)
+        to_file(self.directory)(event)
         self.on_event(event)
-
-
-def append(directory: Path, event: Event) -> None:
-    """Append an event to the run's log; one write, for others write there too."""
-    with suppress(OSError):  # a full disk stops no supervisor
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        file = os.open(directory / events.FILE, flags, 0o666)
-        try:
-            os.write(file, events.to_json(event))
-        finally:
-            os.close(file)
 
 
 def _directory(store: Store, given: str | os.PathLike[str] | None) -> Path:

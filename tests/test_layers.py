@@ -23,10 +23,11 @@ LAYERS = {
     "archive": 7, "single": 7,
     "checkpointer": 8, "retention": 8,
     "loop": 9, "child": 9,
-    "runner": 10, "endings": 10,
-    "supervisor": 11,
-    "__init__": 11,
-    "kernels": 12, "testing": 12, "cli": 13, "__main__": 14,
+    "runner": 10,
+    "endings": 11,
+    "supervisor": 12,
+    "__init__": 12,
+    "kernels": 13, "testing": 13, "cli": 14, "__main__": 15,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 
