@@ -98,6 +98,13 @@ def kills(session: nox.Session) -> None:
 
 
 @nox.session
+def grace(session: nox.Session) -> None:
+    """100 times SIGTERM at a random moment of a real run: saved and gone in time? 5 minutes."""
+    session.install("-e", ".[cli,test]")
+    session.run("python", "-m", "tests.supervision.grace", *session.posargs)
+
+
+@nox.session
 def power(session: nox.Session) -> None:
     """300 power cuts each on ext4, XFS and LazyFS, for root; what is not installed is left out."""
     session.install("-e", ".[cli,test]")
