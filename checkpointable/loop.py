@@ -13,7 +13,7 @@ from checkpointable import events
 from checkpointable.archive import is_delta
 from checkpointable.checkpointer import Restored, Saved, Saving
 from checkpointable.costs import Costs, plan
-from checkpointable.errors import InvalidKernel
+from checkpointable.errors import InvalidKernel, NotNow
 from checkpointable.policy import Due, Moment, When
 from checkpointable.preempt import Signals
 from checkpointable.protocol import SteppableKernel
@@ -180,10 +180,17 @@ class Loop:
         )
         due = self.means.when.due(moment)
         if due is Due.NOW or (due is Due.SOON and self.flight is None):
-            self._save()
-        elif due is Due.SOON and self.flight is not None and not self.skipped:
+            try:
+                self._save()
+            except NotNow as error:  # it is still due after the next slice
+                self._skip(error.what)
+        elif due is Due.SOON and self.flight is not None:
+            self._skip(f"the save of step {self.flight.step} is still under way")
+
+    def _skip(self, why: str) -> None:
+        """Tell that a save is not made, once until the next that is."""
+        if not self.skipped:
             self.skipped = True
-            why = f"the save of step {self.flight.step} is still under way"
             self.means.on_event(events.Skipped(self.kernel.step, why))
 
     def _save(self, full: bool | None = None) -> None:
@@ -192,11 +199,12 @@ class Loop:
         self._settle(wait=True)
         pruning = self.stalled - stalled  # has been counted
         full = self._full_is_due() if full is None else full
+        asked = set(self.signals.asked)
+        saving = self.means.save(full)
         if full:
             self.full_step, self.full_at = self.kernel.step, begin
-        self.signals.asked.clear()
+        self.signals.asked -= asked
         self.skipped = False
-        saving = self.means.save(full)
         self.saved_step, self.saved_at = self.kernel.step, self.means.clock()
         stood = self.saved_at - begin - pruning
         begun = self.saved_at - saving.stall

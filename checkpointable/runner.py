@@ -68,7 +68,8 @@ def run(
 
     Saves when `save` says (default: every 60 seconds), and at the end; the kernel goes on as soon
     as it is copied. A save that is due by time is put off while one is under way, one that is due
-    by steps waits for it. Keeps what `keep` says (default: the last 3). With a `key` it signs them,
+    by steps waits for it; if the kernel cannot be checkpointed then, it is tried again after the
+    next slice of steps. Keeps what `keep` says (default: the last 3). With a `key` it signs them,
     and believes no others. With `delta` a save stores only what has changed, unless `full` says
     that it is time for a full one, or the deltas have become as large.
 

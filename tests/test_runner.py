@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from checkpointable import (
     LocalStore,
     MemoryStore,
     NoCheckpoint,
+    NotNow,
     Preempted,
     Progress,
     StoreLocked,
@@ -26,9 +28,11 @@ from checkpointable import (
     run,
 )
 from checkpointable.archive import entries, name_of
+from checkpointable.events import Skipped
 from tests.same import same
 from tests.test_archive import damage
 from tests.toys import Counter, after
+from tests.virtual import World
 
 
 def test_it_runs_to_the_end_and_saves_there() -> None:
@@ -115,6 +119,28 @@ def test_an_unhealthy_state_is_not_saved(until: int) -> None:
     with pytest.raises(Unhealthy, match="NaN in total"):
         run(Sick(), store, until, save=every(steps=10))
     assert [e.step for e in entries(store)] == [10, 20]
+
+
+class Busy(World):
+    """Cannot be checkpointed from step 30 to 59."""
+
+    def save(self, full: bool, delta: bool) -> Any:
+        if 30 <= self.step < 60:
+            raise NotNow("busy")
+        return super().save(full, delta)
+
+
+def test_a_save_that_is_not_possible_is_told_and_tried_again() -> None:
+    world = Busy()
+    world.run(100, every(steps=10))
+    assert [saving.saved.step for saving in world.durable] == [10, 20, 60, 70, 80, 90, 100]
+    told = [event for event in world.events if isinstance(event, Skipped)]
+    assert [(event.step, event.why) for event in told] == [(30, "busy")]
+
+
+def test_a_run_that_cannot_be_saved_at_its_end_fails() -> None:
+    with pytest.raises(NotNow):
+        Busy().run(50, every(steps=10))
 
 
 def test_a_kernel_that_miscounts_is_stopped() -> None:
