@@ -116,7 +116,7 @@ class Loop:
             done, seconds = self._advance(self._next_steps(size))
             rate = done / seconds if seconds > 0 else rate
             size = _resized(size, done, seconds, self._slice_seconds())
-            self._settle(wait=False)
+            self.settle(wait=False)
             self._save_if_due(first_step)
             self._tell(rate)
         stopped = self.signals.stopped_by is not None and self.kernel.step < self.until
@@ -124,7 +124,7 @@ class Loop:
             self._stop(restored)
         elif self.saved_step != self.kernel.step:
             self._save()
-        self._settle(wait=True)
+        self.settle(wait=True)
         self._tell(rate)
         seconds = self.means.clock() - self.begun
         report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
@@ -196,7 +196,7 @@ class Loop:
     def _save(self, full: bool | None = None) -> None:
         """Begin a save, when the one before has ended; a full one if that is due, unless told."""
         begin, stalled = self.means.clock(), self.stalled
-        self._settle(wait=True)
+        self.settle(wait=True)
         pruning = self.stalled - stalled  # has been counted
         full = self._full_is_due() if full is None else full
         asked = set(self.signals.asked)
@@ -219,7 +219,7 @@ class Loop:
     def _kind(self, full: bool) -> str:
         return "delta" if self.means.delta and not full else "full"
 
-    def _settle(self, wait: bool) -> None:
+    def settle(self, wait: bool) -> None:
         """Note a save that has ended, and prune."""
         flight = self.flight
         if flight is None or not (wait or flight.saving.done()):

@@ -150,9 +150,8 @@ def run(
         try:
             report = loop.work(restored)
         finally:
-            if loop.flight is not None:  # the kernel has failed: what was begun is not given up
-                with suppress(Exception):
-                    loop.flight.saving.result()
+            with suppress(Exception):  # the kernel has failed: what was begun is not given up
+                loop.settle(wait=True)
         if report.step < until:
             raise Preempted(report)
         link.ended(0, "done")

@@ -28,6 +28,7 @@ from checkpointable import (
     run,
 )
 from checkpointable.archive import entries, name_of
+from checkpointable.events import Saved as SavedEvent
 from checkpointable.events import Skipped
 from tests.same import same
 from tests.test_archive import damage
@@ -103,10 +104,11 @@ def test_an_error_of_the_kernel_passes_and_what_was_saved_stays() -> None:
             if self.step >= 30:
                 raise RuntimeError("illegal memory access")
 
-    store = MemoryStore()
+    store, told = MemoryStore(), list[Any]()
     with pytest.raises(RuntimeError, match="illegal"):
-        run(Failing(), store, until=100, save=every(steps=10))
+        run(Failing(), store, until=100, save=every(steps=10), on_event=told.append)
     assert [e.step for e in entries(store)] == [10, 20]
+    assert [event.step for event in told if isinstance(event, SavedEvent)] == [10, 20]
 
 
 @pytest.mark.parametrize("until", [100, 30])  # in between, and at the end

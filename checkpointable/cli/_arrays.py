@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from attrs import define
 
-from checkpointable.layout import BLOCK, AnyArray, Placed
+from checkpointable import layout
+from checkpointable.layout import AnyArray, Placed
 from checkpointable.reading import Opened, read_block
 
 
@@ -28,7 +29,7 @@ def statistics(checkpoint: Opened, placed: Placed) -> Statistics:
 
     Raises `CorruptCheckpoint`, naming array and block, if one is damaged.
     """
-    buffer = memoryview(bytearray(min(BLOCK, placed.nbytes)))
+    buffer = memoryview(bytearray(min(layout.BLOCK, placed.nbytes)))
     dtype = computable(placed.dtype)
     nans = count = 0
     total: Any = 0
@@ -63,7 +64,7 @@ def computable(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
         return np.dtype(np.complex64 if "complex" in dtype.name else np.float32)
     if dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic":  # numbers of no unit
         return None
-    return dtype if dtype.kind in "biufcmM" and BLOCK % dtype.itemsize == 0 else None
+    return dtype if dtype.kind in "biufcmM" and layout.BLOCK % dtype.itemsize == 0 else None
 
 
 def _sum(numbers: AnyArray) -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from attrs import define, frozen
 
+from checkpointable import layout
 from checkpointable.cli._arrays import computable, plain
 from checkpointable.cli._tree import container, leaf_text
 from checkpointable.errors import errors_at
-from checkpointable.layout import BLOCK, DIGEST_SIZE, AnyArray, Placed
+from checkpointable.layout import DIGEST_SIZE, AnyArray, Placed
 from checkpointable.reading import Opened, read_block
 
 Index = tuple[int, ...]
@@ -116,7 +117,7 @@ def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
     dtype = computable(old.dtype)
     found = ArrayDifference(name, old.blocks, elements=math.prod(old.shape))
     sums = _Sums(nans=dtype is not None and dtype.kind in "fcmM", numbers=_differs(dtype))
-    one, two = (memoryview(bytearray(min(BLOCK, max(old.nbytes, 1)))) for _ in range(2))
+    one, two = (memoryview(bytearray(min(layout.BLOCK, max(old.nbytes, 1)))) for _ in range(2))
     last = -1  # the element counted last, which may go on into the next block
     for index in changed_blocks(a, b, name).tolist():
         with errors_at(a.name):
@@ -127,14 +128,14 @@ def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
         if not bytes_differ.any():
             continue
         found.changed_blocks += 1
-        elements = _elements(bytes_differ, index * BLOCK, old.dtype.itemsize)
+        elements = _elements(bytes_differ, index * layout.BLOCK, old.dtype.itemsize)
         distinct = elements[np.diff(elements, prepend=last) != 0]
         found.changed_elements += len(distinct)
         if found.first is None:
             found.first = tuple(int(i) for i in np.unravel_index(int(elements[0]), old.shape))
         last = int(elements[-1])
         if dtype is not None:
-            here = elements - index * BLOCK // old.dtype.itemsize
+            here = elements - index * layout.BLOCK // old.dtype.itemsize
             sums.add(
                 np.frombuffer(x, old.dtype)[here].astype(dtype, copy=False),
                 np.frombuffer(y, old.dtype)[here].astype(dtype, copy=False),
@@ -151,7 +152,7 @@ def _elements(
     bytes_differ: "np.ndarray[Any, np.dtype[np.bool]]", begin: int, size: int
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The elements that bytes are of, each once or, where blocks cut elements, more than once."""
-    if BLOCK % size == 0:
+    if layout.BLOCK % size == 0:
         return np.flatnonzero(bytes_differ.reshape(-1, size).any(axis=1)) + begin // size
     return (np.flatnonzero(bytes_differ) + begin) // size
 
