@@ -33,9 +33,16 @@ from checkpointable.archive import entries, newest_sound, verify
 from checkpointable.cli import main
 from checkpointable.keep import Keep, Past, chosen, number_at
 from checkpointable.retention import prune
+from checkpointable.tree import to_tree
 from tests.test_archive import damage
 from tests.test_policy import whens
 from tests.toys import Counter, after
+
+
+@frozen
+class Scored:
+    loss: float
+
 
 counts = st.integers(1, 6)
 simple: st.SearchStrategy[Keep] = st.one_of(
@@ -51,7 +58,8 @@ keeps = st.recursive(
 
 
 def of(loss: float) -> Callable[[], Any]:
-    return lambda: {"loss": loss if math.isfinite(loss) else {"$float": repr(loss)}}
+    """The tree of a checkpoint with this loss, as it is stored."""
+    return lambda: to_tree(Scored(loss), Scored)[0]
 
 
 histories = st.lists(

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from checkpointable import Array, LocalStore, archive, layout, load_file, save_file
@@ -352,6 +352,7 @@ words = st.sampled_from(
 )  # fmt: skip
 
 
+@example("states[0]")
 @given(st.lists(words, max_size=12).map(" ".join) | st.text(max_size=30))
 def test_no_text_does_anything_but_hold_or_not(text: str) -> None:
     with suppress(usage_error):
@@ -379,6 +380,8 @@ arithmetic = st.recursive(
 )
 
 
+@example(("abs(not a) - abs(not b)",) * 2, 0, 0)
+@example(("-(+abs(not a))",) * 2, 0, 0)
 @given(arithmetic, st.integers(-9, 9), st.integers(-9, 9))
 def test_numbers_hold_as_in_python(said: tuple[str, str], a: int, b: int) -> None:
     found = parse_expression(said[0]).holds({"a": a, "b": b}, ARRAYS.__getitem__)

@@ -95,7 +95,10 @@ class Expression:
     def _number(self, node: ast.expr, tree: Any, read: Read) -> Any:
         """Evaluate, to a number or an array of numbers."""
         found = self._value(node, tree, read)
-        return self._plain(node, found, read) if isinstance(found, _Wire) else found
+        if isinstance(found, _Wire):
+            return self._plain(node, found, read)
+        fields = getattr(found, "dtype", np.dtype(bool)).names  # of records, not yet asked for one
+        return found if fields is None else self._computable(node, found)
 
     def _plain(self, node: ast.expr, found: _Wire, read: Read) -> Any:
         match found.value:
@@ -138,14 +141,15 @@ class Expression:
                     value = self._plain(argument, value, read)
                 return self._done(node, FUNCTIONS[name], value)
             case ast.BinOp(left=left, op=op, right=right):
-                a, b = self._number(left, tree, read), self._number(right, tree, read)
+                a, b = (_counted(self._number(part, tree, read)) for part in (left, right))
                 if not isinstance(op, ast.Add | ast.Sub | ast.Mult):  # 9**9**9, and 1/0, are inf
                     a, b = (self._done(part, _float, x) for part, x in ((left, a), (right, b)))
                 return self._done(node, _BINARY[type(op)], a, b)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return not _truth(self._number(operand, tree, read))
             case ast.UnaryOp(op=op, operand=operand):
-                return self._done(node, _UNARY[type(op)], self._number(operand, tree, read))
+                value = _counted(self._number(operand, tree, read))
+                return self._done(node, _UNARY[type(op)], value)
             case ast.BoolOp(op=op, values=values):
                 truths = (_truth(self._number(value, tree, read)) for value in values)
                 return all(truths) if isinstance(op, ast.And) else any(truths)
@@ -209,6 +213,11 @@ class Expression:
 
 def _truth(value: Any) -> bool:
     return bool(np.any(value))
+
+
+def _counted(value: Any) -> Any:
+    """Truths as the numbers that they are in Python, and in NumPy's arithmetic are not."""
+    return np.add(value, 0) if getattr(value, "dtype", None) == np.bool_ else value
 
 
 def _float(value: Any) -> Any:
