@@ -2,9 +2,10 @@
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from checkpointable.cli._shared import count_text, duration_text, say, say_json, size_text
 from checkpointable.runner import Progress
@@ -64,24 +65,32 @@ def rate_text(rate: float) -> str:
     return f"{rate:.0f} steps/s" if rate >= 10 or not rate else f"{rate:.2f} steps/s"
 
 
-def _bar_text(progress: Progress, saved_step: int | None) -> str:
+Newest: TypeAlias = tuple[int, float | None] | None
+"""The step of the newest checkpoint, and when it became durable if that was in this run."""
+
+
+def _bar_text(progress: Progress, newest: Newest) -> str:
     moving = progress.rate * (1 - progress.stall_share)
     left = math.ceil((progress.until - progress.step) / moving) if moving > 0 else 0
     parts = [
         f"{progress.step}/{progress.until}",
         rate_text(progress.rate),
         f"{duration_text(left)} left" if left > 0 else "",
-        "not saved yet" if saved_step is None else f"saved {saved_step}",
+        "not saved yet" if newest is None else f"saved {newest[0]}{_age_text(newest[1])}",
         f"stall {progress.stall_share:.0%}",
     ]
     return ", ".join(part for part in parts if part)
 
 
+def _age_text(since: float | None) -> str:
+    return "" if since is None else f" {duration_text(max(time.time() - since, 0.0))} ago"
+
+
 @contextmanager
-def bar(wanted: bool) -> Iterator[Callable[[Progress, int | None], None]]:
+def bar(wanted: bool) -> Iterator[Callable[[Progress, Newest], None]]:
     """Show a progress bar on the terminal, if wanted, while the context lasts."""
     if not wanted:
-        yield lambda progress, saved_step: None
+        yield lambda progress, newest: None
         return
     from rich import progress as rich_progress
 
@@ -94,9 +103,9 @@ def bar(wanted: bool) -> Iterator[Callable[[Progress, int | None], None]]:
     with shown:
         task = None
 
-        def show(progress: Progress, saved_step: int | None) -> None:
+        def show(progress: Progress, newest: Newest) -> None:
             nonlocal task
-            text = _bar_text(progress, saved_step)
+            text = _bar_text(progress, newest)
             if task is None:
                 task = shown.add_task(text, total=progress.until)
             shown.update(task, completed=progress.step, description=text)

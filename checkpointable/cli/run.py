@@ -17,7 +17,7 @@ from checkpointable.cli._kernel import find_factory, read_options
 from checkpointable.cli._policies import KeepOption, read_keep, read_time, read_when
 from checkpointable.cli._shared import errors_told, read_key, usage_error
 from checkpointable.cli._supervise import FLAG, run_supervised
-from checkpointable.cli._told import Tell, bar, tell_json, tell_line
+from checkpointable.cli._told import Newest, Tell, bar, tell_json, tell_line
 from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
 from checkpointable.protocol import check_kernel, shutdown
@@ -126,10 +126,10 @@ def _run(
 ) -> int:
     """Run with `checkpointable.run`, turning what it reports into events."""
     saved: Saved | None = None
-    newest_step: int | None = None
+    newest: Newest = None
 
     def on_event(event: events.Event) -> None:
-        nonlocal newest_step
+        nonlocal newest
         facts = {"kernel": name, "store": where, "step": kernel.step, "until": until}
         match event:
             case events.Started():
@@ -137,21 +137,22 @@ def _run(
             case events.FellBack():
                 tell("skipped", name=event.name, step=event.step, why=event.why)
             case events.Restored():
-                newest_step = event.step
+                newest = event.step, None
                 tell("resumed", **facts, name=event.name)
+            case events.Saved():
+                newest = event.step, event.time
             case events.Stopped():
                 tell("stopped", step=event.step, name=event.name, until=until)
 
     def on_progress(progress: Progress) -> None:
-        nonlocal saved, newest_step
+        nonlocal saved
         if progress.saved is not saved and progress.saved is not None:
             saved = progress.saved
-            newest_step = saved.step
             if not bar_shown:
                 done = {"step": saved.step, "name": saved.name, "bytes": saved.bytes}
                 spent = {"seconds": saved.seconds, "stall_share": progress.stall_share}
                 tell("saved", **done, **spent, rate=progress.rate)
-        show(progress, newest_step)
+        show(progress, newest)
 
     bar_shown = tell is tell_line and sys.stdout.isatty()
     try:
