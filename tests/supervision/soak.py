@@ -101,7 +101,12 @@ class Soaked:
         """Note what is durable; a line may be cut short by a death."""
         for line in stream:
             if line.endswith(b"}\n"):
-                event = orjson.loads(line)
+                try:
+                    event = orjson.loads(line)
+                except (
+                    orjson.JSONDecodeError
+                ):  # a killed child's last line, and the next one's first
+                    continue
                 if event["event"] == "saved":
                     self.durable.add(event["name"])
                 told.put(event["event"])
