@@ -49,23 +49,32 @@ class Signals:
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Take them while the context lasts, in the main thread, and let `safe_point` know."""
-        before: dict[int, Any] = {}
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            self.came(number)
-
         token = _CURRENT.set(self)
         try:
-            try:
-                for number in sorted(self.stop | self.save):
-                    before[number] = signal.signal(number, on_signal)
-            except ValueError:  # not the main thread: the application handles signals
-                pass
-            yield
+            with handled(sorted(self.stop | self.save), self.came):
+                yield
         finally:
-            for caught, handler in before.items():
-                signal.signal(caught, handler)
             _CURRENT.reset(token)
+
+
+@contextmanager
+def handled(numbers: Collection[int], came: Callable[[int], object]) -> Iterator[None]:
+    """Call `came` for each of these signals while the context lasts, in the main thread."""
+    before: dict[int, Any] = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        came(number)
+
+    try:
+        try:
+            for number in numbers:
+                before[number] = signal.signal(number, on_signal)
+        except ValueError:  # not the main thread: the application handles signals
+            pass
+        yield
+    finally:
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def safe_point() -> bool:

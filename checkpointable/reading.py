@@ -231,12 +231,19 @@ def _read_unchecked(
 ) -> str:
     """Fill the buffer from a block, from its byte `begin` on; say which parent it is in."""
     header = checkpoint.header
-    source, offset = 0, header.data_offset + placed.offset + index * layout.BLOCK
+    offset = header.data_offset + placed.offset + index * layout.BLOCK
     if header.parents:
-        source = int(checkpoint.source[placed.first_block + index])
         offset = int(checkpoint.offsets[placed.first_block + index])
+    source, name = _source(checkpoint, placed, index)
     checkpoint.files[source].read_into(offset + begin, buffer)
-    return header.parents[source - 1].name if source else ""
+    return name
+
+
+def _source(checkpoint: Opened, placed: Placed, index: int) -> tuple[int, str]:
+    """The number of the file that a block lies in, and its name if it is a parent."""
+    parents = checkpoint.header.parents
+    source = int(checkpoint.source[placed.first_block + index]) if parents else 0
+    return source, parents[source - 1].name if source else ""
 
 
 def read_to_devices(checkpoint: Opened, arrays: Mapping[str, LazyArray]) -> None:
@@ -254,9 +261,8 @@ def read_to_devices(checkpoint: Opened, arrays: Mapping[str, LazyArray]) -> None
     for name, found in device_digests(arrays, header).items():
         placed, size = header.arrays[name], layout.DIGEST_SIZE[False]
         for index in range(placed.blocks):
-            source = int(checkpoint.source[placed.first_block + index]) if header.parents else 0
-            parent = header.parents[source - 1].name if source else ""
             own = found[index * size : (index + 1) * size]
+            _, parent = _source(checkpoint, placed, index)
             digests.check_digest(placed, index, own, table, parent)
 
 

@@ -8,11 +8,8 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 try:
     import psutil  # noqa: F401
@@ -29,6 +26,7 @@ from checkpointable.child import Child, alone, end_orphan
 from checkpointable.endings import EX_GAVE_UP, Attempt, Outcome, ending_of, said_in
 from checkpointable.errors import StoreError
 from checkpointable.events import Event, GaveUp, Quarantined, Restarted, Stalled
+from checkpointable.preempt import handled
 from checkpointable.runner import EX_PREEMPTED
 from checkpointable.sinks import to_file
 from checkpointable.store import Store
@@ -91,7 +89,7 @@ def supervise(
     path.mkdir(parents=True, exist_ok=True)
     backoff = wait_exponential_jitter(initial=1, max=60) if backoff is None else backoff
     job = _Job(command, place, path, limits, failures, backoff, on_event or (lambda event: None))
-    with alone(path), _signals(job):
+    with alone(path), handled((signal.SIGTERM, signal.SIGINT), job.signals.append):
         end_orphan(path, limits.grace)
         return job.work()
 
@@ -267,23 +265,3 @@ def _directory(store: Store, given: str | os.PathLike[str] | None) -> Path:
         where=repr(store),
         hint="give directory=, a local one",
     )
-
-
-@contextmanager
-def _signals(job: _Job) -> Iterator[None]:
-    """Note SIGTERM and SIGINT, which `_Job` passes on."""
-    before: dict[int, Any] = {}
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        job.signals.append(number)
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, on_signal)
-    except ValueError:  # not the main thread: the application handles signals
-        pass
-    try:
-        yield
-    finally:
-        for caught, handler in before.items():
-            signal.signal(caught, handler)

@@ -97,11 +97,12 @@ def changed_blocks(a: Opened, b: Opened, name: str) -> "np.ndarray[Any, np.dtype
     placed = a.header.arrays[name]
     if a.header.meta.signed != b.header.meta.signed:
         return np.arange(placed.blocks)
-    old, new = _digests(a, placed), _digests(b, b.header.arrays[name])
+    old, new = digests_in(a, placed), digests_in(b, b.header.arrays[name])
     return np.flatnonzero((old != new).any(axis=1))
 
 
-def _digests(checkpoint: Opened, placed: Placed) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+def digests_in(checkpoint: Opened, placed: Placed) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """The digests of an array's blocks as its file has them: a row a block."""
     size = DIGEST_SIZE[checkpoint.header.meta.signed]
     table = np.frombuffer(checkpoint.table, np.uint8)
     begin = placed.first_block * size

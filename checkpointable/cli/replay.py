@@ -9,8 +9,7 @@ import typer
 
 from checkpointable import archive, digests, layout, reading
 from checkpointable.checkpointer import Checkpointer, complete
-from checkpointable.cli._compare import Change, Index, tree_changes
-from checkpointable.cli._kernel import find_factory, read_options
+from checkpointable.cli._compare import Change, Index, digests_in, tree_changes
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
@@ -22,10 +21,10 @@ from checkpointable.cli._shared import (
     usage_error,
 )
 from checkpointable.cli._told import tell_json, tell_line
-from checkpointable.cli.run import others_told
+from checkpointable.cli.run import made_kernel, others_told
 from checkpointable.device.arrays import on_host
 from checkpointable.errors import InvalidKernel, NoCheckpoint, SchemaMismatch
-from checkpointable.protocol import check_kernel, shutdown
+from checkpointable.protocol import shutdown
 from checkpointable.reading import Opened
 from checkpointable.schema import is_same, schema_from_json, schema_of
 from checkpointable.store import Store
@@ -63,12 +62,7 @@ def replay(
     tell = partial(tell_json, sys.stdout) if as_json else tell_line
     with errors_told(as_json):
         secret, place = read_key(key), store_at(store)
-        with others_told(tell, "importing the module"):
-            factory = find_factory(name)
-        arguments = read_options(factory, name, options or [], device)
-        with others_told(tell, "making the kernel"):
-            kernel = factory(**arguments)
-            check_kernel(kernel, steppable=True)
+        kernel = made_kernel(name, options or [], device, tell)
         with others_told(tell, "running the kernel"):
             try:
                 changes, arrays = _replayed(kernel, place, begin, end, secret)
@@ -123,21 +117,19 @@ def _compared(opened: Opened, name: str, value: Any) -> Difference | None:
     if (array.dtype, array.shape) != (placed.dtype, placed.shape):
         return name, (), placed.blocks
     signed = opened.header.meta.signed
-    size = layout.DIGEST_SIZE[signed]
-    first, count = -1, 0
-    for index in range(placed.blocks):
-        begin = (placed.first_block + index) * size
-        stored = opened.table[begin : begin + size]
-        if digests.digest(layout.gather(array, index), signed=signed) != stored:
-            first, count = (index if first < 0 else first), count + 1
-    if not count:
+    made = digests.digests_of([placed], lambda _, i: layout.gather(array, i), signed=signed)
+    stored = digests_in(opened, placed)
+    now = np.frombuffer(made[name], np.uint8).reshape(stored.shape)
+    changed = np.flatnonzero((stored != now).any(axis=1)).tolist()
+    if not changed:
         return None
+    first = changed[0]
     buffer = memoryview(bytearray(layout.BLOCK))
     old = np.frombuffer(reading.read_block(opened, placed, first, buffer), np.uint8)
     new = np.frombuffer(layout.gather(array, first), np.uint8)
     byte = first * layout.BLOCK + int(np.flatnonzero(old != new)[0])
     place = np.unravel_index(byte // placed.dtype.itemsize, placed.shape)
-    return name, tuple(int(i) for i in place), count
+    return name, tuple(int(i) for i in place), len(changed)
 
 
 def _tell(

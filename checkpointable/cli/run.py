@@ -100,18 +100,24 @@ def run(
             "key": read_key(key),
             "delta": delta,
         }
-        with others_told(tell, "importing the module"):
-            factory = find_factory(name)
-        arguments = read_options(factory, name, options or [], device)
-        with others_told(tell, "making the kernel"):
-            kernel = factory(**arguments)
-            check_kernel(kernel, steppable=True)
+        kernel = made_kernel(name, options or [], device, tell)
         last_step = _last_step(kernel, name, until)
         with others_told(tell, "running the kernel"):
             try:
                 return _run(kernel, name, where, last_step, tell, policies)
             finally:
                 shutdown(kernel)
+
+
+def made_kernel(name: str, options: list[str], device: str | None, tell: Tell) -> Any:
+    """Make the kernel of a name with these words of options, and check that it can be run."""
+    with others_told(tell, "importing the module"):
+        factory = find_factory(name)
+    arguments = read_options(factory, name, options, device)
+    with others_told(tell, "making the kernel"):
+        kernel = factory(**arguments)
+        check_kernel(kernel, steppable=True)
+    return kernel
 
 
 def _last_step(kernel: Any, name: str, until: int | None) -> int:

@@ -92,7 +92,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     for piece in pieces:
         if isinstance(piece, Region):
             first = batch[0] if batch else None
-            larger = size + -(-piece.size // _ALIGN) * _ALIGN
+            larger = size + _room(piece)
             fits = larger <= BUFFER and len(batch) < _MOST
             if fits and isinstance(first, Region) and first.device == piece.device:
                 batch.append(piece)
@@ -102,9 +102,14 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
             yield batch
         batch, size = [piece], 0
         if isinstance(piece, Region):
-            size = -(-piece.size // _ALIGN) * _ALIGN
+            size = _room(piece)
     if batch:
         yield batch
+
+
+def _room(region: Region) -> int:
+    """Bytes that it takes in a buffer, up to where the next may begin."""
+    return -(-region.size // _ALIGN) * _ALIGN
 
 
 def _started(pieces: list[Piece], streams: _Streams) -> _Batch:
@@ -115,7 +120,7 @@ def _started(pieces: list[Piece], streams: _Streams) -> _Batch:
     for region in regions:
         places.append(end)
         whole = whole and region.address == regions[0].address + end
-        end += -(-region.size // _ALIGN) * _ALIGN
+        end += _room(region)
     end = places[-1] + regions[-1].size
     with memory.on_device(regions[0].device):
         stream = streams[regions[0].device]
