@@ -23,6 +23,7 @@ Errors are in `errors`. Importing this package does not import Numba.
 from checkpointable.annotations import Array
 from checkpointable.attributes import capture, check_fit, reinstate
 from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
+from checkpointable.coordinator import Coordinator, MpiCoordinator
 from checkpointable.device.lazy import LazyArray
 from checkpointable.errors import (
     CheckpointableError,
@@ -69,6 +70,7 @@ from checkpointable.protocol import (
 )
 from checkpointable.runner import EX_PREEMPTED, Preempted, Progress, Report, run
 from checkpointable.schema import checkpoint
+from checkpointable.shards import Shard
 from checkpointable.single import load_file, save_file
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, open_store
@@ -81,6 +83,7 @@ __all__ = [
     "CheckpointableError",
     "CheckpointableKernel",
     "Checkpointer",
+    "Coordinator",
     "CorruptCheckpoint",
     "DeviceError",
     "DeviceLost",
@@ -93,6 +96,7 @@ __all__ = [
     "LazyArray",
     "LocalStore",
     "MemoryStore",
+    "MpiCoordinator",
     "NoCheckpoint",
     "NotNow",
     "Preempted",
@@ -102,6 +106,7 @@ __all__ = [
     "Saved",
     "Saving",
     "SchemaMismatch",
+    "Shard",
     "SteppableKernel",
     "Store",
     "StoreError",

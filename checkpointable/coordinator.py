@@ -1,0 +1,168 @@
+"""The ranks of a job, and how they come to one mind: alone, or over MPI.
+
+A kernel that runs on many ranks (processes that do the same, each on a part) is saved and restored
+by all of them at once. What they have to tell each other goes through a `Coordinator`; nothing else
+in the package knows MPI.
+"""
+
+import pickle
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from attrs import field, frozen
+
+from checkpointable.errors import InvalidKernel
+
+T = TypeVar("T")
+
+_SHORTEST, _LONGEST = 1e-4, 1e-2  # seconds between two looks
+
+
+class Coordinator(Protocol):
+    """The ranks of a job. Each method is called by all of them, in the same order."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this one, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def gather(self, value: T, /) -> list[T]:
+        """Give rank 0 the values of all, by rank; the others an empty list."""
+        ...
+
+    def broadcast(self, value: T, /) -> T:
+        """Give everyone the value of rank 0."""
+        ...
+
+    def barrier(self) -> None:
+        """Return when all have come here."""
+        ...
+
+    def twin(self) -> "Coordinator":
+        """Another one, of the same ranks, to be used by another thread at the same time."""
+        ...
+
+
+@frozen
+class Alone:
+    """A job of one rank: the default.
+
+    >>> Alone().gather("I"), Alone().broadcast("am")
+    (['I'], 'am')
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def gather(self, value: T, /) -> list[T]:
+        """See `Coordinator`."""
+        return [value]
+
+    def broadcast(self, value: T, /) -> T:
+        """See `Coordinator`."""
+        return value
+
+    def barrier(self) -> None:
+        """See `Coordinator`."""
+
+    def twin(self) -> Coordinator:
+        """See `Coordinator`."""
+        return self
+
+
+def combined(coordinator: Coordinator, value: T, combine: Callable[[list[T]], T]) -> T:
+    """What `combine` makes of the values of all ranks, the same on each.
+
+    >>> combined(Alone(), 3, max)
+    3
+    """
+    values = coordinator.gather(value)
+    return coordinator.broadcast(combine(values) if values else value)
+
+
+@frozen(eq=False)
+class MpiCoordinator:
+    """The ranks of an MPI communicator, by mpi4py: `pip install 'checkpointable[mpi]'`.
+
+    `comm` is that of all processes unless given. Start them by `mpiexec -n 4 python -m mpi4py
+    program.py`: without `-m mpi4py` a rank that fails leaves the others waiting for it.
+
+    Waits by looking now and then, so that a rank that has nothing to do leaves its core alone.
+    Raises `InvalidKernel` if MPI cannot be used from several threads, since saves go on beside the
+    kernel.
+    """
+
+    comm: Any = field(default=None)
+
+    def __attrs_post_init__(self) -> None:
+        from mpi4py import MPI as mpi
+
+        if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
+            raise InvalidKernel(
+                "MPI was begun without support for threads, which saves need",
+                where="mpi4py.MPI.Query_thread()",
+                hint='set mpi4py.rc.thread_level = "multiple" before importing mpi4py.MPI',
+            )
+        # A communicator of its own: what the program sends to itself is not taken for ours.
+        object.__setattr__(self, "comm", (mpi.COMM_WORLD if self.comm is None else self.comm).Dup())
+
+    @property
+    def rank(self) -> int:
+        """See `Coordinator`."""
+        return int(self.comm.Get_rank())
+
+    @property
+    def size(self) -> int:
+        """See `Coordinator`."""
+        return int(self.comm.Get_size())
+
+    def gather(self, value: T, /) -> list[T]:
+        """See `Coordinator`."""
+        if self.rank:
+            self._send([0], value)
+            return []
+        return [value, *(self._receive(rank) for rank in range(1, self.size))]
+
+    def broadcast(self, value: T, /) -> T:
+        """See `Coordinator`."""
+        if self.rank:
+            received: T = self._receive(0)
+            return received
+        self._send(range(1, self.size), value)
+        return value
+
+    def barrier(self) -> None:
+        """See `Coordinator`."""
+        _wait(self.comm.Ibarrier().Test)
+
+    def twin(self) -> Coordinator:
+        """See `Coordinator`."""
+        return MpiCoordinator(self.comm)
+
+    def _send(self, to: Any, value: Any) -> None:
+        data = pickle.dumps(value)
+        for request in [self.comm.Isend(data, rank) for rank in to]:
+            _wait(request.Test)
+
+    def _receive(self, rank: int) -> Any:
+        from mpi4py import MPI as mpi
+
+        status = mpi.Status()
+        _wait(lambda: self.comm.Iprobe(rank, status=status))
+        data = bytearray(status.Get_count(mpi.BYTE))
+        self.comm.Recv(data, rank)
+        return pickle.loads(data)
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    """Look until it is done, less and less often."""
+    pause = _SHORTEST
+    while not done():
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST)

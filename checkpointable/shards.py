@@ -1,0 +1,186 @@
+"""A rank's part of a global array, and whether the parts of all ranks make the whole.
+
+A box is a part of a global array: an offset and a length on each axis.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from attrs import field, frozen
+
+from checkpointable.annotations import Array
+from checkpointable.errors import InvalidCheckpoint
+from checkpointable.fields import fields_of
+
+D = TypeVar("D", bound=np.generic)
+Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+"""The offset and the length of a part, on each axis."""
+
+_Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _numbers(shard: Any, attribute: Any, value: tuple[int, ...]) -> None:
+    if not all(isinstance(n, int) and n >= 0 for n in value):
+        raise ValueError(f"{attribute.name} is {value!r}, and has to be a tuple of ints from 0")
+
+
+def _inside(shard: "Shard[Any]", attribute: Any, value: tuple[int, ...]) -> None:
+    check_box((shard.offset, tuple(shard.local.shape)), shard.shape, "Shard")
+
+
+@frozen(eq=False)
+class Shard(Generic[D]):
+    """A rank's part of a global array: its `local` array, the global `shape`, and its `offset`.
+
+    In a checkpoint class `field: Shard[np.float32]` says that the ranks of a job hold a part each;
+    every other field has to be the same on all. The parts must neither overlap nor leave a gap; a
+    rank may have none, with a length of 0.
+
+    Indexed in global coordinates. In a checkpoint that is restored `local` is the whole array, read
+    when it is indexed, so that each rank takes its box of it, however many there were when it was
+    saved: `checkpoint.field[self.field.box]`. `reinstate` does that by itself.
+
+    >>> mine = Shard(np.arange(4.0), shape=(100,), offset=(20,))
+    >>> mine.box, mine[21:23]
+    ((slice(20, 24, None),), array([1., 2.]))
+    >>> mine[30:40]
+    Traceback (most recent call last):
+        ...
+    IndexError: 30 to 40 on axis 0 is not in this shard, which has 20 to 24 of 100
+    """
+
+    local: Array[D]
+    shape: tuple[int, ...] = field(validator=_numbers)
+    offset: tuple[int, ...] = field(validator=[_numbers, _inside])
+
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """Where it lies in the global array."""
+        ends = zip(self.offset, self.local.shape, strict=True)
+        return tuple(slice(begin, begin + length) for begin, length in ends)
+
+    def __getitem__(self, key: Any) -> Any:
+        keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) > len(self.shape) or Ellipsis in keys or None in keys:
+            raise IndexError(f"a shard of {len(self.shape)} axes takes a slice or index for each")
+        return self.local[tuple(self._moved(axis, part) for axis, part in enumerate(keys))]
+
+    def _moved(self, axis: int, key: Any) -> Any:
+        """The same part of an axis, counted from where this shard begins."""
+        size, first, own = self.shape[axis], self.offset[axis], self.local.shape[axis]
+        wanted = range(size)[key] if isinstance(key, slice) else range(size)[key : key + 1 or None]
+        if not isinstance(key, slice) and not wanted:
+            raise IndexError(f"{key} on axis {axis}, which has {size}")
+        if wanted and not (first <= min(wanted) and max(wanted) < first + own):
+            asked = f"{min(wanted)} to {max(wanted) + 1} on axis {axis}"
+            raise IndexError(
+                f"{asked} is not in this shard, which has {first} to {first + own} of {size}"
+            )
+        if not isinstance(key, slice):
+            return wanted[0] - first
+        if not wanted:
+            return slice(0, 0)
+        end = wanted.stop - first
+        return slice(wanted.start - first, end if end >= 0 else None, wanted.step)
+
+
+def shard_fields(cls: Any) -> frozenset[str]:
+    """The names of the fields of a checkpoint class that are shards."""
+    return frozenset(f.name for f in fields_of(cls) if _is_shard(f.type))
+
+
+def _is_shard(tp: Any) -> bool:
+    return (getattr(tp, "__origin__", None) or tp) is Shard
+
+
+def check_box(
+    box: Box, shape: tuple[int, ...], where: str, error: type[InvalidCheckpoint] = InvalidCheckpoint
+) -> None:
+    """Raise `error` unless the box lies in an array of this shape."""
+    offset, lengths = box
+    if not len(offset) == len(lengths) == len(shape) or any(
+        begin + length > size for begin, length, size in zip(offset, lengths, shape, strict=True)
+    ):
+        what = f"{box_text(box)} is not inside of the global array, of shape {shape}"
+        raise error(what, where=where, hint="give Shard the global shape, and where it begins")
+
+
+def check_boxes(
+    boxes: Sequence[Box],
+    shape: tuple[int, ...],
+    where: str,
+    error: type[InvalidCheckpoint] = InvalidCheckpoint,
+) -> None:
+    """Raise `error` unless the boxes lie in an array of this shape, and have each element once.
+
+    >>> check_boxes([((0, 0), (2, 3)), ((2, 0), (1, 3))], (3, 3), "field")
+    >>> check_boxes([((0, 0), (2, 3)), ((1, 0), (2, 3))], (3, 3), "field")
+    Traceback (most recent call last):
+        ...
+    checkpointable.errors.InvalidCheckpoint: the shards [0:2, 0:3] and [1:3, 0:3] overlap
+      where: field
+      hint: each element belongs to one rank
+    """
+    for box in boxes:
+        check_box(box, shape, where, error)
+    held = [box for box in boxes if all(box[1])]
+    low, high = bounds(held, len(shape))
+    if found := _overlap(low, high):
+        one, two = (box_text(held[i]) for i in sorted(found))
+        raise error(
+            f"the shards {one} and {two} overlap",
+            where=where,
+            hint="each element belongs to one rank",
+        )
+    missing = math.prod(shape) - sum(math.prod(box[1]) for box in held)
+    if missing:
+        what = f"the shards leave a gap: {missing} of {math.prod(shape)} elements are nobody's"
+        raise error(what, where=where, hint="each element belongs to one rank")
+
+
+def bounds(boxes: Sequence[Box], rank: int) -> tuple[_Numbers, _Numbers]:
+    """Where boxes begin and end, a row each."""
+    low = np.array([box[0] for box in boxes], np.int64).reshape(len(boxes), rank)
+    return low, low + np.array([box[1] for box in boxes], np.int64).reshape(len(boxes), rank)
+
+
+def _overlap(low: _Numbers, high: _Numbers) -> tuple[int, int] | None:
+    """Two boxes that have an element in common, if any do; all have some elements."""
+    if not low.shape[1]:
+        return (0, 1) if len(low) > 1 else None
+    # In the order in which they begin on one axis, each is compared with those that begin before it
+    # ends: with few, if the axis is that on which most begin at another place.
+    axis = int(np.argmax([len(np.unique(column)) for column in low.T]))
+    order = np.argsort(low[:, axis], kind="stable")
+    low, high = low[order], high[order]
+    ends = np.searchsorted(low[:, axis], high[:, axis])
+    for i, end in enumerate(ends.tolist()):
+        others = slice(i + 1, end)
+        meet = ((low[others] < high[i]) & (low[i] < high[others])).all(axis=1)
+        if meet.any():
+            return int(order[i]), int(order[i + 1 + int(np.argmax(meet))])
+    return None
+
+
+def overlapping(box: Box, low: _Numbers, high: _Numbers) -> list[tuple[int, Box]]:
+    """Which of the boxes with these bounds a box meets, and in which part of the global array.
+
+    >>> overlapping(((1,), (3,)), *bounds([((0,), (2,)), ((2,), (5,)), ((7,), (2,))], 1))
+    [(0, ((1,), (1,))), (1, ((2,), (2,)))]
+    """
+    begin = np.array(box[0], np.int64)
+    first, last = np.maximum(low, begin), np.minimum(high, begin + np.array(box[1], np.int64))
+    found = np.flatnonzero((first < last).all(axis=1)).tolist()
+    return [(i, (tuple(first[i].tolist()), tuple((last[i] - first[i]).tolist()))) for i in found]
+
+
+def box_text(box: Box) -> str:
+    """Say a box as it would be indexed.
+
+    >>> box_text(((0, 4), (2, 3)))
+    '[0:2, 4:7]'
+    """
+    parts = [f"{begin}:{begin + length}" for begin, length in zip(*box, strict=True)]
+    return f"[{', '.join(parts)}]"
