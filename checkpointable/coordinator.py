@@ -16,7 +16,7 @@ from checkpointable.errors import InvalidKernel
 
 T = TypeVar("T")
 
-_SHORTEST, _LONGEST = 1e-4, 1e-2  # seconds between two looks
+_SHORTEST, _LONGEST = 2e-5, 2e-3  # seconds between two looks
 
 
 class Coordinator(Protocol):

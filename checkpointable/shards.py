@@ -18,6 +18,8 @@ D = TypeVar("D", bound=np.generic)
 Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 """The offset and the length of a part, on each axis."""
 
+_ONE = "each element belongs to one rank"
+
 _Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -137,7 +139,7 @@ def check_boxes(
     missing = math.prod(shape) - sum(math.prod(box[1]) for box in held)
     if missing:
         what = f"the shards leave a gap: {missing} of {math.prod(shape)} elements are nobody's"
-        raise error(what, where=where, hint="each element belongs to one rank")
+        raise error(what, where=where, hint=_ONE)
 
 
 def bounds(boxes: Sequence[Box], rank: int) -> tuple[_Numbers, _Numbers]:
