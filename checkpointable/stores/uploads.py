@@ -27,7 +27,8 @@ PART = 8 << 20
 """Bytes of one request of a large read."""
 
 _OLDER = "use an older checkpoint"
-_AHEAD = 64 << 10  # bytes; a smaller read brings as much along
+_AHEAD = 64 << 10  # bytes; a smaller read brings as much along, and reads in order ever more
+_MORE = 4
 _ESCAPED = re.compile(r"[%\\]|[^\w !-~]")
 _NONCE = re.compile(r"[0-9a-f]{32}")
 
@@ -123,6 +124,13 @@ def delete_upload(bucket: Bucket, key: str) -> None:
     delete()
 
 
+class _Window(threading.local):
+    """What a thread has read last."""
+
+    begin = -1
+    bytes = memoryview(b"")
+
+
 class ObjectReader:
     """A checkpoint that is open for reading: see `checkpointable.store.RemoteReader`."""
 
@@ -132,7 +140,7 @@ class ObjectReader:
         self._bucket = bucket
         self._name = name
         self._head = head
-        self._window: tuple[int, memoryview] = (0, memoryview(b""))
+        self._own = _Window()
 
     @property
     def size(self) -> int:
@@ -145,12 +153,8 @@ class ObjectReader:
         if offset < 0 or end > self.size:
             what = f"it ends at {self.size}, before {end}"
             raise CorruptCheckpoint(what, where=self._bucket.where(self._name))
-        if len(buffer) < _AHEAD:
-            begin, window = self._window
-            if not begin <= offset <= end <= begin + len(window):
-                begin, window = offset, self._read(offset, min(offset + _AHEAD, self.size))
-                self._window = begin, window
-            buffer[:] = window[offset - begin : end - begin]
+        if 0 < len(buffer) < PART:
+            self._serve(offset, buffer)
             return
 
         def read(begin: int) -> None:
@@ -160,10 +164,18 @@ class ObjectReader:
 
         by_threads(read, range(0, len(buffer), PART), REQUESTS, "read")
 
+    def _serve(self, offset: int, buffer: memoryview) -> None:
+        """Fill a small buffer from the thread's window; else move that, further if it follows."""
+        own, end = self._own, offset + len(buffer)
+        over = own.begin + len(own.bytes)
+        if not own.begin <= offset <= end <= over:
+            ahead = min(_MORE * len(own.bytes), PART) if own.begin <= offset <= over else _AHEAD
+            own.bytes = self._read(offset, min(offset + max(ahead, len(buffer)), self.size))
+            own.begin = offset
+        buffer[:] = own.bytes[offset - own.begin : end - own.begin]
+
     def _read(self, begin: int, end: int) -> memoryview:
         """Read one range by one request."""
-        if begin == end:
-            return memoryview(b"")
         key = upload_key(self._name, self._head.nonce)
         where = self._bucket.where(self._name)
         try:
