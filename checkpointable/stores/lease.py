@@ -79,7 +79,6 @@ class Lease:
         )
         over, failure = True, StoreError("no luck")
         for _ in range(_TRIES):
-            asked = time.monotonic()
             found = self._read()
             if found and found[0].nonce == me.nonce:
                 self._begin(me, found[1])
@@ -89,9 +88,9 @@ class Lease:
                     what = f"another writer holds the store: {found[0]}"
                     raise StoreLocked(what, where=self._bucket.address, hint=_HINT)
                 over = False
+            self._since = time.monotonic()
             try:
                 self._bucket.put(KEY, _bytes(me), found[1] if found else "create")
-                self._since = asked
             except StoreError as error:  # also if it was done all the same: then it is ours
                 failure = error
         if isinstance(failure, CheckpointExists):

@@ -6,6 +6,7 @@ import pytest
 
 from tests.objects import servers
 from tests.objects.places import Place, make_bucket
+from tests.objects.proxy import Proxy, proxied
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +27,22 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def place(moto: str) -> Place:
     """A new place at the fast server."""
     return Place(moto)
+
+
+@pytest.fixture
+def proxy(seaweedfs: str) -> Iterator[Proxy]:
+    """A proxy of the real server."""
+    with proxied(seaweedfs) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def near(seaweedfs: str, proxy: Proxy) -> Place:
+    """A new place at the real server, without the proxy between."""
+    return Place(seaweedfs)
+
+
+@pytest.fixture
+def far(near: Place, proxy: Proxy) -> Place:
+    """The same place by the proxy."""
+    return Place(proxy.address, near.prefix)

@@ -28,7 +28,7 @@ def make_bucket(address: str) -> None:
     client(address).create_bucket(Bucket=BUCKET)
 
 
-def remote(address: str, retries: int = 3) -> S3Store:
+def remote(address: str, retries: int = 3, timeout: str = "20s") -> S3Store:
     """obstore's store of the bucket; it tries again, but not for long."""
     backoff: BackoffConfig = {
         "init_backoff": timedelta(milliseconds=1),
@@ -38,7 +38,7 @@ def remote(address: str, retries: int = 3) -> S3Store:
     return S3Store(
         BUCKET, endpoint=address, region="us-east-1",
         access_key_id=KEY, secret_access_key=SECRET,
-        client_options={"allow_http": True, "timeout": "20s"},
+        client_options={"allow_http": True, "timeout": timeout},
         retry_config={
             "max_retries": retries, "retry_timeout": timedelta(seconds=20), "backoff": backoff,
         },
