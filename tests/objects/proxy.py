@@ -59,6 +59,12 @@ class Proxy:
         """Forget what has passed."""
         self.requests, self.received = [], 0
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let nothing pass meanwhile."""
+        with self._guard:
+            yield
+
     def request(self, method: str, target: str, headers: dict[str, str]) -> tuple[Request, str]:
         path, _, query = target.partition("?")
         with self._guard:

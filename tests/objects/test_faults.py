@@ -13,7 +13,7 @@ from checkpointable.testing._store_subject import listed, read
 from tests.objects.places import Place, remote
 from tests.objects.proxy import Fate, Proxy, Request, always, once, proxied
 
-BLOB = bytes(range(256)) * (12 << 12)  # 12 MiB: three parts
+BLOB = bytes(range(256)) * (6 << 12)  # 6 MiB: two parts
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def test_a_server_that_is_gone_is_an_error_of_ours(proxy: Proxy, near: Place, fa
         proxy.fate = always(lambda request: True, "refused")
         for call in (
             lambda: reader.read_into(0, memoryview(bytearray(100))),
-            lambda: reader.read_into(0, memoryview(bytearray(9 << 20))),
+            lambda: reader.read_into(0, memoryview(bytearray(5 << 20))),
             lambda: store.open("a").__enter__(),
             lambda: list(store.list()),
             lambda: create(store, "b"),
