@@ -68,7 +68,8 @@ def shown(url: str) -> str:
         for name, value in parse_qsl(query)
         if _ENDPOINT.fullmatch(name)
     ]
-    return "".join([f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/"), *ends[:1]])
+    path = f"{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+    return "".join([f"{scheme}://{path}", *ends[:1]])
 
 
 def _options(url: str) -> tuple[Any, Any, Any]:

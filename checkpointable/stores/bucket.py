@@ -43,6 +43,7 @@ _RANGE = re.compile(r"status code: 416|InvalidRange", re.I)
 _STATUS = re.compile(r"status code: (\d+(?: [A-Z][\w-]*)*)")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _REQUEST = re.compile(r"Error performing (\w+) \S+ in \S+ - ")
+_NOISE = re.compile(r"^(Generic \w+ error|Error performing list request): ")
 _QUERY = re.compile(r"\?\S*")
 _SECRET = re.compile(r"secret|key|token|password|sas|credential", re.I)
 _HINTS = {
@@ -93,6 +94,8 @@ class Bucket:
 
     def where(self, key: str) -> str:
         """The address of an object."""
+        if not key:
+            return self.address
         place, mark, query = self.address.partition("?")
         return f"{place.rstrip('/')}/{key}{mark}{query}"
 
@@ -120,7 +123,7 @@ class Bucket:
     def list(self, folder: str) -> Iterator[Listed]:
         """List all objects below a folder."""
         begin = len(self._path(""))
-        with self._errors(folder):
+        with self._errors(""):
             for chunk in obstore.list(self.remote, self._path(folder), chunk_size=1000):
                 for meta in chunk:
                     yield Listed(meta["path"][begin:], meta["size"], meta["last_modified"])
@@ -192,8 +195,10 @@ class Bucket:
         text = str(error)
         status = found[1] if (found := _STATUS.search(text)) else ""
         code = f" ({found[1]})" if (found := _CODE.search(text)) else ""
-        first = _QUERY.sub("", _REQUEST.sub(r"\1: ", text.partition("\n")[0]))
-        what = f"the server answered {status}{code}" if status else first
+        what = f"the server answered {status}{code}"
+        if not status:
+            first = _REQUEST.sub(r"\1: ", text.partition("\n")[0])
+            what = _QUERY.sub("", _NOISE.sub("", _NOISE.sub("", first)))
         for secret in self.secrets:
             what = what.replace(secret, "...")
         if _FULL.search(text):

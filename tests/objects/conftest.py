@@ -5,21 +5,21 @@ from collections.abc import Iterator
 import pytest
 
 from tests.objects import servers
-from tests.objects.places import Place, make_bucket
+from tests.objects.places import Place
 from tests.objects.proxy import Proxy, proxied
 
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
-        make_bucket(address)
+        servers.make_bucket(address)
         yield address
 
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with servers.moto(tmp_path_factory.mktemp("moto")) as address:
-        make_bucket(address)
+        servers.make_bucket(address)
         yield address
 
 

@@ -1,10 +1,9 @@
 """Places in a bucket of a test server, and what lies in them."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import boto3
 import obstore
 from attrs import field, frozen
 from obstore.store import S3Store
@@ -14,18 +13,6 @@ from tests.objects.servers import BUCKET, KEY, SECRET
 
 if TYPE_CHECKING:
     from obstore.store import BackoffConfig
-
-
-def client(address: str) -> Any:
-    """An S3 client that is not the one under test."""
-    return boto3.client(
-        "s3", endpoint_url=address, region_name="us-east-1",
-        aws_access_key_id=KEY, aws_secret_access_key=SECRET,
-    )  # fmt: skip
-
-
-def make_bucket(address: str) -> None:
-    client(address).create_bucket(Bucket=BUCKET)
 
 
 def remote(address: str, retries: int = 3, timeout: str = "20s") -> S3Store:

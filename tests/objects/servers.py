@@ -10,10 +10,25 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import boto3
 
 KEY, SECRET = "an-access-key", "a-secret-that-nobody-sees"
 BUCKET = "bucket"
 _PATIENCE = 60.0  # seconds
+
+
+def client(address: str) -> Any:
+    """An S3 client that is not the one under test."""
+    return boto3.client(
+        "s3", endpoint_url=address, region_name="us-east-1",
+        aws_access_key_id=KEY, aws_secret_access_key=SECRET,
+    )  # fmt: skip
+
+
+def make_bucket(address: str) -> None:
+    client(address).create_bucket(Bucket=BUCKET)
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,7 +60,6 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         str(Path(sys.executable).with_name("weed")), "-logtostderr", "server", f"-dir={folder}",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", f"-s3.config={config}",
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
-        "-master.volumeSizeLimitMB=128",
         *(f"{option}={port}" for option, port in zip(options, ports, strict=True)),
     ]  # fmt: skip
     with _running(command, f"http://127.0.0.1:{ports[0]}", "/healthz", folder / "log") as address:
