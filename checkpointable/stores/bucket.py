@@ -37,6 +37,7 @@ PART = 16 << 20
 REQUESTS = 8
 """How many of them go at once."""
 
+_SMALL = 1 << 16
 _MOST_PARTS = 9_000  # S3 takes 10,000
 _FULL = re.compile(r"status code: 507|InsufficientStorage|Quota|StorageFull|DiskFull", re.I)
 _RANGE = re.compile(r"status code: 416|InvalidRange", re.I)
@@ -100,10 +101,10 @@ class Bucket:
         return f"{place.rstrip('/')}/{key}{mark}{query}"
 
     def get(self, key: str) -> Found:
-        """Read a small object."""
+        """Read a small object; of one that is not small, nothing."""
         with self._errors(key):
             found = obstore.get(self.remote, self._path(key))
-            body = bytes(found.bytes())
+            body = bytes(found.bytes()) if found.meta["size"] <= _SMALL else b""
             return Found(body, _version(found.meta), found.meta["last_modified"])
 
     def exists(self, key: str) -> bool:

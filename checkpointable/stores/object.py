@@ -52,14 +52,15 @@ class ObjectStore:
     from many threads. A reader stays readable after a `delete` by this process; after one by
     another it raises `NoCheckpoint`.
 
-    ```python
-    ObjectStore(obstore.store.S3Store("bucket", region="eu-central-1"), "runs/heat")
-    ```
+    >>> import obstore.store
+    >>> store = ObjectStore(obstore.store.S3Store("bucket", region="eu-central-1"), "runs/heat")
+    >>> store
+    ObjectStore('S3Store/bucket/runs/heat')
     """
 
     def __init__(self, store: "Remote", prefix: str = "", *, address: str = "") -> None:
         prefix = prefix.strip("/")
-        self._bucket = Bucket(store, prefix, address or f"{store!r}/{prefix}".rstrip("/"))
+        self._bucket = Bucket(store, prefix, address or _address(store, prefix))
         self._lease = Lease(self._bucket)
         self._guard = threading.Lock()
         self._holds = 0
@@ -230,6 +231,14 @@ class _SharedStore(ObjectStore):
 
     def _check(self) -> None:
         pass
+
+
+def _address(store: "Remote", prefix: str) -> str:
+    """Say where a store of obstore is; not by its `repr`, which for Azure's may panic."""
+    config = getattr(store, "config", {})
+    bucket = config.get("bucket") or config.get("container_name") or ""
+    parts = [type(store).__name__, bucket, getattr(store, "prefix", None) or "", prefix]
+    return "/".join(part for part in parts if part)
 
 
 def _uploads(bucket: Bucket) -> dict[str, list[Listed]]:

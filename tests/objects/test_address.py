@@ -1,9 +1,12 @@
 """Addresses of places in object stores; and that no credentials are ever shown."""
 
+import json
+import re
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from obstore.store import S3Store
@@ -15,6 +18,7 @@ from checkpointable.stores.bucket import Bucket
 from checkpointable.stores.object import ObjectStore
 from checkpointable.stores.uploads import escaped, unescaped
 from checkpointable.testing._store_subject import listed, read
+from tests.objects import servers
 from tests.objects.places import Place
 from tests.objects.servers import BUCKET, KEY, SECRET
 
@@ -170,3 +174,11 @@ def test_any_name_is_kept_as_it_is(seaweedfs: str) -> None:
         assert read(store, name) == b"x"
     assert unescaped("%41") is None
     assert unescaped(".probe") is None
+
+
+def test_the_lifecycle_rule_of_the_docs_is_one(moto: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/object-stores.md").read_text()
+    (rule,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    servers.client(moto).put_bucket_lifecycle_configuration(
+        Bucket=BUCKET, LifecycleConfiguration=json.loads(rule)
+    )

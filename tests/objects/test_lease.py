@@ -103,7 +103,7 @@ def test_a_pid_means_nothing_without_its_machine_and_beginning(place: Place, mac
             place.store().create("a", 0, [])
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"pid": "x"}', b"\xff" * 999])
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"pid": "x"}', b"\xff" * 99_999])
 def test_a_lock_that_makes_no_sense_is_someone_s(place: Place, body: bytes) -> None:
     obstore.put(remote(place.address), f"{place.prefix}/{KEY}", body)
     with pytest.raises(StoreLocked, match="its pid is not known"):
