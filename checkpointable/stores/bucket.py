@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import obstore
-from attrs import field, frozen
+from attrs import frozen
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from checkpointable.errors import (
@@ -84,14 +84,6 @@ class Bucket:
     remote: "ObjectStore"
     prefix: str
     address: str
-    secrets: frozenset[str] = field(init=False)
-
-    @secrets.default
-    def _find_secrets(self) -> frozenset[str]:
-        config = getattr(self.remote, "config", None)
-        known = [*os.environ.items(), *(config.items() if isinstance(config, dict) else ())]
-        named = (value for name, value in known if _SECRET.search(name))
-        return frozenset(value for value in named if isinstance(value, str) and len(value) > 5)
 
     def where(self, key: str) -> str:
         """The address of an object."""
@@ -152,11 +144,11 @@ class Bucket:
         try:
             with self._errors(key):
                 self._put_parts(key, size, part, parts())
-        except BaseException:
+        except BaseException as error:
             if raised:
                 raise raised[0] from None
-            if self._size(key) != size:  # its answer may have been lost
-                raise
+            if not isinstance(error, StoreError) or self._size(key) != size:
+                raise  # else it was done, and the answer was lost
 
     def _put_parts(self, key: str, size: int, part: int, parts: Iterator[Buffer]) -> None:
         path = self._path(key)
@@ -200,7 +192,7 @@ class Bucket:
         if not status:
             first = _REQUEST.sub(r"\1: ", text.partition("\n")[0])
             what = _QUERY.sub("", _NOISE.sub("", _NOISE.sub("", first)))
-        for secret in self.secrets:
+        for secret in _secrets(self.remote):
             what = what.replace(secret, "...")
         if _FULL.search(text):
             hint = "delete what is not needed, or raise the quota"
@@ -215,6 +207,15 @@ class Bucket:
             hint = "save under another name, or delete that one first"
             return CheckpointExists("the name is taken", where=where, hint=hint)
         return StoreError(what, where=where, hint=_HINTS.get(status[:3], _HINT))
+
+
+def _secrets(remote: "ObjectStore") -> set[str]:
+    """What the credentials may be, of the store's options and of the environment."""
+    config: dict[str, Any] = getattr(remote, "config", {})
+    named = (
+        value for name, value in (*os.environ.items(), *config.items()) if _SECRET.search(name)
+    )
+    return {value for value in named if isinstance(value, str) and len(value) > 5}
 
 
 def _version(meta: Any) -> "Version":

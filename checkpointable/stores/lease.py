@@ -53,7 +53,8 @@ class Holder:
 
     def is_dead(self) -> bool:
         """Whether it is known to have ended: a process of this machine that is no more."""
-        return self.machine == _machine() and _start(self.pid) != self.start
+        here = self.machine != "" and self.machine == _machine()
+        return here and _start(self.pid) != self.start
 
 
 class Lease:

@@ -149,7 +149,7 @@ class ObjectStore:
 
     def _commit(self, name: str, head: Head) -> None:
         """Create the head; if it is unclear whether it was, look."""
-        pause = _PAUSE
+        pause, failure = _PAUSE, StoreError("")
         for _ in range(_TRIES):
             self._check()
             try:

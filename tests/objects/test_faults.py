@@ -1,7 +1,7 @@
 """A checkpoint is whole or absent, and its writer is told the truth, whatever the network does."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import obstore
 import pytest
@@ -10,6 +10,7 @@ from checkpointable.errors import CheckpointExists, CorruptCheckpoint, NoCheckpo
 from checkpointable.stores import bucket
 from checkpointable.stores.object import ObjectStore
 from checkpointable.testing._store_subject import listed, read
+from tests.objects import servers
 from tests.objects.places import Place, remote
 from tests.objects.proxy import Fate, Proxy, Request, always, once, proxied
 
@@ -83,9 +84,29 @@ def test_what_is_never_done_leaves_nothing_that_shows(
     with pytest.raises(StoreError, match="503"):
         create(far.store(retries=1))
     assert not listed(near.store())
+    assert not unfinished(near)
     with near.store().lock():
         assert not leftovers(near)
     create(near.store())
+
+
+def unfinished(place: Place) -> list[str]:
+    """The keys of uploads that were begun and neither completed nor aborted."""
+    found = servers.client(place.address).list_multipart_uploads(Bucket=servers.BUCKET)
+    return [one["Key"] for one in found.get("Uploads", []) if place.prefix in one["Key"]]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(28, "no"), KeyboardInterrupt()])
+def test_an_upload_is_aborted_when_its_chunks_fail(near: Place, error: BaseException) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield BLOB
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        near.store().create("a", 2 * len(BLOB), chunks())
+    assert caught.value is error
+    assert not unfinished(near)
+    assert near.keys() == ["lock"]
 
 
 def test_a_conflict_is_no_loss(proxy: Proxy, near: Place, far: Place) -> None:
