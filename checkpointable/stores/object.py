@@ -80,10 +80,7 @@ class ObjectStore:
             self._bucket.upload(key, size, chunks)
             try:
                 self._commit(name, head)
-            except (
-                CheckpointExists,
-                StoreLocked,
-            ):  # after any other it may come to be all the same
+            except (CheckpointExists, StoreLocked):  # after others it may yet be there
                 delete_upload(self._bucket, key)
                 raise
 

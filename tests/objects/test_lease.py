@@ -205,6 +205,18 @@ def test_a_sweep_leaves_what_a_head_names(place: Place) -> None:
         assert len(place.keys("uploads")) == 2
 
 
+def test_what_is_read_while_it_is_deleted_goes_with_its_last_reader(place: Place) -> None:
+    store = place.store()
+    store.create("a", 3, [b"abc"])
+    with store.open("a"):
+        with place.store().open("a"):
+            store.delete("a")
+            with store.lock():  # which sweeps
+                pass
+        assert place.keys("uploads/a")
+    assert not place.keys("uploads/a")
+
+
 def test_reading_needs_no_right_to_write(place: Place) -> None:
     """Nothing is written by it."""
     store = place.store()
