@@ -96,6 +96,18 @@ def unfinished(place: Place) -> list[str]:
     return [one["Key"] for one in found.get("Uploads", []) if place.prefix in one["Key"]]
 
 
+def test_each_chunk_is_used_up_at_once_also_in_many_parts(near: Place) -> None:
+    chunk = bytearray(1 << 20)
+
+    def chunks() -> Iterator[bytearray]:
+        for number in range(17):
+            chunk[:] = bytes([number]) * len(chunk)
+            yield chunk
+
+    near.store().create("a", 17 << 20, chunks())
+    assert read(near.store(), "a") == b"".join(bytes([n]) * len(chunk) for n in range(17))
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(28, "no"), KeyboardInterrupt()])
 def test_an_upload_is_aborted_when_its_chunks_fail(near: Place, error: BaseException) -> None:
     def chunks() -> Iterator[bytes]:
