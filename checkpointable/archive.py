@@ -25,12 +25,13 @@ from checkpointable.errors import (
     CheckpointExists,
     CorruptCheckpoint,
     NoCheckpoint,
+    StoreError,
     errors_at,
 )
 from checkpointable.layout import Header
 from checkpointable.protocol import KernelMetadata
 from checkpointable.reading import Opened
-from checkpointable.store import Store
+from checkpointable.store import Open, Store, orders
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -148,7 +149,13 @@ def save(
         packed, found = encode(base=_base(store, base, key)), entries(store)
         if packed.header.parents and not _pays(packed, found):
             packed = container.pack_whole(packed)
-        return create(store, step, packed, _next_attempt(found, step))
+        attempt = _next_attempt(found, step)
+        try:
+            return create(store, step, packed, attempt)
+        except NoCheckpoint:  # what it continues is not where it would be
+            if not packed.header.parents:
+                raise
+            return create(store, step, container.pack_whole(packed), attempt)
 
 
 def _next_attempt(found: list[Entry], step: int) -> int:
@@ -161,7 +168,7 @@ def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
     while True:
         name = name_of(step, attempt, delta=delta)
         try:
-            store.create(name, packed.size, packed.chunks())
+            store.create(name, packed.size, packed)
         except CheckpointExists:  # by another writer, where the lock does not keep it out
             attempt += 1
         else:
@@ -191,9 +198,7 @@ def size_of_full(header: Header) -> int:
     return header.file_size - own + header.full_size
 
 
-def load(
-    store: Store, name: str, cls: type[C], *, key: bytes | None = None, into: Into = None
-) -> C:
+def load(store: Open, name: str, cls: type[C], *, key: bytes | None = None, into: Into = None) -> C:
     """Load a checkpoint by its name, verified.
 
     Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. As everywhere
@@ -205,7 +210,7 @@ def load(
 
 
 @contextmanager
-def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
+def opened(store: Open, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
     """Open a checkpoint, its seal verified, together with those that it continues."""
     parsed = _parsed(name)
     with errors_at(name), ExitStack() as stack:
@@ -251,12 +256,12 @@ def latest(
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
 
-    def read(name: str) -> C:
+    def read(view: Open, name: str) -> C:
         if on_read is not None:
             on_read(name)
-        return load(store, name, cls, key=key, into=into)
+        return load(view, name, cls, key=key, into=into)
 
-    found, skipped = newest_sound(store, read)
+    found, skipped = newest_sound(store, in_orders(store, read))
     if found is not None:
         return Found(*found, skipped)
     if not skipped:
@@ -272,9 +277,11 @@ def at_step(
     store: Store, step: int, cls: type[C], *, key: bytes | None = None, into: Into = None
 ) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
-    found, skipped = newest_sound(
-        store, lambda name: load(store, name, cls, key=key, into=into), step
-    )
+
+    def read(view: Open, name: str) -> C:
+        return load(view, name, cls, key=key, into=into)
+
+    found, skipped = newest_sound(store, in_orders(store, read), step)
     if found is not None:
         return Found(*found, skipped)
     if skipped:
@@ -286,6 +293,21 @@ def at_step(
         if steps
         else "the store is empty",
     )
+
+
+def in_orders(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R]:
+    """Read a name from the first of the store's `orders` in which it is sound."""
+
+    def first(name: str) -> R:
+        *views, last = orders(store)
+        for view in views:
+            try:
+                return read(view, name)
+            except (CorruptCheckpoint, StoreError):
+                continue
+        return read(last, name)
+
+    return first
 
 
 def newest_sound(

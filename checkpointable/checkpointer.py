@@ -25,7 +25,7 @@ from checkpointable.protocol import (
     kernel_metadata,
 )
 from checkpointable.schema import schema_of
-from checkpointable.store import Store
+from checkpointable.store import Layered, Store
 from checkpointable.stores import open_store
 from checkpointable.threads import in_thread
 
@@ -181,7 +181,15 @@ class Checkpointer(Generic[C]):
         await self.close()
 
     async def close(self) -> None:
-        """Wait for the save under way, if one is; raises what it failed with."""
+        """Wait for the save under way, if one is; raises what it failed with.
+
+        Of a `Tiered` store also until the slow tier has it, or fails.
+        """
+        await self._settle()
+        if isinstance(self.store, Layered):
+            await in_thread(self.store.flush)
+
+    async def _settle(self) -> None:
         saving = self._saving
         if saving is not None:
             told = saving.told
@@ -207,7 +215,7 @@ class Checkpointer(Generic[C]):
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        await self.close()
+        await self._settle()
         check_not_lost()
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
@@ -261,7 +269,7 @@ class Checkpointer(Generic[C]):
         Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
-        await self.close()
+        await self._settle()
         with self._staging.in_use():
             found = await in_thread(
                 lambda: archive.latest(
@@ -272,7 +280,7 @@ class Checkpointer(Generic[C]):
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
-        await self.close()
+        await self._settle()
         with self._staging.in_use():
             found = await in_thread(
                 lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())

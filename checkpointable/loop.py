@@ -59,7 +59,8 @@ class Means:
     `save` begins a save, which is to be full if it is told so, and returns when the kernel may go
     on; `kind_of` a save is "full" or "delta", and `dirty` its share of a full one. `prune` deletes
     what is not kept, now that a save is durable, and gives the names. `delta` says whether saves
-    are deltas, but for those that `full` makes full ones.
+    are deltas, but for those that `full` makes full ones. `finish` waits, in the end, until what
+    was saved is everywhere it belongs.
     """
 
     save: Callable[[bool], Saving]
@@ -73,6 +74,7 @@ class Means:
     clock: Callable[[], float]
     on_event: OnEvent
     on_progress: OnProgress
+    finish: Callable[[], object] = lambda: None
 
 
 @frozen
@@ -126,6 +128,7 @@ class Loop:
             self._save()
         self.settle(wait=True)
         self._tell(rate)
+        self.means.finish()
         seconds = self.means.clock() - self.begun
         report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
         if stopped:

@@ -23,6 +23,7 @@ from checkpointable.store import Store
 from checkpointable.stores import LocalStore
 from checkpointable.supervised import check_health
 from checkpointable.supervised import link as link_to_supervisor
+from checkpointable.tiers import Tiered
 
 __all__ = ["EX_PREEMPTED", "Preempted", "Progress", "Report", "run"]
 
@@ -80,8 +81,11 @@ def run(
     say so: then it saves what is predicted to fit, else only waits for the save under way. Signals
     that `save` names do not stop it. Only one run at a time can use a store: `StoreLocked`.
 
+    Where `store` is a `Tiered`, `keep` is about its fast tier, and the run ends when the slow one
+    has what it is to have, or fails, or the grace time ends.
+
     What happens is told to `on_event`, as `events` has it, to the log "checkpointable", and, if the
-    store is a directory, to its `events.jsonl`.
+    store is a directory, or the fast tier is, to its `events.jsonl`.
 
     Raises what the kernel raises, `Unhealthy` if its `health_check` says so when it is to be saved,
     `InvalidKernel` if it is not a steppable kernel, and what `Checkpointer` raises; what was saved
@@ -110,11 +114,17 @@ def run(
             raise ValueError(f"latency is {latency!r} and grace {grace!r}, but must be above 0")
         checkpointer = Checkpointer(kernel, store, cls=cls, key=key, delta=delta)
     place, kept = checkpointer.store, last(3) if keep is None else keep
-    sinks = [to_log(), *([to_file(place.path)] if isinstance(place, LocalStore) else [])]
+    tiers = place if isinstance(place, Tiered) else None
+    nearest = place if tiers is None else tiers.fast
+    sinks = [to_log(), *([to_file(nearest.path)] if isinstance(nearest, LocalStore) else [])]
 
     def tell(event: Event) -> None:
         for sink in [*sinks, *([on_event] if on_event else [])]:
             sink(event)
+
+    def tell_of_tiers() -> None:
+        for event in [] if tiers is None else tiers.told():
+            tell(event)
 
     def begin_save(full_one: bool) -> Saving:
         check_health(kernel)
@@ -123,6 +133,7 @@ def run(
 
     def tell_progress(progress: Progress) -> None:
         link.tell("step", progress.step)
+        tell_of_tiers()
         if on_progress is not None:
             on_progress(progress)
 
@@ -138,20 +149,47 @@ def run(
         clock=time.monotonic,
         on_event=tell,
         on_progress=tell_progress,
+        finish=lambda: finish(),
     )
     caught = Signals(signals, means.when.signals, means.clock)
     loop = Loop(kernel, until, means, caught)
+
+    def finish() -> None:
+        """Wait for the slow tier, if there is one, as long as a signal leaves."""
+        moved = 0
+
+        def going_on(now_moved: int) -> bool:
+            nonlocal moved
+            if now_moved != moved:  # a sign of life for the supervisor
+                moved = now_moved
+                link.tell("saving", kernel.step)
+            tell_of_tiers()
+            spent = means.clock() - caught.stopped_at
+            return caught.stopped_by is None or grace is None or spent < grace
+
+        if tiers is not None:
+            tiers.flush(going_on=going_on)
+            tell_of_tiers()
+
     with link.failing(), place.lock(), caught.taken():
         begin = means.clock()
         restored = complete(checkpointer.restore_latest(partial(link.tell, "reading")))
+        tell_of_tiers()
         link.tell("restored", kernel.step)
         for event in _begun(kernel.step, until, restored, means.clock() - begin):
             tell(event)
         try:
             report = loop.work(restored)
-        finally:
+        except Exception:
             with suppress(Exception):  # the kernel has failed: what was begun is not given up
                 loop.settle(wait=True)
+                finish()
+            raise
+        finally:
+            with suppress(Exception):  # interrupted, perhaps
+                loop.settle(wait=True)
+            if tiers is not None:
+                tiers.close(0)
         if report.step < until:
             raise Preempted(report)
         link.ended(0, "done")

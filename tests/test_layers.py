@@ -19,15 +19,16 @@ LAYERS = {
     "supported": 3, "digests": 3, "blocks": 3, "headers": 3, "delta": 3, "convert": 3, "stores": 3,
     "container": 4, "keep": 4, "schema": 4, "tree": 4,
     "reading": 5, "attributes": 5, "migrations": 5,
-    "codec": 6,
+    "codec": 6, "verbatim": 6,
     "archive": 7, "single": 7,
     "checkpointer": 8, "retention": 8,
-    "loop": 9, "child": 9,
-    "runner": 10,
-    "endings": 11,
-    "supervisor": 12,
-    "__init__": 12,
-    "kernels": 13, "testing": 13, "cli": 14, "__main__": 15,
+    "loop": 9, "child": 9, "copier": 9,
+    "tiers": 10,
+    "runner": 11,
+    "endings": 12,
+    "supervisor": 13,
+    "__init__": 13,
+    "kernels": 14, "testing": 14, "cli": 15, "__main__": 16,
 }  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 
