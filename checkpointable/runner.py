@@ -131,6 +131,9 @@ def run(
         link.tell("saving", kernel.step)
         return complete(checkpointer.save(full=full_one))
 
+    def prune_after(saved: Saved) -> tuple[str, ...]:
+        return tuple(e.name for e in prune(place, kept, sound=saved.name))
+
     def tell_progress(progress: Progress) -> None:
         link.tell("step", progress.step)
         tell_of_tiers()
@@ -140,7 +143,7 @@ def run(
     means = Means(
         save=begin_save,
         dirty=lambda saved: _dirty(place, saved),
-        prune=lambda saved: tuple(e.name for e in prune(place, kept, sound=saved.name)),
+        prune=prune_after,
         when=every(seconds=60) if save is None else save,
         full=full,
         delta=delta,
@@ -170,6 +173,8 @@ def run(
         if tiers is not None:
             tiers.flush(going_on=going_on)
             tell_of_tiers()
+            if loop.saves and (gone := prune_after(loop.saves[-1])):  # what was to be copied yet
+                tell(events.Pruned(gone))
 
     with link.failing(), place.lock(), caught.taken():
         begin = means.clock()

@@ -3,7 +3,7 @@
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 from unittest import mock
 
@@ -49,6 +49,7 @@ def _small_blocks() -> Iterator[None]:
 def driven(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tiered], bool]:
     """No thread: `driven(tiered)` copies what is missing."""
     monkeypatch.setattr(Copier, "wake", lambda self: 0)
+    monkeypatch.setattr(Copier, "wait_for_room", lambda self, pending: None)
     return lambda tiered: tiered._copier.copy_missing()
 
 
@@ -533,7 +534,7 @@ class History(RuleBasedStateMachine):
         try:
             name = save(self.tiered, self.step, self.base if delta else None)
         except StoreError:  # both have failed
-            assert all(faulty.at < 0 for faulty in self.faulty.values()) is False
+            assert any(faulty.happened for faulty in self.faulty.values())
             return
         self.base = name
         where = [tier for tier, store in self.bare.items() if name in names(store)]
@@ -578,10 +579,8 @@ class History(RuleBasedStateMachine):
     @rule(n=st.integers(1, 3))
     def prune(self, n: int) -> None:
         before = {tier: names(store) for tier, store in self.bare.items()}
-        try:
+        with suppress(StoreError):
             prune(self.tiered, last(n))
-        except StoreError:
-            pass
         steps = sorted({archive.step_of(name) or 0 for name in before["fast"]})[-n:]
         kept = {name for name in before["fast"] if archive.step_of(name) in steps}
         assert kept <= set(names(self.bare["fast"]))
