@@ -97,7 +97,8 @@ class Copier:
     """Copies from `fast` to `slow` what `keep` wants there, the oldest first.
 
     `owed` are the names still to be copied; `bad` those whose copy in the fast tier is not to be
-    relied on. Who writes to the slow tier, or deletes there, holds `changing`.
+    relied on; `direct` is one that was written to the slow tier at once. Who writes to the slow
+    tier, or deletes there, holds `changing`.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Copier:
         self.changing = threading.RLock()
         self.owed: frozenset[str] = frozenset()
         self.bad: set[str] = set()
+        self.direct = ""
         self._pruned: set[str] = set()
         self._seals: dict[str, str] = {}  # of the slow tier's files
         self._state = threading.Condition()
@@ -138,7 +140,7 @@ class Copier:
         with self._state:
             self.owed = frozenset(e.name for e in missing) | (self.owed - known)
             self._state.notify_all()
-        copied = ""
+        copied, self.direct = self.direct, ""
         for entry in missing:
             if entry.name in self.bad:  # found out meanwhile
                 continue
@@ -307,7 +309,7 @@ class Copier:
                 if self._asked == asked and not good and not stop.is_set():
                     self._state.wait_for(lambda: self._asked != asked or stop.is_set(), delay)  # noqa: B023
                     delay = min(2 * delay, _LAST_DELAY)
-                elif self._asked == asked or stop.is_set():
+                if stop.is_set() or (good and self._asked == asked):
                     if self._stop is stop:
                         self._thread = None
                     return

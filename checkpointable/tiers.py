@@ -112,9 +112,9 @@ class Tiered(Layered):
         return self._copier.flush(timeout, going_on)
 
     def close(self, timeout: float | None = None) -> bool:
-        """The same, and copy no more until the next `create` or `lock`."""
+        """The same, and copy no more until the next `create` or `lock`; at once if it is 0."""
         try:
-            return self.flush(timeout)
+            return timeout != 0 and self.flush(timeout)
         finally:
             self._copier.stop()
 
@@ -194,6 +194,9 @@ class Tiered(Layered):
         self._slow.works()
         seconds = time.monotonic() - begin
         self._told.append(events.Copied(step, name, self._slow.address, size, seconds))
+        if step_of(name) is not None:
+            self._copier.direct = name
+            self._copier.wake()  # to prune
 
     @contextmanager
     def open(self, name: str, /) -> Iterator[Reader]:
