@@ -11,7 +11,7 @@ container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digest
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory and the memory
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
-tiers         `tiers`: two stores as one, of `copier`, which copies files as they are: `verbatim`
+tiers         `tiers`: two stores as one, of `tier` and `copier`; `verbatim`: files as they are
 run           `checkpointer`: one kernel and one store; `runner`: the main job, of `loop`, `policy`
               (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`, `sinks`;
               `cli`

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from attrs import define, field
-
 from checkpointable import events, reading
 from checkpointable.archive import Entry, entries, step_of
 from checkpointable.errors import (
@@ -20,56 +18,17 @@ from checkpointable.errors import (
     InvalidCheckpoint,
     NoCheckpoint,
     StoreError,
-    in_one_line,
 )
-from checkpointable.events import Event
 from checkpointable.keep import AnyKeep, chosen
 from checkpointable.layout import Bytes, Parent
 from checkpointable.reading import Opened
 from checkpointable.retention import history, prune_alone
-from checkpointable.store import Store
+from checkpointable.tier import Tier, text_of
 from checkpointable.verbatim import verbatim
 
 _TICK_SECONDS = 0.2
 _FIRST_DELAY = 1.0  # seconds until a tier that fails is tried again; twice as many each time
 _LAST_DELAY = 60.0
-
-
-def text_of(error: BaseException, about: str = "") -> str:
-    """Say an error in one line."""
-    if isinstance(error, CheckpointableError):
-        return in_one_line(error, about)
-    return f"{type(error).__name__}: {error}"
-
-
-@define(eq=False)
-class Tier:
-    """One of the stores. `lost` says that it fails, `unheard` that it could not be listed.
-
-    `blank` says that it had nothing when it was listed.
-    """
-
-    store: Store
-    address: str
-    tell: Callable[[Event], object]
-    lost: bool = False
-    unheard: bool = False
-    blank: bool = False
-    _guard: threading.Lock = field(factory=threading.Lock, repr=False)
-
-    def fails(self, error: BaseException) -> None:
-        """Tell that it is lost, once."""
-        with self._guard:
-            known, self.lost = self.lost, True
-        if not known:
-            self.tell(events.TierLost(self.address, text_of(error)))
-
-    def works(self) -> None:
-        """Tell that it is back, if it was lost."""
-        with self._guard:
-            known, self.lost = self.lost, False
-        if known:
-            self.tell(events.TierBack(self.address))
 
 
 class _Stopped(Exception):

@@ -1,12 +1,11 @@
 """Two stores as one: durable in the fast one, then copied to the slow one in the background."""
 
-import builtins
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from attrs import frozen
@@ -14,7 +13,7 @@ from attrs import frozen
 from checkpointable import events, reading
 from checkpointable.archive import is_delta, step_of
 from checkpointable.container import Packed
-from checkpointable.copier import Copier, Tier, Unfit
+from checkpointable.copier import Copier, Unfit
 from checkpointable.digests import check_key
 from checkpointable.errors import (
     CheckpointableError,
@@ -29,7 +28,8 @@ from checkpointable.keep import AnyKeep
 from checkpointable.layout import Parent
 from checkpointable.store import Buffer, Entry, Layered, Open, Reader, Store
 from checkpointable.stores import open_store
-from checkpointable.stores.files import check_name, exactly
+from checkpointable.stores.files import check_name
+from checkpointable.tier import Held, Source, Tier, listed, locked, release
 from checkpointable.verbatim import verbatim
 
 R = TypeVar("R")
@@ -87,7 +87,7 @@ class Tiered(Layered):
         self._copier = Copier(self._fast, self._slow, keep, key, patience)
         self._guard = threading.Lock()
         self._holds = 0
-        self._held: list[tuple[Tier, AbstractContextManager[None]]] = []
+        self._held: Held = []
 
     def __repr__(self) -> str:
         return f"Tiered({self._fast.address!r}, {self._slow.address!r})"
@@ -130,7 +130,7 @@ class Tiered(Layered):
         if self._slow_has(name):
             raise CheckpointExists("the slow tier has one of this name", where=name)
         parents = chunks.header.parents if isinstance(chunks, Packed) else ()
-        source = _Source(chunks, size, name)
+        source = Source(chunks, size, name)
         try:
             if self._lacks(parents):
                 if is_delta(name):
@@ -171,7 +171,7 @@ class Tiered(Layered):
         return not there.issuperset(parent.name for parent in parents)
 
     def _create_in_slow(
-        self, name: str, size: int, source: "_Source", parents: Sequence[Parent], why: StoreError
+        self, name: str, size: int, source: Source, parents: Sequence[Parent], why: StoreError
     ) -> None:
         """Write to the slow tier what the fast one could not take, and `why`."""
         begin, step = time.monotonic(), step_of(name) or 0
@@ -222,23 +222,7 @@ class Tiered(Layered):
 
         Raises what it raised if the other one has nothing, and it may have something.
         """
-        found: dict[str, Entry] = {}
-        errors: list[tuple[Tier, StoreError]] = []
-        for tier in (self._fast, self._slow):
-            if tier is self._slow and tier.unheard and found:
-                continue  # nobody waits for it
-            try:
-                blobs = [*tier.store.list()]
-            except StoreError as error:
-                tier.unheard = True
-                tier.fails(error)
-                errors.append((tier, error))
-            else:
-                tier.unheard, tier.blank = False, not blobs
-                found = {entry.name: entry for entry in blobs} | found
-        if errors and not found and (len(errors) == 2 or not errors[0][0].blank):
-            raise errors[0][1]
-        return iter(found.values())
+        return iter(listed(self._fast, self._slow))
 
     def delete(self, name: str, /) -> None:
         """See `checkpointable.store.Delete`: from both."""
@@ -263,7 +247,7 @@ class Tiered(Layered):
         """See `checkpointable.store.Lock`: of both, or of the one that can be had."""
         with self._guard:
             if not self._holds:
-                self._held = self._taken()
+                self._held = locked(self._fast, self._slow)
                 self._copier.wake()
             self._holds += 1
         try:
@@ -272,29 +256,7 @@ class Tiered(Layered):
             with self._guard:
                 self._holds -= 1
                 if not self._holds:
-                    _release(self._held)
-
-    def _taken(self) -> "builtins.list[tuple[Tier, AbstractContextManager[None]]]":
-        held, errors = list[tuple[Tier, AbstractContextManager[None]]](), list[StoreError]()
-        try:
-            for tier in (self._fast, self._slow):
-                if tier is self._slow and tier.lost and held:
-                    continue  # nobody waits for it; what is copied takes it by itself
-                try:
-                    lock = tier.store.lock()
-                    lock.__enter__()
-                    held.append((tier, lock))
-                except StoreLocked:
-                    raise
-                except StoreError as error:
-                    tier.fails(error)
-                    errors.append(error)
-            if not held:
-                raise errors[0]
-        except BaseException:
-            _release(held)
-            raise
-        return held
+                    release(self._held)
 
     # --- as one of two ---------------------------------------------------------------------------
 
@@ -353,32 +315,8 @@ class _Sound:
             yield self.tiers.first_sound(name, stack)
 
 
-class _Source:
-    """Chunks that may be asked for again, and the error that they themselves have raised."""
-
-    def __init__(self, chunks: Iterable[Buffer], size: int, name: str) -> None:
-        self._chunks, self._size, self._name = chunks, size, name
-        self.again = iter(chunks) is not chunks
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[Buffer]:
-        try:
-            yield from exactly(self._size, self._chunks, self._name)
-        except Exception as error:
-            self.error = error
-            raise
-
-
 class _Elsewhere(StoreError):
     """The fast tier does not fail, and is not the place."""
-
-
-def _release(held: list[tuple[Tier, AbstractContextManager[None]]]) -> None:
-    for tier, lock in reversed(held):
-        try:
-            lock.__exit__(None, None, None)
-        except StoreError as error:
-            tier.fails(error)
 
 
 def _address(where: str | os.PathLike[str] | Store) -> str:

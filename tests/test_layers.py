@@ -21,7 +21,7 @@ LAYERS = {
     "reading": 5, "attributes": 5, "migrations": 5,
     "codec": 6, "verbatim": 6,
     "archive": 7, "single": 7,
-    "checkpointer": 8, "retention": 8,
+    "checkpointer": 8, "retention": 8, "tier": 8,
     "loop": 9, "child": 9, "copier": 9,
     "tiers": 10,
     "runner": 11,
