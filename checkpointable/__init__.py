@@ -11,6 +11,7 @@ container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digest
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory, the memory, object stores
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
+tiers         `tiers`: two stores as one, of `tier` and `copier`; `verbatim`: files as they are
 run           `checkpointer`: one kernel and one store; `runner`: the main job, of `loop`, `policy`
               (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`, `sinks`;
               `cli`
@@ -75,6 +76,7 @@ from checkpointable.shards import Shard
 from checkpointable.single import load_file, save_file
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, open_store
+from checkpointable.tiers import Tiered
 
 __all__ = [
     "EX_PREEMPTED",
@@ -113,6 +115,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreLocked",
+    "Tiered",
     "Unhealthy",
     "UnsupportedType",
     "at",

@@ -29,12 +29,13 @@ from checkpointable.errors import (
     CheckpointExists,
     CorruptCheckpoint,
     NoCheckpoint,
+    StoreError,
     errors_at,
 )
 from checkpointable.layout import Header
 from checkpointable.opening import Opened
 from checkpointable.protocol import KernelMetadata
-from checkpointable.store import Store
+from checkpointable.store import Open, Store, orders
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -187,7 +188,13 @@ def save(
         packed, found = encode(base=_base(store, base, key)), entries(store)
         if not pays(packed, {e.name: e.size if e.delta else 0 for e in found}):
             packed = container.pack_whole(packed)
-        return create(store, step, packed, next_attempt(found, step))
+        attempt = next_attempt(found, step)
+        try:
+            return create(store, step, packed, attempt)
+        except NoCheckpoint:  # what it continues is not where it would be
+            if not packed.header.parents:
+                raise
+            return create(store, step, container.pack_whole(packed), attempt)
 
 
 def next_attempt(found: list[Entry], step: int) -> int:
@@ -202,7 +209,7 @@ def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
     while True:
         name = name_of(step, attempt, delta=delta, sharded=sharded)
         try:
-            store.create(name, packed.size, packed.chunks())
+            store.create(name, packed.size, packed)
         except CheckpointExists:  # by another writer, where the lock does not keep it out
             attempt += 1
         else:
@@ -238,7 +245,7 @@ def size_of_full(header: Header) -> int:
 
 
 def load(
-    store: Store,
+    store: Open,
     name: str,
     cls: type[C],
     *,
@@ -263,13 +270,13 @@ def load(
 
 
 @contextmanager
-def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
+def opened(store: Open, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
     """Open a checkpoint, its seal verified, together with those that it continues."""
     with errors_at(name), ExitStack() as stack:
         yield _open(stack, store, name, key)
 
 
-def _open(stack: ExitStack, store: Store, name: str, key: bytes | None) -> Opened:
+def _open(stack: ExitStack, store: Open, name: str, key: bytes | None) -> Opened:
     """Open it; its files are closed by the stack, which holds nothing of what is returned."""
     checkpoint = opening.opened(
         stack.enter_context(store.open(name)),
@@ -315,12 +322,12 @@ def latest(
     there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
     """
 
-    def read(name: str) -> C:
+    def read(view: Open, name: str) -> C:
         if on_read is not None:
             on_read(name)
-        return load(store, name, cls, key=key, into=into)
+        return load(view, name, cls, key=key, into=into)
 
-    found, skipped = newest_sound(store, read)
+    found, skipped = newest_sound(store, in_orders(store, read))
     if found is not None:
         return Found(*found, skipped)
     if not skipped:
@@ -341,9 +348,11 @@ def at_step(
     store: Store, step: int, cls: type[C], *, key: bytes | None = None, into: Into = None
 ) -> Found[C]:
     """Load the checkpoint of one step; of several attempts the newest that verifies."""
-    found, skipped = newest_sound(
-        store, lambda name: load(store, name, cls, key=key, into=into), step
-    )
+
+    def read(view: Open, name: str) -> C:
+        return load(view, name, cls, key=key, into=into)
+
+    found, skipped = newest_sound(store, in_orders(store, read), step)
     if found is not None:
         return Found(*found, skipped)
     if skipped:
@@ -359,6 +368,21 @@ def not_there(step: int, steps: list[int]) -> NoCheckpoint:
         if steps
         else "the store is empty",
     )
+
+
+def in_orders(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R]:
+    """Read a name from the first of the store's `orders` in which it is sound."""
+
+    def first(name: str) -> R:
+        *views, last = orders(store)
+        for view in views:
+            try:
+                return read(view, name)
+            except (CorruptCheckpoint, StoreError):
+                continue
+        return read(last, name)
+
+    return first
 
 
 def newest_sound(

@@ -26,7 +26,7 @@ from checkpointable.protocol import (
 from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.schema import schema_of
 from checkpointable.shards import shard_fields
-from checkpointable.store import Store
+from checkpointable.store import Layered, Store
 from checkpointable.stores import open_store
 from checkpointable.threads import in_thread
 
@@ -123,7 +123,15 @@ class Checkpointer(Generic[C]):
         await self.close()
 
     async def close(self) -> None:
-        """Wait for the save under way, if one is; raises what it failed with."""
+        """Wait for the save under way, if one is; raises what it failed with.
+
+        Of a `Tiered` store also until the slow tier has it, or fails.
+        """
+        await self._settle()
+        if isinstance(self.store, Layered):
+            await in_thread(self.store.flush)
+
+    async def _settle(self) -> None:
         saving = self._saving
         if saving is not None:
             told = saving.told
@@ -149,7 +157,7 @@ class Checkpointer(Generic[C]):
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        await self.close()
+        await self._settle()
         check_not_lost()
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
@@ -224,7 +232,7 @@ class Checkpointer(Generic[C]):
         Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
-        await self.close()
+        await self._settle()
         with self._staging.in_use():
             if self.coordinator.size > 1:
                 return await self._restore_together(None, on_read)
@@ -237,7 +245,7 @@ class Checkpointer(Generic[C]):
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
-        await self.close()
+        await self._settle()
         with self._staging.in_use():
             if self.coordinator.size > 1:
                 restored = await self._restore_together(step, None)

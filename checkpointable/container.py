@@ -84,6 +84,10 @@ class Packed:
         """Size of the whole file in bytes."""
         return self.header.file_size
 
+    def __iter__(self) -> Iterator[Bytes]:
+        """As `chunks()`: a store that fails leaves the whole to be given to another."""
+        return self.chunks()
+
     def chunks(self) -> Iterator[Bytes]:
         """Yield the whole file, in order, the data by blocks of at most 1 MiB.
 

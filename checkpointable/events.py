@@ -82,9 +82,10 @@ class Skipped:
 
 @frozen
 class Pruned:
-    """Checkpoints were deleted that the policy did not keep."""
+    """Checkpoints were deleted that the policy did not keep: those of a slow tier, at `address`."""
 
     names: tuple[str, ...]
+    address: str = ""
     time: float = _now()
 
 
@@ -114,6 +115,46 @@ class Finished:
     step: int
     seconds: float
     saves: int
+    time: float = _now()
+
+
+@frozen
+class Copied:
+    """A checkpoint is in the slow tier, too, or only there: `bytes` were written in `seconds`."""
+
+    step: int
+    name: str
+    address: str
+    bytes: int
+    seconds: float
+    time: float = _now()
+
+
+@frozen
+class Damaged:
+    """A checkpoint does not verify at `address`: it is not copied, and read from elsewhere."""
+
+    step: int
+    name: str
+    address: str
+    why: str
+    time: float = _now()
+
+
+@frozen
+class TierLost:
+    """The tier at `address` fails, and `why`: the run goes on with the other one alone."""
+
+    address: str
+    why: str
+    time: float = _now()
+
+
+@frozen
+class TierBack:
+    """The tier at `address` works again."""
+
+    address: str
     time: float = _now()
 
 
@@ -163,7 +204,7 @@ class GaveUp:
 
 Event: TypeAlias = (
     Started | Restored | FellBack | Saved | Skipped | Pruned | Stopping | Stopped | Finished
-    | Stalled | Restarted | Quarantined | GaveUp
+    | Copied | Damaged | TierLost | TierBack | Stalled | Restarted | Quarantined | GaveUp
 )  # fmt: skip
 
 _CLASSES: dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}

@@ -68,7 +68,9 @@ def spec_from_json(name: str, said: Any, *, sharded: bool) -> Spec:
 
 def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
     """The parents that a file names; `CorruptCheckpoint` unless they are plain names and seals."""
-    pairs = said if type(said) is list and len(said) <= _MAX_PARENTS[sharded] else [()]
+    pairs: list[Any] = [()]
+    if type(said) is list and len(said) <= _MAX_PARENTS[sharded]:
+        pairs = said
     for pair in pairs:
         if not (
             type(pair) is list

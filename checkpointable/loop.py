@@ -84,8 +84,9 @@ class Means:
     `save` begins a save, which is to be full if it is told so, and returns when the kernel may go
     on; `kind_of` a save is "full" or "delta", and `dirty` its share of a full one. `prune` deletes
     what is not kept, now that a save is durable, and gives the names. `delta` says whether saves
-    are deltas, but for those that `full` makes full ones. Where many ranks run the same, `clock`
-    and `agree` give the same to all, and so do `save`'s results: then all decide the same.
+    are deltas, but for those that `full` makes full ones. `finish` waits, in the end, until what
+    was saved is everywhere it belongs. Where many ranks run the same, `clock` and `agree` give the
+    same to all, and so do `save`'s results: then all decide the same.
     """
 
     save: Callable[[bool], Saving]
@@ -100,6 +101,7 @@ class Means:
     on_event: OnEvent
     on_progress: OnProgress
     agree: Callable[[Heard], Heard] = lambda heard: heard
+    finish: Callable[[], object] = lambda: None
 
 
 @frozen
@@ -155,6 +157,7 @@ class Loop:
             self._save()
         self.settle(wait=True)
         self._tell(rate)
+        self.means.finish()
         seconds = self.means.clock() - self.begun
         report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
         if stopped:

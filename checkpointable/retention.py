@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -13,7 +14,7 @@ from checkpointable.blocks import Place
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.keep import AnyKeep, Past, chosen
 from checkpointable.layout import Bytes
-from checkpointable.store import Store
+from checkpointable.store import Layered, Store
 
 
 def prune(
@@ -32,18 +33,36 @@ def prune(
     that verifies is stored again as a full checkpoint first, so that it needs no other.
 
     `sound` is the name of one that the caller has just written, which saves reading it. Whenever
-    the process dies, each kept one can be read.
+    the process dies, each kept one can be read. Of a `Tiered` it is the fast tier's.
 
     What ranks have written that no checkpoint has is deleted as well: so no rank may be saving.
     """
-    with archive.CHANGING, store.lock():
+    alone = partial(prune_alone, keep=keep, compact=compact, sound=sound, key=key)
+    with archive.CHANGING:
+        if isinstance(store, Layered):
+            return [*store.pruned(lambda near, spared: alone(near, spared=spared))]
+        return alone(store)
+
+
+def prune_alone(
+    store: Store,
+    keep: AnyKeep,
+    *,
+    compact: bool = False,
+    sound: str | None = None,
+    key: bytes | None = None,
+    spared: frozenset[str] = frozenset(),
+) -> list[Entry]:
+    """The same where nobody else makes a delta meanwhile; those `spared` stay as well."""
+    with store.lock():
         found = entries(store)
-        kept = chosen(keep, _history(store, found))
+        kept = chosen(keep, history(store, found))
         strays = [e.name for e in store.list() if archive.is_rank_file(e.name)]
         if all(entry.step in kept for entry in found) and not compact and not strays:
             return []
         names = [entry.name for entry in found]
         newest = names.index(sound) if sound in names else _newest_sound(store, found, key)
+        kept |= {entry.step for entry in found if entry.name in spared}
         wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
         if compact:
             wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
@@ -57,7 +76,7 @@ def prune(
     return surplus
 
 
-def _history(store: Store, found: list[Entry]) -> list[Past]:
+def history(store: Store, found: list[Entry]) -> list[Past]:
     """What a policy is told: of each step the newest attempt."""
 
     def past(entry: Entry) -> Past:

@@ -26,6 +26,7 @@ from checkpointable.store import Store
 from checkpointable.stores import LocalStore
 from checkpointable.supervised import Link, check_health
 from checkpointable.supervised import link as link_to_supervisor
+from checkpointable.tiers import Tiered
 
 __all__ = ["EX_PREEMPTED", "Preempted", "Progress", "Report", "run"]
 
@@ -88,9 +89,11 @@ def run(
     the kernel, and all do the same: as many steps at once, saves, and a stop if any has the signal.
     `on_event` and `on_progress` are called on rank 0 alone. If a rank fails, all have to be started
     again, as many or others: `mpiexec` and SLURM end a job that has lost one.
+    Where `store` is a `Tiered`, `keep` is about its fast tier, and the run ends when the slow one
+    has what it is to have, or fails, or the grace time ends.
 
     What happens is told to `on_event`, as `events` has it, to the log "checkpointable", and, if the
-    store is a directory, to its `events.jsonl`.
+    store is a directory, or the fast tier is, to its `events.jsonl`.
 
     Raises what the kernel raises, `Unhealthy` if its `health_check` says so when it is to be saved,
     `InvalidKernel` if it is not a steppable kernel, and what `Checkpointer` raises; what was saved
@@ -120,26 +123,36 @@ def run(
             raise ValueError(f"latency is {latency!r} and grace {grace!r}, but must be above 0")
         checkpointer = Checkpointer(kernel, store, cls=cls, key=key, delta=delta, coordinator=ranks)
     place, kept = checkpointer.store, last(3) if keep is None else keep
-    sinks = [to_log(), *([to_file(place.path)] if isinstance(place, LocalStore) else [])]
+    tiers = place if isinstance(place, Tiered) else None
+    nearest = place if tiers is None else tiers.fast
+    sinks = [to_log(), *([to_file(nearest.path)] if isinstance(nearest, LocalStore) else [])]
 
     def tell(event: Event) -> None:
         for sink in [*sinks, *([on_event] if on_event else [])] if ranks.rank == 0 else []:
             sink(event)
+
+    def tell_of_tiers() -> None:
+        for event in [] if tiers is None else tiers.told():
+            tell(event)
 
     def begin_save(full_one: bool) -> Saving:
         on_all(ranks, lambda: check_health(kernel))
         link.tell("saving", kernel.step)
         return complete(checkpointer.save(full=full_one))
 
+    def prune_after(saved: Saved) -> tuple[str, ...]:
+        return tuple(e.name for e in prune(place, kept, sound=saved.name))
+
     def tell_progress(progress: Progress) -> None:
         link.tell("step", progress.step)
+        tell_of_tiers()
         if on_progress is not None and ranks.rank == 0:
             on_progress(progress)
 
     means = Means(
         save=begin_save,
         dirty=lambda saved: _dirty(place, saved),
-        prune=lambda saved: by_first(ranks, lambda: _pruned(place, kept, saved)),
+        prune=lambda saved: by_first(ranks, lambda: prune_after(saved)),
         when=every(seconds=60) if save is None else save,
         full=full,
         delta=delta,
@@ -148,32 +161,56 @@ def run(
         clock=lambda: ranks.broadcast(time.monotonic()),
         on_event=tell,
         on_progress=tell_progress,
+        finish=lambda: finish(),
         agree=lambda heard: combined(ranks, heard, of_any),
     )
     caught = Signals(signals, means.when.signals, time.monotonic)
     caught.agree = lambda wanted: combined(ranks, wanted, any)
     loop = Loop(kernel, until, means, caught)
+
+    def finish() -> None:
+        """Wait for the slow tier, if there is one, as long as a signal leaves."""
+        moved = 0
+
+        def going_on(now_moved: int) -> bool:
+            nonlocal moved
+            if now_moved != moved:  # a sign of life for the supervisor
+                moved = now_moved
+                link.tell("saving", kernel.step)
+            tell_of_tiers()
+            return caught.stopped_by is None or grace is None or caught.stopped_ago() < grace
+
+        if tiers is not None:
+            tiers.flush(going_on=going_on)
+            tell_of_tiers()
+            if loop.saves and (gone := prune_after(loop.saves[-1])):  # what was to be copied yet
+                tell(events.Pruned(gone))
+
     with link.failing(), ExitStack() as held, caught.taken():
         by_first(ranks, lambda: held.enter_context(place.lock()))
         begin = means.clock()
         restored = complete(checkpointer.restore_latest(partial(link.tell, "reading")))
+        tell_of_tiers()
         link.tell("restored", kernel.step)
         for event in _begun(kernel.step, until, restored, means.clock() - begin):
             tell(event)
         try:
             report = loop.work(restored)
-        finally:
+        except Exception:
             with suppress(Exception):  # the kernel has failed: what was begun is not given up
                 loop.settle(wait=True)
+                finish()
+            raise
+        finally:
+            with suppress(Exception):  # interrupted, perhaps
+                loop.settle(wait=True)
+            if tiers is not None:
+                tiers.close(0)
         ranks.barrier()  # one that ends with a code other than 0 ends the others
         if report.step < until:
             raise Preempted(report)
         link.ended(0, "done")
     return report
-
-
-def _pruned(store: Store, keep: AnyKeep, saved: Saved) -> tuple[str, ...]:
-    return tuple(entry.name for entry in prune(store, keep, sound=saved.name))
 
 
 def _begun(step: int, until: int, restored: Restored | None, seconds: float) -> list[Event]:

@@ -23,7 +23,7 @@ OnEvent = Callable[[Event], object]
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _WARNINGS = (
     events.FellBack, events.Skipped, events.Stopping, events.Stalled, events.Restarted,
-    events.Quarantined, events.GaveUp,
+    events.Quarantined, events.GaveUp, events.Damaged, events.TierLost,
 )  # fmt: skip
 
 
@@ -85,11 +85,21 @@ def prometheus(registry: "CollectorRegistry | None" = None) -> OnEvent:
     written = Counter(f"{pre}_saved_bytes", "Bytes written.", ["kind"], registry=where)
     seconds = Histogram(f"{pre}_save_seconds", "Until durable.", ["kind"], registry=where)
     stall = Histogram(f"{pre}_stall_seconds", "The kernel stood still.", registry=where)
+    copied_step = Gauge(f"{pre}_copied_step", "The newest in the slow tier.", registry=where)
+    copied_at = Gauge(f"{pre}_copied_timestamp_seconds", "When it was there.", registry=where)
+    copied = Counter(f"{pre}_copied_bytes", "Bytes written to the slow tier.", registry=where)
+    lost = Gauge(f"{pre}_tier_lost", "1 while a tier fails.", ["address"], registry=where)
     slowdown = Gauge(f"{pre}_slowdown_ratio", "Of the steps beside a save.", registry=where)
 
     def export(event: Event) -> None:
         seen.labels(type(event).__name__).inc()
-        if not isinstance(event, events.Pruned):
+        if isinstance(event, events.TierLost | events.TierBack):
+            lost.labels(event.address).set(isinstance(event, events.TierLost))
+        elif isinstance(event, events.Copied):
+            copied_step.set(event.step)
+            copied_at.set(event.time)
+            copied.inc(event.bytes)
+        elif not isinstance(event, events.Pruned | events.Damaged):
             step.set(event.step)
         if isinstance(event, events.Saved):
             saved_at.set(event.time)

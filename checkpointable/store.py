@@ -7,13 +7,14 @@ A name is 1 to 255 bytes of UTF-8 without slash, NUL, or a dot at its beginning;
 `StoreError`. A store may be used from many threads.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from attrs import frozen
 
 Buffer = bytes | bytearray | memoryview
+R = TypeVar("R")
 
 
 @frozen
@@ -118,3 +119,24 @@ class Shared(Protocol):
         that create one name still find out. That the lock is held meanwhile is up to the caller.
         """
         ...
+
+
+class Layered:
+    """A store made of others, as `checkpointable.Tiered` is; it inherits from this."""
+
+    def orders(self) -> Sequence[Open]:
+        """The same blobs, each view looking elsewhere first; to be read from in this order."""
+        raise NotImplementedError
+
+    def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
+        """Call `prune` with the store that a policy is about, and the names that stay there."""
+        raise NotImplementedError
+
+    def flush(self) -> bool:
+        """Wait until each blob is everywhere it belongs; False if that cannot be now."""
+        raise NotImplementedError
+
+
+def orders(store: Store) -> Sequence[Open]:
+    """In which orders to look for a blob: a store is itself, but for one made of others."""
+    return store.orders() if isinstance(store, Layered) else [store]

@@ -82,16 +82,16 @@ def _share(text: str) -> float:
     return share
 
 
-def read_keep(text: str) -> Keep:
+def read_keep(text: str, option: str = "--keep") -> Keep:
     """Read what to keep: a number of steps, or policies with commas between.
 
     >>> read_keep("last:3,best:stats.loss:2")
     Either(one=Last(n=3), other=Best(key='stats.loss', n=2, largest=False))
     """
-    return reduce(or_, [_one(part) for part in text.split(",")])
+    return reduce(or_, [_one(part, option) for part in text.split(",")])
 
 
-def _one(text: str) -> Keep:
+def _one(text: str, option: str) -> Keep:
     name, _, given = text.rpartition(":") if text.isdigit() else text.partition(":")
     try:
         if name == "best":
@@ -99,13 +99,13 @@ def _one(text: str) -> Keep:
             if largest in ([], ["max"]):
                 return best(key, int(number), largest=bool(largest))
         elif name == "within":
-            return within(hours=read_time("--keep", given) / 3600)
+            return within(hours=read_time(option, given) / 3600)
         elif name in _COUNTED:
             return _COUNTED[name](int(given))
     except ValueError:
         pass
     what = "is not a number from 1, nor last:N, nth:STEPS, spread:N, within:TIME or best:KEY:N"
-    raise typer.BadParameter(f"{text!r} {what}", param_hint="'--keep'")
+    raise typer.BadParameter(f"{text!r} {what}", param_hint=f"'{option}'")
 
 
 _COUNTED: dict[str, Callable[[int], Keep]] = {

@@ -21,7 +21,7 @@ def tell_json(file: TextIO, event: str, **facts: Any) -> None:
 
 def tell_line(event: str, **facts: Any) -> None:
     """Print an event as a line."""
-    say(_LINES[event](facts), error=event in ("skipped", "error"))
+    say(_LINES[event](facts), error=event in _ERRORS)
 
 
 def _finished(facts: dict[str, Any]) -> str:
@@ -37,6 +37,7 @@ def _where(facts: dict[str, Any]) -> str:
     return f"{goal}saved in {facts['store']}"
 
 
+_ERRORS = ("skipped", "error", "damaged", "tier_lost")
 _LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "started": lambda f: f"{f['kernel']}: starts at step {f['step']}, {_where(f)}",
     "skipped": lambda f: f"warning: passed over {f['name']}: {f['why']}",
@@ -45,6 +46,13 @@ _LINES: dict[str, Callable[[dict[str, Any]], str]] = {
         f"saved step {f['step']}: {size_text(f['bytes'])} in {duration_text(f['seconds'])}, "
         f"{rate_text(f['rate'])}, stall {f['stall_share']:.1%}"
     ),
+    "copied": lambda f: (
+        f"copied step {f['step']}: {size_text(f['bytes'])} in {duration_text(f['seconds'])}, "
+        f"to {f['address']}"
+    ),
+    "damaged": lambda f: f"warning: {f['name']} is damaged in {f['address']}: {f['why']}",
+    "tier_lost": lambda f: f"warning: goes on without {f['address']}: {f['why']}",
+    "tier_back": lambda f: f"{f['address']} works again",
     "stopped": lambda f: (
         f"stopped at step {f['step']} of {f['until']}, saved as {f['name']}: run it again to go on"
     ),

@@ -22,6 +22,14 @@ from checkpointable.kernels import KERNELS
 from checkpointable.protocol import check_kernel, shutdown
 from checkpointable.runner import EX_PREEMPTED, Progress
 from checkpointable.saving import Saved
+from checkpointable.tiers import Tiered
+
+_NAMES: dict[type, str] = {
+    events.Copied: "copied",
+    events.Damaged: "damaged",
+    events.TierLost: "tier_lost",
+    events.TierBack: "tier_back",
+}
 
 
 def run(
@@ -59,6 +67,14 @@ def run(
         typer.Option(metavar="TIME", help="Save so often that failures so far apart cost least."),
     ] = None,
     keep: KeepOption = "3",
+    copy_to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|ADDRESS", help="A slower store that gets each one as well."),
+    ] = None,
+    copy_keep: Annotated[
+        str | None,
+        typer.Option(metavar="N|POLICY", help="What to keep there, as --keep. [default: all]"),
+    ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(help="Where to compute, for a kernel that has the choice."),
@@ -100,11 +116,12 @@ def run(
             "key": read_key(key),
             "delta": delta,
         }
+        tiered = _tiers(where, copy_to, copy_keep, policies["key"])
         kernel = made_kernel(name, options or [], device, tell)
         last_step = _last_step(kernel, name, until)
         with others_told(tell, "running the kernel"):
             try:
-                return _run(kernel, name, where, last_step, tell, policies)
+                return _run(kernel, name, where, last_step, tell, policies, tiered)
             finally:
                 shutdown(kernel)
 
@@ -120,6 +137,17 @@ def made_kernel(name: str, options: list[str], device: str | None, tell: Tell) -
     return kernel
 
 
+def _tiers(
+    where: str, copy_to: str | None, copy_keep: str | None, key: bytes | None
+) -> Tiered | None:
+    if copy_to is not None:
+        kept = None if copy_keep is None else read_keep(copy_keep, "--copy-keep")
+        return Tiered(where, copy_to, keep=kept, key=key)
+    if copy_keep is not None:
+        raise usage_error("--copy-keep says what to keep of what --copy-to copies")
+    return None
+
+
 def _last_step(kernel: Any, name: str, until: int | None) -> int:
     found = getattr(kernel, "total_steps", None) if until is None else until
     if type(found) is not int:
@@ -128,7 +156,13 @@ def _last_step(kernel: Any, name: str, until: int | None) -> int:
 
 
 def _run(
-    kernel: Any, name: str, where: str, until: int, tell: Tell, options: dict[str, Any]
+    kernel: Any,
+    name: str,
+    where: str,
+    until: int,
+    tell: Tell,
+    options: dict[str, Any],
+    tiered: Tiered | None,
 ) -> int:
     """Run with `checkpointable.run`, turning what it reports into events."""
     saved: Saved | None = None
@@ -147,6 +181,9 @@ def _run(
                 tell("resumed", **facts, name=event.name)
             case events.Saved():
                 newest = event.step, event.time
+            case events.Copied() | events.Damaged() | events.TierLost() | events.TierBack():
+                facts = attrs.asdict(event, filter=lambda field, _: field.name != "time")
+                tell(_NAMES[type(event)], **facts)
             case events.Stopped():
                 tell("stopped", step=event.step, name=event.name, until=until)
 
@@ -164,7 +201,12 @@ def _run(
     try:
         with bar(bar_shown) as show:
             report = runner.run(
-                kernel, where, until, on_event=on_event, on_progress=on_progress, **options
+                kernel,
+                tiered or where,
+                until,
+                on_event=on_event,
+                on_progress=on_progress,
+                **options,
             )
     except runner.Preempted:
         return EX_PREEMPTED

@@ -11,6 +11,7 @@ import orjson
 
 from checkpointable.errors import (
     NoCheckpoint,
+    StoreError,
     StoreLocked,
 )
 from checkpointable.store import Buffer, Entry, Reader
@@ -144,7 +145,13 @@ def _make_directory(path: Path) -> None:
     new = [path]
     new += [parent for parent in path.parents if not parent.exists()]
     existed = path.exists()
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # no name of a checkpoint is taken
+        hint = "give a directory, or a path where one can be made"
+        raise StoreError(
+            "something else than a directory is there", where=str(path), hint=hint
+        ) from None
     for directory in new:
         try:
             sync_directory(directory.parent)
