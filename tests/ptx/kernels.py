@@ -44,7 +44,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "checkpointable.kernels._wave_programs.observe_kernel": (
         PLANE, PLANE, PLANE, array(np.int64, 2), I8, np.float32(1), 1,
     ),
-    "checkpointable.kernels._wave_programs.update_kernel": (PLANE, PLANE, PLANE, F4),
+    "checkpointable.kernels._wave_programs.update_kernel": (PLANE, PLANE, PLANE, F4, F4),
     "examples.cupy_arrays.diffuse": (F8, F8),
     "examples.heat_cuda.diffuse": (F8, F8),
     "examples.own_stream.diffuse": (F8, F8),
