@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from attrs import frozen
 
-from checkpointable import codec, container, reading
+from checkpointable import codec, container, opening, reading
 from checkpointable.codec import Into
 from checkpointable.container import Packed
 from checkpointable.delta import Base
@@ -28,8 +28,8 @@ from checkpointable.errors import (
     errors_at,
 )
 from checkpointable.layout import Header
+from checkpointable.opening import Opened
 from checkpointable.protocol import KernelMetadata
-from checkpointable.reading import Opened
 from checkpointable.store import Store
 
 C = TypeVar("C")
@@ -171,7 +171,7 @@ def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
 def _base(store: Store, name: str, key: bytes | None) -> Base | None:
     try:
         with store.open(name) as reader:
-            return reading.read_sealed(reader, name=name, step=step_of(name), key=key).as_base()
+            return opening.read_sealed(reader, name=name, step=step_of(name), key=key).as_base()
     except CheckpointableError:  # whatever it is, a full checkpoint is none the worse
         return None
 
@@ -209,7 +209,7 @@ def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Ope
     """Open a checkpoint, its seal verified, together with those that it continues."""
     parsed = _parsed(name)
     with errors_at(name), ExitStack() as stack:
-        checkpoint = reading.opened(
+        checkpoint = opening.opened(
             stack.enter_context(store.open(name)),
             lambda parent: stack.enter_context(store.open(parent)),
             name=name,
@@ -225,7 +225,7 @@ def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Ope
 def read_header(store: Store, name: str) -> Header:
     """Read what a checkpoint says of itself, without reading its data or checking its seal."""
     with errors_at(name), store.open(name) as reader:
-        return reading.read_header(reader)
+        return opening.read_header(reader)
 
 
 def verify(store: Store, name: str, *, key: bytes | None = None) -> Header:

@@ -21,8 +21,9 @@ from checkpointable.device.arrays import layout as layout_of
 from checkpointable.device.staging import staging_in_use
 from checkpointable.layout import Header
 from checkpointable.migrations import from_older
+from checkpointable.opening import Opened
 from checkpointable.protocol import KernelMetadata
-from checkpointable.reading import Opened, lazy_array, mapped_array, read_array, read_to_devices
+from checkpointable.reading import lazy_array, mapped_array, read_array, read_to_devices
 from checkpointable.schema import is_same, schema_from_json, schema_of
 from checkpointable.tree import from_tree, to_tree
 

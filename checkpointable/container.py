@@ -36,6 +36,7 @@ from checkpointable.headers import (
     check_meta,
     extents_from_json,
     parents_from_json,
+    parts_from_json,
     prefix_of,
     spec_from_json,
 )
@@ -49,11 +50,16 @@ from checkpointable.layout import (
     Bytes,
     Header,
     Meta,
+    Parent,
+    Part,
     Spec,
     check_array,
     laid_out,
+    laid_out_head,
     moved,
 )
+
+_FLAGS = ("signed", "sharded")  # of the metadata, there only if they are true
 
 FORMAT = 1
 """The version of the format that this module writes, and the only one that it reads."""
@@ -144,6 +150,18 @@ def pack_blocks(
     return _packed(laid_out(_checked(meta, key), specs), read, key, {})
 
 
+def pack_head(
+    meta: Meta,
+    specs: Mapping[str, Spec],
+    parents: tuple[Parent, ...],
+    parts: Mapping[str, tuple[Part, ...]],
+    key: bytes | None = None,
+) -> Packed:
+    """The head of a sharded checkpoint: arrays whose `parts` lie in the first of the parents."""
+    meta = evolve(_checked(meta, key), sharded=True)
+    return _packed(laid_out_head(meta, specs, parents, parts), partial(read, {}), key, {})
+
+
 def pack_whole(packed: Packed) -> Packed:
     """The same as a full checkpoint; what has been digested is not digested again."""
     specs = {name: (placed.dtype, placed.shape) for name, placed in packed.header.arrays.items()}
@@ -158,8 +176,9 @@ def _checked(meta: Meta, key: bytes | None) -> Meta:
 def _packed(draft: Header, read: Read, key: bytes | None, digests: Mapping[str, bytes]) -> Packed:
     meta = draft.meta
     about = {"format": FORMAT} | {part: getattr(meta, part) for part in fields_dict(Meta)}
-    if not meta.signed:
-        del about["signed"]
+    for flag in _FLAGS:
+        if not about[flag]:
+            del about[flag]
     parts = {
         "arrays": arrays_to_json(draft),
         "parents": [(parent.name, parent.seal) for parent in draft.parents],
@@ -202,17 +221,21 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     described, parents = about.pop("arrays", None), about.pop("parents", None)
     if (
         type(version) is not int
-        or about.get("signed", True) is not True
-        or about.keys() | {"signed"} != fields_dict(Meta).keys()
+        or any(about.get(flag, True) is not True for flag in _FLAGS)
+        or about.keys() | {*_FLAGS} != fields_dict(Meta).keys()
         or type(described) is not dict
     ):
         raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=OLDER)
     meta = Meta(**about)
     check_meta(meta, CorruptCheckpoint)
-    specs = {name: spec_from_json(name, said) for name, said in described.items()}
-    named = parents_from_json(parents)
-    extents = extents_from_json(described, len(named)) if named else None
-    draft = laid_out(meta, specs, named, extents)
+    sharded = meta.sharded
+    specs = {n: spec_from_json(n, said, sharded=sharded) for n, said in described.items()}
+    named = parents_from_json(parents, sharded=sharded)
+    if sharded:
+        draft = laid_out_head(meta, specs, named, parts_from_json(described, specs, len(named)))
+    else:
+        extents = extents_from_json(described, len(named)) if named else None
+        draft = laid_out(meta, specs, named, extents)
     if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
         what = "the arrays lie otherwise than in a checkpoint"
         raise CorruptCheckpoint(what, hint=f"{OLDER}, or upgrade checkpointable")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from checkpointable import strictjson
+from checkpointable.boxes import check_boxes
 from checkpointable.dtypes import dtype_from_json, dtype_to_json
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.layout import (
@@ -22,11 +23,12 @@ from checkpointable.layout import (
     Header,
     Meta,
     Parent,
+    Part,
     Spec,
     check_array,
 )
 
-_MAX_PARENTS = 256
+_MAX_PARENTS = {False: 256, True: 1 << 20}  # of a delta; of a head: its ranks' files, and theirs
 _NATIVE = {
     "|b1": "BOOL", "|i1": "I8", "|u1": "U8", "<i2": "I16", "<u2": "U16", "<i4": "I32",
     "<u4": "U32", "<i8": "I64", "<u8": "U64", "<f2": "F16", "<f4": "F32", "<f8": "F64",
@@ -51,10 +53,11 @@ def check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
         raise error("the metadata is not that of a checkpoint", where=f"step {meta.step!r}")
 
 
-def spec_from_json(name: str, said: Any) -> Spec:
+def spec_from_json(name: str, said: Any, *, sharded: bool) -> Spec:
     """Dtype and shape of an array as a file says them; `CorruptCheckpoint` if it does not."""
     where = f"array {name!r}"
-    if type(said) is not dict or said.keys() != {"dtype", "shape", "extents"}:
+    keys = {"dtype", "shape", "shards" if sharded else "extents"}
+    if type(said) is not dict or said.keys() != keys:
         raise CorruptCheckpoint("not the description of an array", where=where, hint=OLDER)
     dtype, shape = dtype_from_json(said["dtype"], where), said["shape"]
     if type(shape) is not list or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
@@ -63,9 +66,9 @@ def spec_from_json(name: str, said: Any) -> Spec:
     return dtype, tuple(shape)
 
 
-def parents_from_json(said: Any) -> tuple[Parent, ...]:
+def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
     """The parents that a file names; `CorruptCheckpoint` unless they are plain names and seals."""
-    pairs = said if type(said) is list and len(said) <= _MAX_PARENTS else [()]
+    pairs = said if type(said) is list and len(said) <= _MAX_PARENTS[sharded] else [()]
     for pair in pairs:
         if not (
             type(pair) is list
@@ -106,13 +109,43 @@ def extents_from_json(described: Mapping[str, Any], parents: int) -> dict[str, t
     return extents
 
 
+def parts_from_json(
+    described: Mapping[str, Any], specs: Mapping[str, Spec], parents: int
+) -> dict[str, tuple[Part, ...]]:
+    """The parts of each array, in a head; `CorruptCheckpoint` unless they make the whole.
+
+    A rank's file has one part of an array, at most.
+    """
+    parts: dict[str, tuple[Part, ...]] = {}
+    for name, said in described.items():
+        where, rows = f"array {name!r}", said["shards"]
+        rank, source = len(specs[name][1]), 0
+        for row in rows if type(rows) is list else [None]:
+            if not (
+                type(row) is list
+                and [type(part) for part in row] == [int, list, list]
+                and source < row[0] <= parents
+                and [len(part) for part in row[1:]] == [rank, rank]
+                and all(type(n) is int and 0 <= n < 2**62 for part in row[1:] for n in part)
+            ):
+                raise CorruptCheckpoint("not the shards", where=where, hint=OLDER)
+            source = row[0]
+        parts[name] = tuple(Part(n, (tuple(offset), tuple(size))) for n, offset, size in rows)
+        check_boxes([p.box for p in parts[name]], specs[name][1], where, CorruptCheckpoint)
+    return parts
+
+
 def arrays_to_json(header: Header) -> dict[str, Any]:
     """What the metadata says of the arrays."""
     return {
         name: {
             "dtype": dtype_to_json(placed.dtype, f"array {name!r}"),
             "shape": placed.shape,
-            "extents": [(e.source, e.first, e.count) for e in placed.extents],
+            **(
+                {"shards": [(part.source, *part.box) for part in placed.parts]}
+                if header.meta.sharded
+                else {"extents": [(e.source, e.first, e.count) for e in placed.extents]}
+            ),
         }
         for name, placed in header.arrays.items()
     }
@@ -121,10 +154,11 @@ def arrays_to_json(header: Header) -> dict[str, Any]:
 def prefix_of(text: str, draft: Header) -> bytes:
     """Build length and header from the metadata's text and offsets that begin at the data."""
     tensors: dict[str, Any] = {"__metadata__": {METADATA: text}}
-    if draft.parents:
+    elsewhere = bool(draft.parents) or draft.meta.sharded
+    if elsewhere:
         size = draft.digests_offset
         tensors[BLOCKS] = {"dtype": "U8", "shape": (size,), "data_offsets": (0, size)}
-    for name, a in () if draft.parents else draft.arrays.items():
+    for name, a in () if elsewhere else draft.arrays.items():
         native, shape = _NATIVE.get(str(dtype_to_json(a.dtype))), a.shape
         tensors[name] = {
             "dtype": native or "U8",

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from attrs import field, frozen
 
+from checkpointable.boxes import Box
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 
 BLOCK = 1 << 20
@@ -45,7 +46,8 @@ class Meta:
     `schema` and `kernel` are objects, `step` is 0 to 2^63 - 1, `created` a time for people,
     `nonce` the writer's random hex digits, `tree` the checkpoint without its arrays. `writer` is
     an object of texts: the versions of `checkpointable` and of the `package` of the class.
-    `signed` says that the file ends with a signature, and is set by `pack`.
+    `signed` says that the file ends with a signature, and is set by `pack`; `sharded` that it is
+    the head of a checkpoint whose arrays lie in the files of ranks.
     """
 
     schema: dict[str, Any]
@@ -56,6 +58,7 @@ class Meta:
     tree: Any
     writer: dict[str, str] = field(factory=dict)
     signed: bool = False
+    sharded: bool = False
 
 
 @frozen
@@ -77,12 +80,21 @@ class Parent:
 
 
 @frozen
+class Part:
+    """What one of the ranks' files, the parent of number `source`, has of an array: this box."""
+
+    source: int
+    box: Box
+
+
+@frozen
 class Placed:
     """One array of a file: what it is, and where; sizes and offsets in bytes.
 
     `first_block` counts among the blocks of all arrays, `first_own` among those that lie in the
     file itself: they are the same in a full checkpoint. Those of the array lie one after another
-    from `offset`, which counts from the beginning of the file's data.
+    from `offset`, which counts from the beginning of the file's data. Of a sharded checkpoint's
+    head it has `parts` instead, and blocks that are counted, but lie nowhere as they are.
     """
 
     name: str
@@ -93,6 +105,7 @@ class Placed:
     first_block: int
     first_own: int
     extents: tuple[Extent, ...]
+    parts: tuple[Part, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -121,7 +134,8 @@ class Placed:
 class Header:
     """What the header of a file says. `arrays` is in file order; `blocks` counts all of theirs.
 
-    A file with `parents` is a delta, or the head of shards: some of its blocks lie in those.
+    A file with `parents` is a delta, some of whose blocks lie in those, or a head: then the first
+    of them are the ranks' files, and the others what these continue.
     """
 
     meta: Meta
@@ -158,6 +172,15 @@ def check_array(
         raise error("larger than any memory", where=where)
 
 
+def in_order(specs: Mapping[str, Spec]) -> list[str]:
+    """The names of arrays as they come in a file: widest power of two in the itemsize first.
+
+    Then each is aligned without holes.
+    """
+    sizes = {name: dtype.itemsize for name, (dtype, _) in specs.items()}
+    return sorted(specs, key=lambda name: -(sizes[name] & -sizes[name]))
+
+
 def laid_out(
     meta: Meta,
     specs: Mapping[str, Spec],
@@ -171,10 +194,7 @@ def laid_out(
     """
     arrays: dict[str, Placed] = {}
     offset = blocks = own = 0
-    # Widest power of two in the itemsize first: then each array is aligned without holes.
-    for name in sorted(
-        specs, key=lambda name: -(specs[name][0].itemsize & -specs[name][0].itemsize)
-    ):
+    for name in in_order(specs):
         dtype, shape = specs[name]
         nbytes = math.prod(shape) * dtype.itemsize
         count = -(-nbytes // BLOCK)
@@ -186,10 +206,32 @@ def laid_out(
         offset += size
         blocks += count
         own += here
-    seal = offset + blocks * DIGEST_SIZE[meta.signed]
+    return _header(meta, arrays, parents, blocks, offset)
+
+
+def laid_out_head(
+    meta: Meta,
+    specs: Mapping[str, Spec],
+    parents: tuple[Parent, ...],
+    parts: Mapping[str, tuple[Part, ...]],
+) -> Header:
+    """The same of a head, which has no data of its own; the parts are believed."""
+    arrays: dict[str, Placed] = {}
+    for name in in_order(specs):
+        dtype, shape = specs[name]
+        nbytes = math.prod(shape) * dtype.itemsize
+        arrays[name] = Placed(name, dtype, shape, 0, nbytes, 0, 0, (), parts[name])
+    return _header(meta, arrays, parents, 0, 0)
+
+
+def _header(
+    meta: Meta, arrays: dict[str, Placed], parents: tuple[Parent, ...], blocks: int, size: int
+) -> Header:
+    """What comes behind `size` bytes of data: digests, seal and signature."""
+    seal = size + blocks * DIGEST_SIZE[meta.signed]
     signature = seal + SEAL_SIZE
     end = signature + SEAL_SIZE * meta.signed
-    return Header(meta, arrays, parents, blocks, 0, offset, seal, signature, end)
+    return Header(meta, arrays, parents, blocks, 0, size, seal, signature, end)
 
 
 def _own(

@@ -1,137 +1,27 @@
-"""A checkpoint open for reading, with the files that it continues; every byte is verified.
+"""The arrays of a checkpoint that is open, whole or in part; every byte is verified.
 
-Nothing here knows what the arrays mean, or where the files are kept.
+In a sharded one an array lies in the files of ranks, in parts; it is read as if it were in one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
-from typing import TypeAlias
 
 import numpy as np
-from attrs import evolve, frozen
 
-from checkpointable import container, digests, layout
+from checkpointable import digests, layout, slabs
 from checkpointable.blocks import device_digests
-from checkpointable.delta import Base, Numbers, located
+from checkpointable.boxes import Box, bounds, overlapping
 from checkpointable.device.arrays import HostArray
 from checkpointable.device.lazy import LazyArray
-from checkpointable.errors import (
-    CheckpointableError,
-    CorruptCheckpoint,
-    InvalidCheckpoint,
-    NoCheckpoint,
-    errors_at,
-)
-from checkpointable.layout import Header, Placed
-from checkpointable.store import Reader
+from checkpointable.errors import CheckpointableError, errors_at
+from checkpointable.layout import Header, Part, Placed
+from checkpointable.opening import Opened
 from checkpointable.stores.files import FileReader
 from checkpointable.threads import THREADS, by_threads
 
-Siblings: TypeAlias = Callable[[str], Reader]
-"""Opens the file of another name beside this one; it stays open as long as this one."""
-
 _LEAST_BLOCKS = 4  # for a thread of its own
-_NONE: Numbers = np.zeros(0, np.int64)
-
-
-@frozen(eq=False)
-class Opened:
-    """A checkpoint open for reading: `files` are itself and its parents, `name` is for errors.
-
-    Of each block, `source` and `offsets` say in which file it lies, and where; they are empty if
-    all lie in the first.
-    """
-
-    header: Header
-    table: bytes
-    seal: bytes
-    files: tuple[Reader, ...]
-    source: Numbers = _NONE
-    offsets: Numbers = _NONE
-    name: str = ""
-
-    def as_base(self) -> Base:
-        """What a delta can be made against."""
-        return Base(self.name, self.header, self.table, self.seal)
-
-
-def read_header(reader: Reader) -> Header:
-    """Read what a file says of itself: its header only, however large the file."""
-    return container.parse(_read_prefix(reader), reader.size)
-
-
-def _read_prefix(reader: Reader) -> bytes:
-    start = _read(reader, 0, min(8, reader.size))
-    return _read(reader, 0, container.header_size(start, reader.size))
-
-
-def opened(
-    reader: Reader,
-    siblings: Siblings | None = None,
-    *,
-    name: str = "",
-    step: int | None = None,
-    key: bytes | None = None,
-) -> Opened:
-    """Read header and digest table, and check the seal over both; none of the arrays' data.
-
-    The files that it continues are opened by `siblings`, and their seals are checked as well. If
-    `step` is given, as a name in a store does, it has to be of that step; with a key all have to be
-    signed with it. Raises `CorruptCheckpoint`.
-    """
-    sealed = read_sealed(reader, name=name, step=step, key=key)
-    if not sealed.header.parents:
-        return sealed
-    if siblings is None:
-        what = f"it continues {len(sealed.header.parents)} other files, which are not at hand"
-        raise CorruptCheckpoint(what, hint="load it from where they are")
-    files = [reader]
-    headers = [sealed.header]
-    for parent in sealed.header.parents:
-        try:
-            files.append(siblings(parent.name))
-            found = read_sealed(files[-1], key=key)
-        except (NoCheckpoint, InvalidCheckpoint) as error:
-            what = f"{parent.name!r}, which it continues, cannot be read: {error.what}"
-            raise CorruptCheckpoint(what, hint=layout.OLDER) from error
-        if found.seal.hex() != parent.seal:
-            what = f"{parent.name!r}, which it continues, is another file than it was"
-            raise CorruptCheckpoint(what, hint=layout.OLDER)
-        headers.append(found.header)
-    source, offsets = located(headers)
-    return evolve(sealed, files=tuple(files), source=source, offsets=offsets)
-
-
-def read_sealed(
-    reader: Reader, *, name: str = "", step: int | None = None, key: bytes | None = None
-) -> Opened:
-    """The same, but what lies in the files that it continues is out of reach."""
-    digests.check_key(key)
-    prefix = _read_prefix(reader)
-    try:
-        header = container.parse(prefix, reader.size)
-    except CorruptCheckpoint:
-        raise
-    except InvalidCheckpoint:  # or damage that looks like it
-        _read_seal(reader, prefix, *container.find_seal(prefix, reader.size))
-        raise
-    table, seal = _read_seal(reader, prefix, header.digests_offset, header.seal_offset)
-    if key is not None:
-        said = _read(reader, header.signature_offset, reader.size - header.signature_offset)
-        digests.check_signature(key, header, table, seal, said)
-    if step is not None and header.meta.step != step:
-        what = f"it is of step {header.meta.step}, and its name says {step}"
-        raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
-    return Opened(header, table, seal, (reader,), name=name)
-
-
-def _read_seal(reader: Reader, prefix: bytes, begin: int, offset: int) -> tuple[bytes, bytes]:
-    table = _read(reader, begin, offset - begin)
-    seal = _read(reader, offset, layout.SEAL_SIZE)
-    digests.check_seal(prefix, table, seal)
-    return table, seal
 
 
 def read_array(checkpoint: Opened, name: str, into: HostArray | None = None) -> HostArray:
@@ -140,40 +30,61 @@ def read_array(checkpoint: Opened, name: str, into: HostArray | None = None) -> 
     `into` is what it is read into: an array in C order, of the same dtype and shape.
     """
     placed = checkpoint.header.arrays[name]
+    return read_box(checkpoint, placed, ((0,) * len(placed.shape), placed.shape), into)
+
+
+def read_box(
+    checkpoint: Opened, placed: Placed, box: Box, into: HostArray | None = None
+) -> HostArray:
+    """Read a box of an array: the blocks that it touches, in the files of ranks too, and no others.
+
+    `into` is what it is read into: an array of the same dtype and of the box's shape.
+    """
+    shards = [(Part(0, box), box)]
+    if checkpoint.header.meta.sharded:
+        low, high = bounds([part.box for part in placed.parts], len(placed.shape))
+        shards = [(placed.parts[i], here) for i, here in overlapping(box, low, high)]
+    # Each is opened before there is an array: its size is not to be believed until then.
+    files = [checkpoint.rank_file(part.source) if part.source else checkpoint for part, _ in shards]
     # np.empty would make S1 of S0.
-    array: HostArray = np.ndarray(placed.shape, placed.dtype) if into is None else into
-    if placed.blocks:
-        _fill(checkpoint, placed, range(placed.blocks), array.reshape(-1).view(np.uint8).data)
+    array: HostArray = np.ndarray(box[1], placed.dtype) if into is None else into
+    for file, (part, here) in zip(files, shards, strict=True):
+        with errors_at(file.name if part.source else ""):
+            own = file.header.arrays[placed.name]
+            first = part.box[0] if part.source else (0,) * len(here[0])
+            target = array[(*_slices(_from(box[0], here)), ...)]  # a view, also of a single number
+            slabs.read_box(own, _from(first, here), target, partial(_fill, file, own))
     return array
+
+
+def _from(origin: tuple[int, ...], box: Box) -> Box:
+    """The same box, counted from another place."""
+    return tuple(n - first for n, first in zip(box[0], origin, strict=True)), box[1]
+
+
+def _slices(box: Box) -> tuple[slice, ...]:
+    return tuple(slice(begin, begin + length) for begin, length in zip(*box, strict=True))
 
 
 def read_rows(checkpoint: Opened, name: str, begin: int, end: int) -> HostArray:
     """Read a range of an array's first axis: the blocks that it touches, and no others."""
     placed = checkpoint.header.arrays[name]
-    shape = (end - begin, *placed.shape[1:])
-    size = placed.nbytes // max(placed.shape[0], 1)
-    blocks = range(begin * size // layout.BLOCK, -(-end * size // layout.BLOCK))
-    if not size or not len(blocks):
-        return np.ndarray(shape, placed.dtype)
-    first = blocks[0] * layout.BLOCK
-    whole = np.empty(min(blocks[-1] * layout.BLOCK + layout.BLOCK, placed.nbytes) - first, np.uint8)
-    _fill(checkpoint, placed, blocks, whole.data)
-    return np.ndarray(shape, placed.dtype, whole.data, begin * size - first)
+    rest = placed.shape[1:]
+    return read_box(checkpoint, placed, ((begin, *[0] * len(rest)), (end - begin, *rest)))
 
 
 def lazy_array(checkpoint: Opened, name: str) -> LazyArray:
-    """An array that is read when it is used, and of which a slice reads no more than its rows."""
+    """An array that is read when it is used, and of which a slice reads no more than its box."""
     placed = checkpoint.header.arrays[name]
 
-    def rows(begin: int, end: int) -> HostArray:
+    def part(box: Box) -> HostArray:
         with errors_at(checkpoint.name):
-            return read_rows(checkpoint, name, begin, end)
+            return read_box(checkpoint, placed, box)
 
     def read() -> HostArray:
-        with errors_at(checkpoint.name):
-            return read_array(checkpoint, name)
+        return part(((0,) * len(placed.shape), placed.shape))
 
-    return LazyArray(placed.dtype, placed.shape, read, rows)
+    return LazyArray(placed.dtype, placed.shape, read, part)
 
 
 def mapped_array(checkpoint: Opened, name: str) -> HostArray:
@@ -183,6 +94,8 @@ def mapped_array(checkpoint: Opened, name: str) -> HostArray:
     """
     placed = checkpoint.header.arrays[name]
     source, offset = 0, checkpoint.header.data_offset + placed.offset
+    if checkpoint.header.meta.sharded:
+        return read_array(checkpoint, name)
     if checkpoint.header.parents and placed.blocks:
         blocks = slice(placed.first_block, placed.first_block + placed.blocks)
         sources, offsets = checkpoint.source[blocks], checkpoint.offsets[blocks]
@@ -221,9 +134,22 @@ def _read_blocks(
 def read_block(checkpoint: Opened, placed: Placed, index: int, buffer: memoryview) -> memoryview:
     """Read one block of an array into the buffer's beginning, verify it, and return that part."""
     header, block = checkpoint.header, buffer[: placed.size(index)]
+    if header.meta.sharded:
+        block[:] = _put_together(checkpoint, placed, index * layout.BLOCK, len(block))
+        return block
     source = _read_unchecked(checkpoint, placed, index, block)
     digests.check_block(placed, index, block, checkpoint.table, header.meta.signed, source)
     return block
+
+
+def _put_together(checkpoint: Opened, placed: Placed, begin: int, size: int) -> memoryview:
+    """So many bytes of a sharded array, as if it were in one piece, from one of them on."""
+    item = placed.dtype.itemsize
+    first, last = begin // item, -(-(begin + size) // item)  # the elements that they touch
+    boxes = slabs.boxes_of(placed.shape, first, last)
+    found = [read_box(checkpoint, placed, box).reshape(-1) for box in boxes]
+    whole = np.concatenate([part.view(np.uint8) for part in found])
+    return whole.data[begin - first * item : begin - first * item + size]
 
 
 def _read_unchecked(
@@ -281,14 +207,15 @@ def _read_bytes(checkpoint: Opened, placed: Placed, begin: int, buffer: memoryvi
 
 def verify(checkpoint: Opened) -> Header:
     """Read all of a checkpoint and check the digests, in memory for a single block."""
+    if checkpoint.header.meta.sharded:
+        parts = (part for array in checkpoint.header.arrays.values() for part in array.parts)
+        for source in sorted({part.source for part in parts}):
+            rank = checkpoint.rank_file(source)
+            with errors_at(rank.name):
+                verify(rank)
+        return checkpoint.header
     buffer = memoryview(bytearray(layout.BLOCK))
     for placed in checkpoint.header.arrays.values():
         for index in range(placed.blocks):
             read_block(checkpoint, placed, index, buffer)
     return checkpoint.header
-
-
-def _read(reader: Reader, offset: int, size: int) -> bytes:
-    buffer = bytearray(size)
-    reader.read_into(offset, memoryview(buffer))
-    return bytes(buffer)

@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from checkpointable import codec, reading
+from checkpointable import codec, opening
 from checkpointable.attributes import arrays_of
 from checkpointable.codec import Arrays
 from checkpointable.errors import errors_at
-from checkpointable.reading import Opened
+from checkpointable.opening import Opened
 from checkpointable.store import Reader
 from checkpointable.stores.files import open_reader, write_durably
 
@@ -91,4 +91,4 @@ def _open(stack: ExitStack, path: Path, key: bytes | None) -> Opened:
     def sibling(name: str) -> Reader:
         return stack.enter_context(open_reader(path.parent / name, follow_symlinks=False))
 
-    return reading.opened(stack.enter_context(open_reader(path)), sibling, name=str(path), key=key)
+    return opening.opened(stack.enter_context(open_reader(path)), sibling, name=str(path), key=key)

@@ -25,8 +25,8 @@ from checkpointable import (
     archive,
     layout,
     load_file,
+    opening,
     policy,
-    reading,
 )
 from checkpointable.cli import main
 from checkpointable.cli._policies import read_when
@@ -759,7 +759,7 @@ def test_verify(cli: Cli, three: Path, sample: Path) -> None:
     damage(three / archive.name_of(16))
     (three / archive.name_of(30)).write_bytes(b"garbage")
     with open_reader(sample) as reader:
-        header = reading.read_header(reader)
+        header = opening.read_header(reader)
         begin = header.data_offset + header.arrays["floats"].offset
     damage(sample, begin + layout.BLOCK)
     bad = cli("verify", three, sample)

@@ -31,7 +31,7 @@ from checkpointable import (
     last,
     layout,
     load_file,
-    reading,
+    opening,
 )
 from checkpointable.archive import entries, load, opened, save
 from checkpointable.delta import Base, difference, located
@@ -117,7 +117,7 @@ def test_a_delta_of_a_delta_refers_to_the_file_that_holds_the_block() -> None:
     assert parents(store, names[-1]) == [names[2], names[1], names[0]]
     with opened(store, names[-1]) as checkpoint:
         for source, reader in enumerate(checkpoint.files):
-            header = reading.read_header(reader)
+            header = opening.read_header(reader)
             for index in np.flatnonzero(checkpoint.source == source):
                 assert any(
                     checkpoint.offsets[index] - header.data_offset - a.offset

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpointable import container, load_file, reading
+from checkpointable import container, load_file, opening, reading
 from checkpointable.schema import schema_of
 from checkpointable.stores.files import open_reader
 from checkpointable.testing.schemas import assert_schema
@@ -32,7 +32,7 @@ def test_there_is_a_file_of_each_format_and_schema_version() -> None:
 def test_a_golden_file_is_read_as_what_it_was(path: Path) -> None:
     name, _, version = path.stem.rpartition("-")
     with open_reader(path) as reader:
-        schema = reading.verify(reading.opened(reader)).meta.schema
+        schema = reading.verify(opening.opened(reader)).meta.schema
     assert (schema["name"], str(schema["version"])) == (name, version)
     assert same(load_file(path, type(values.TODAY[name])), values.TODAY[name])
 

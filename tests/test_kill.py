@@ -14,7 +14,8 @@ import pytest
 
 from checkpointable import LocalStore
 from checkpointable.archive import entries, verify
-from checkpointable.reading import opened, read_array
+from checkpointable.opening import opened
+from checkpointable.reading import read_array
 from tests.same import same
 
 KILLS = {"wave": 10, "ising": 10, "sketch": 10, "nbody": 4, "pagerank": 4}

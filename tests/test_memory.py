@@ -20,7 +20,7 @@ from checkpointable import (
     codec,
     last,
     load_file,
-    reading,
+    opening,
     reinstate,
     save_file,
 )
@@ -205,7 +205,7 @@ def test_metadata_of_a_huge_file_takes_its_header_only(tmp_path: Path) -> None:
     assert path.stat().st_size > 100_000_000_000
     with open_reader(path) as reader:
         counting = Counting(reader)
-        header = reading.read_header(counting)
+        header = opening.read_header(counting)
         assert header.arrays["field"].shape == (cells,)
         assert header.meta.step == 7
         assert len(packed.prefix) <= counting.count <= len(packed.prefix) + 8

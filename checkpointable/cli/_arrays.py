@@ -8,7 +8,8 @@ from attrs import define
 
 from checkpointable import layout
 from checkpointable.layout import AnyArray, Placed
-from checkpointable.reading import Opened, read_block
+from checkpointable.opening import Opened
+from checkpointable.reading import read_block
 
 
 @define

@@ -15,7 +15,8 @@ from checkpointable.cli._arrays import computable, plain
 from checkpointable.cli._tree import container, leaf_text
 from checkpointable.errors import errors_at
 from checkpointable.layout import DIGEST_SIZE, AnyArray, Placed
-from checkpointable.reading import Opened, read_block
+from checkpointable.opening import Opened
+from checkpointable.reading import read_block
 
 Index = tuple[int, ...]
 

@@ -10,7 +10,8 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable.layout import AnyArray, Placed
-from checkpointable.reading import Opened, read_rows
+from checkpointable.opening import Opened
+from checkpointable.reading import read_rows
 
 _CHUNK = 4 << 20
 _MOST_FIELDS = 8

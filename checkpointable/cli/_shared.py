@@ -12,7 +12,7 @@ import typer
 from checkpointable.archive import entries, opened
 from checkpointable.digests import check_key
 from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
-from checkpointable.reading import Opened
+from checkpointable.opening import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 from checkpointable.stores import open_store

@@ -22,7 +22,7 @@ from checkpointable.cli._shared import (
 from checkpointable.errors import CorruptCheckpoint, NoCheckpoint
 from checkpointable.kernels import KERNELS
 from checkpointable.layout import OLDER, AnyArray
-from checkpointable.reading import Opened
+from checkpointable.opening import Opened
 from checkpointable.store import Store
 
 

@@ -22,7 +22,7 @@ from checkpointable.cli._shared import (
 from checkpointable.cli._tree import shape_text
 from checkpointable.errors import CheckpointableError, NoCheckpoint
 from checkpointable.layout import Placed
-from checkpointable.reading import Opened
+from checkpointable.opening import Opened
 from checkpointable.single import opened_file
 
 

@@ -24,8 +24,8 @@ from checkpointable.cli._told import tell_json, tell_line
 from checkpointable.cli.run import made_kernel, others_told
 from checkpointable.device.arrays import on_host
 from checkpointable.errors import InvalidKernel, NoCheckpoint, SchemaMismatch
+from checkpointable.opening import Opened
 from checkpointable.protocol import shutdown
-from checkpointable.reading import Opened
 from checkpointable.schema import is_same, schema_from_json, schema_of
 from checkpointable.store import Store
 from checkpointable.tree import to_tree

@@ -33,7 +33,7 @@ from checkpointable.cli._shared import (
 from checkpointable.cli._tree import shape_text, tree_lines
 from checkpointable.errors import NoCheckpoint
 from checkpointable.layout import Header
-from checkpointable.reading import Opened
+from checkpointable.opening import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 

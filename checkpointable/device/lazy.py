@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from itertools import takewhile
+from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import evolve, field, frozen
 
 from checkpointable.errors import InvalidCheckpoint
 
+Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -29,8 +31,9 @@ class Region:
 class LazyArray:
     """An array that is read, or computed, when it is needed: dtype, shape, and how to get it.
 
-    NumPy takes it wherever it takes an array. `rows`, if given, gets a range of the first axis;
-    then a slice reads no more than that. `region` is where it lies if that is on a device.
+    NumPy takes it wherever it takes an array. `part`, if given, gets a box of it, as offsets and
+    lengths on all axes; then a slice reads no more than that. `region` is where it lies if that is
+    on a device.
 
     >>> old = LazyArray(np.float64, (6,), lambda: np.arange(6.0))
     >>> new = old.astype(np.float32).reshape(2, -1)
@@ -48,13 +51,13 @@ class LazyArray:
         dtype: Any,
         shape: tuple[int, ...],
         read: Callable[[], _Array],
-        rows: Callable[[int, int], _Array] | None = None,
+        part: Callable[[Box], _Array] | None = None,
         region: Region | None = None,
     ) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.shape = tuple(shape)
         self._read = read
-        self._rows = rows
+        self._part = part
         self.region = region
 
     def __repr__(self) -> str:
@@ -75,22 +78,15 @@ class LazyArray:
 
     def __getitem__(self, key: Any) -> Any:
         """A part, as of a NumPy array."""
-        keys: tuple[Any, ...] = key if isinstance(key, tuple) and key else (key,)
-        first, others = keys[0], keys[1:]
-        simple = isinstance(first, slice | int | np.integer) and not isinstance(first, bool)
-        if self._rows is None or not self.shape or not simple:
+        keys: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+        simple = [*takewhile(_is_simple, keys[: len(self.shape)])]
+        if self._part is None or not simple:
             return np.asarray(self)[key]
-        if isinstance(first, slice):
-            wanted = range(len(self))[first]
-            begin, end = min(wanted, default=0), max(wanted, default=-1) + 1
-            part: Any = slice(None, None, wanted.step)
-        else:
-            try:
-                begin = range(len(self))[int(first)]
-            except IndexError:
-                raise IndexError(f"row {first} of an array of {len(self)}") from None
-            end, part = begin + 1, 0
-        return self._rows(begin, end)[(part, *others)]
+        spans = [_span(axis, one, self.shape[axis]) for axis, one in enumerate(simple)]
+        rest = self.shape[len(spans) :]
+        offset = (*(begin for begin, _, _ in spans), *[0] * len(rest))
+        box = offset, (*(end - begin for begin, end, _ in spans), *rest)
+        return self._part(box)[(*(part for _, _, part in spans), *keys[len(spans) :])]
 
     def astype(self, dtype: Any) -> "LazyArray":
         """The same values in another dtype, cast as `numpy.ndarray.astype` does."""
@@ -104,3 +100,19 @@ class LazyArray:
         if math.prod(to) != size or shape.count(-1) > 1 or min(to, default=0) < 0:
             raise ValueError(f"an array of shape {self.shape} cannot have the shape {shape}")
         return LazyArray(self.dtype, to, lambda: np.asarray(self).reshape(to))
+
+
+def _is_simple(key: Any) -> bool:
+    return isinstance(key, slice | int | np.integer) and not isinstance(key, bool)
+
+
+def _span(axis: int, key: Any, size: int) -> tuple[int, int, Any]:
+    """What a key takes of an axis of this size: from where to where, and which part of that."""
+    if isinstance(key, slice):
+        wanted = range(size)[key]
+        return min(wanted, default=0), max(wanted, default=-1) + 1, slice(None, None, wanted.step)
+    try:
+        begin = range(size)[int(key)]
+    except IndexError:
+        raise IndexError(f"index {key} on axis {axis}, which has {size}") from None
+    return begin, begin + 1, 0

@@ -23,7 +23,7 @@ from attrs import define, field
 
 from checkpointable.device import _moves, memory, transfer
 from checkpointable.device.arrays import device_array
-from checkpointable.device.lazy import LazyArray, Region
+from checkpointable.device.lazy import Box, LazyArray, Region
 from checkpointable.device.memory import Wait
 from checkpointable.device.staging import Snapshot, Staging, Way, empty
 
@@ -100,13 +100,14 @@ def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
         transfer.fetch(region, array.reshape(-1).view(np.uint8))
         return array
 
-    def rows(begin: int, end: int) -> memory.HostArray:
-        array: memory.HostArray = np.ndarray((end - begin, *shape[1:]), dtype)
-        part = region.part(begin * row, (end - begin) * row)
-        transfer.fetch(part, array.reshape(-1).view(np.uint8))
-        return array
+    def part(box: Box) -> memory.HostArray:
+        (begin, *offset), (count, *lengths) = box
+        rows: memory.HostArray = np.ndarray((count, *shape[1:]), dtype)
+        transfer.fetch(region.part(begin * row, count * row), rows.reshape(-1).view(np.uint8))
+        inner = (slice(first, first + n) for first, n in zip(offset, lengths, strict=True))
+        return rows[(slice(None), *inner)]
 
-    return LazyArray(dtype, shape, read, rows, region)
+    return LazyArray(dtype, shape, read, part, region)
 
 
 def room_for(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:

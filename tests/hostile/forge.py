@@ -102,7 +102,7 @@ def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
     With `describe`, so do the extents.
     """
     try:
-        said = {n: headers.spec_from_json(n, a) for n, a in about["arrays"].items()}
+        said = {n: headers.spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
         draft = layout.laid_out(base.meta, said)
         if draft.digests_offset > 1 << 16:
             raise ValueError

@@ -18,7 +18,7 @@ import orjson
 import safetensors
 from attrs import frozen
 
-from checkpointable import codec, layout, reading
+from checkpointable import codec, layout, opening, reading
 from checkpointable.cli._arrays import statistics
 from checkpointable.cli._tree import tree_lines
 from checkpointable.errors import CheckpointableError, InvalidCheckpoint
@@ -88,7 +88,7 @@ def _judged(reader: Bytes, thorough: bool) -> str:
     value, error = _tried(f"decode as {own.__name__}", _decode, reader, own)
     if value is None and not thorough:
         return f"refused: {error}"
-    header, why = _tried("read_header", reading.read_header, reader)
+    header, why = _tried("read_header", opening.read_header, reader)
     if value is not None:
         if header is None:
             raise Finding(f"decoded, but the header is refused: {why}")
@@ -137,10 +137,10 @@ def _origin(error: Exception) -> str:
 
 
 def _shown(reader: Bytes) -> None:
-    shown(reading.opened(reader))
+    shown(opening.opened(reader))
 
 
-def shown(checkpoint: reading.Opened) -> None:
+def shown(checkpoint: opening.Opened) -> None:
     """What `checkpointable show` makes of it."""
     header = checkpoint.header
     for _ in tree_lines(header.meta.tree, header.arrays):
@@ -170,7 +170,7 @@ def _same_again(header: layout.Header, reader: Bytes, value: Any, cls: Any) -> N
     tree, arrays = to_tree(value, cls)
     if header.meta.schema["version"] != schema_of(cls).version:
         return  # migrated
-    checkpoint = reading.opened(reader)
+    checkpoint = opening.opened(reader)
     stored = {n: reading.read_array(checkpoint, n) for n in header.arrays}
     for name, placed in header.arrays.items():
         if (stored[name].dtype, stored[name].shape) != (placed.dtype, placed.shape):
@@ -252,11 +252,11 @@ def _decoder(cls: Any) -> Any:
 
 
 def _decode(reader: Reader, cls: Any) -> Any:
-    return codec.decode(reading.opened(reader), cls)
+    return codec.decode(opening.opened(reader), cls)
 
 
 def _verify(reader: Reader) -> layout.Header:
-    return reading.verify(reading.opened(reader))
+    return reading.verify(opening.opened(reader))
 
 
 def bound(data: bytes) -> int:
