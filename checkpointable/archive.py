@@ -1,7 +1,9 @@
 """Checkpoints in a store, by step.
 
 Names carry the step: `step-000000001200.safetensors`, and `step-000000001200.delta.safetensors` for
-a delta, which is of no use without others. If a step has one already (say, a damaged one that the
+a delta, which is of no use without others. `step-000000001200.sharded.safetensors` is the head of a
+checkpoint that many ranks have saved; what each has written, `step-000000001200.rank-0003.5b2c….`,
+is no checkpoint before there is one. If a step has one already (say, a damaged one that the
 run fell back from), the next attempt is `step-000000001200.1.safetensors`; nothing is overwritten.
 The newest is the one of the highest step, then attempt; never by time.
 """
@@ -9,15 +11,17 @@ The newest is the one of the highest step, then attempt; never by time.
 import re
 import threading
 import time
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from checkpointable import codec, container, opening, reading
-from checkpointable.codec import Into
+from checkpointable.codec import Arrays, Into
 from checkpointable.container import Packed
 from checkpointable.delta import Base
 from checkpointable.errors import (
@@ -39,14 +43,16 @@ CHANGING = threading.RLock()
 
 _MOST_PARENTS = 16
 _MOST_ROOM = 1  # of the deltas, times a full one
-_NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?(\.delta)?\.safetensors")
+_NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?(\.delta|\.sharded)?\.safetensors")
+_RANK_FILE = re.compile(r"step-(\d{12,19})\.rank-\d{4,9}\.[0-9a-f]{16}\.safetensors")
 
 
 @frozen
 class Entry:
     """One checkpoint as a listing shows it.
 
-    `step`, `attempt` and `delta` are from its name, `size` in bytes, `created` in Unix seconds.
+    `step`, `attempt`, `delta` and `sharded` are from its name, `size` in bytes, `created` in Unix
+    seconds. The size of a sharded one is that of all its step's files.
     """
 
     step: int
@@ -55,6 +61,7 @@ class Entry:
     size: int
     created: float
     delta: bool = False
+    sharded: bool = False
 
 
 Skipped: TypeAlias = tuple[tuple[Entry, CheckpointableError], ...]
@@ -70,21 +77,39 @@ class Found(Generic[C]):
     skipped: Skipped
 
 
-def name_of(step: int, attempt: int = 0, *, delta: bool = False) -> str:
+def name_of(step: int, attempt: int = 0, *, delta: bool = False, sharded: bool = False) -> str:
     """Name a step's checkpoint.
 
     >>> name_of(1200), name_of(1200, attempt=1), name_of(1300, delta=True)
     ('step-000000001200.safetensors', 'step-000000001200.1.safetensors', \
 'step-000000001300.delta.safetensors')
     """
-    tried, kind = f".{attempt}" if attempt else "", ".delta" if delta else ""
-    return f"step-{step:012d}{tried}{kind}.safetensors"
+    kind = ".sharded" if sharded else ".delta" if delta else ""
+    return f"step-{step:012d}{f'.{attempt}' if attempt else ''}{kind}.safetensors"
 
 
-def _parsed(name: str) -> tuple[int, int, bool] | None:
-    """Step, attempt, and whether it is a delta, if a name says so in the way of `name_of`."""
+def rank_file_name(step: int, rank: int, nonce: str) -> str:
+    """Name what a rank writes of a step, in an attempt that has these 16 hex digits.
+
+    >>> rank_file_name(1200, 3, "5b2c0f1e9a8d7c6b")
+    'step-000000001200.rank-0003.5b2c0f1e9a8d7c6b.safetensors'
+    """
+    return f"step-{step:012d}.rank-{rank:04d}.{nonce}.safetensors"
+
+
+def is_rank_file(name: str) -> bool:
+    """Whether a name in a store is of what a rank has written.
+
+    >>> is_rank_file("step-000000001200.rank-0003.5b2c0f1e9a8d7c6b.safetensors")
+    True
+    """
+    return _RANK_FILE.fullmatch(name) is not None
+
+
+def _parsed(name: str) -> tuple[int, int, str] | None:
+    """Step, attempt and kind, if a name says them in the way of `name_of`."""
     match = _NAME.fullmatch(name)
-    return (int(match[1]), int(match[2] or 0), bool(match[3])) if match else None
+    return (int(match[1]), int(match[2] or 0), (match[3] or "")[1:]) if match else None
 
 
 def step_of(name: str) -> int | None:
@@ -93,8 +118,8 @@ def step_of(name: str) -> int | None:
     >>> step_of("step-000000001200.1.safetensors"), step_of("walk.safetensors")
     (1200, None)
     """
-    parsed = _parsed(name)
-    return parsed[0] if parsed else None
+    match = _NAME.fullmatch(name) or _RANK_FILE.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def is_delta(name: str) -> bool:
@@ -104,17 +129,21 @@ def is_delta(name: str) -> bool:
     (True, False)
     """
     parsed = _parsed(name)
-    return parsed is not None and parsed[2]
+    return parsed is not None and parsed[2] == "delta"
 
 
 def entries(store: Store) -> list[Entry]:
     """List the checkpoints of a store, oldest first, without opening any."""
-    found = []
+    found, ranks = [], Counter[int]()
     for blob in store.list():
-        if parsed := _parsed(blob.name):
-            step, attempt, delta = parsed
-            if blob.name == name_of(step, attempt, delta=delta):
-                found.append(Entry(step, attempt, blob.name, blob.size, blob.created, delta))
+        if match := _RANK_FILE.fullmatch(blob.name):
+            ranks[int(match[1])] += blob.size
+        elif parsed := _parsed(blob.name):
+            (step, attempt, kind), size = parsed, blob.size
+            delta, sharded = kind == "delta", kind == "sharded"
+            if blob.name == name_of(step, attempt, delta=delta, sharded=sharded):
+                found.append(Entry(step, attempt, blob.name, size, blob.created, delta, sharded))
+    found = [evolve(e, size=e.size + ranks[e.step]) if e.sharded else e for e in found]
     return sorted(found, key=lambda entry: (entry.step, entry.attempt, not entry.delta))
 
 
@@ -143,29 +172,31 @@ def save(
     if base is None:
         packed = encode()
         with store.lock():
-            return create(store, step, packed, _next_attempt(entries(store), step))
+            return create(store, step, packed, next_attempt(entries(store), step))
     with CHANGING, store.lock():
         packed, found = encode(base=_base(store, base, key)), entries(store)
         if packed.header.parents and not _pays(packed, found):
             packed = container.pack_whole(packed)
-        return create(store, step, packed, _next_attempt(found, step))
+        return create(store, step, packed, next_attempt(found, step))
 
 
-def _next_attempt(found: list[Entry], step: int) -> int:
+def next_attempt(found: list[Entry], step: int) -> int:
+    """The number of the next attempt at a step, after those that were found."""
     return max((entry.attempt for entry in found if entry.step == step), default=-1) + 1
 
 
 def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
     """Store it under the first name of its step, from `attempt` on, that is free."""
-    delta = bool(packed.header.parents)
+    sharded = packed.header.meta.sharded
+    delta = bool(packed.header.parents) and not sharded
     while True:
-        name = name_of(step, attempt, delta=delta)
+        name = name_of(step, attempt, delta=delta, sharded=sharded)
         try:
             store.create(name, packed.size, packed.chunks())
         except CheckpointExists:  # by another writer, where the lock does not keep it out
             attempt += 1
         else:
-            return Entry(step, attempt, name, packed.size, time.time(), delta)
+            return Entry(step, attempt, name, packed.size, time.time(), delta, sharded)
 
 
 def _base(store: Store, name: str, key: bytes | None) -> Base | None:
@@ -192,34 +223,52 @@ def size_of_full(header: Header) -> int:
 
 
 def load(
-    store: Store, name: str, cls: type[C], *, key: bytes | None = None, into: Into = None
+    store: Store,
+    name: str,
+    cls: type[C],
+    *,
+    key: bytes | None = None,
+    into: Into = None,
+    arrays: Arrays = "read",
 ) -> C:
     """Load a checkpoint by its name, verified.
 
     Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. As everywhere
-    here, with a key one that was not signed with it counts as corrupt; `into` is as for
-    `codec.decode`.
+    here, with a key one that was not signed with it counts as corrupt; `into` and `arrays` are as
+    for `codec.decode`. With lazy arrays the files stay open until these are gone.
     """
-    with opened(store, name, key=key) as checkpoint:
-        return codec.decode(checkpoint, cls, into=into)
+    with errors_at(name), ExitStack() as until_made:
+        stack = until_made.enter_context(ExitStack())
+        checkpoint = _open(stack, store, name, key)
+        made = codec.decode(checkpoint, cls, into=into, arrays=arrays)
+        if arrays != "read":
+            weakref.finalize(checkpoint, stack.close)
+            until_made.pop_all()
+        return made
 
 
 @contextmanager
 def opened(store: Store, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
     """Open a checkpoint, its seal verified, together with those that it continues."""
-    parsed = _parsed(name)
     with errors_at(name), ExitStack() as stack:
-        checkpoint = opening.opened(
-            stack.enter_context(store.open(name)),
-            lambda parent: stack.enter_context(store.open(parent)),
-            name=name,
-            step=step_of(name),
-            key=key,
-        )
-        if parsed and parsed[2] != bool(checkpoint.header.parents):
-            what = f"it is {'no' if parsed[2] else 'a'} delta, and its name says otherwise"
-            raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
-        yield checkpoint
+        yield _open(stack, store, name, key)
+
+
+def _open(stack: ExitStack, store: Store, name: str, key: bytes | None) -> Opened:
+    """Open it; its files are closed by the stack, which holds nothing of what is returned."""
+    checkpoint = opening.opened(
+        stack.enter_context(store.open(name)),
+        lambda parent: stack.enter_context(store.open(parent)),
+        name=name,
+        step=step_of(name),
+        key=key,
+    )
+    header, parsed = checkpoint.header, _parsed(name)
+    kind = "sharded" if header.meta.sharded else "delta" if header.parents else ""
+    if parsed and parsed[2] != kind:
+        what = f"it is {kind or 'full'}, and its name says otherwise"
+        raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
+    return checkpoint
 
 
 def read_header(store: Store, name: str) -> Header:

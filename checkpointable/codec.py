@@ -25,11 +25,12 @@ from checkpointable.opening import Opened
 from checkpointable.protocol import KernelMetadata
 from checkpointable.reading import lazy_array, mapped_array, read_array, read_to_devices
 from checkpointable.schema import is_same, schema_from_json, schema_of
+from checkpointable.shards import shard_fields
 from checkpointable.tree import from_tree, to_tree
 
 C = TypeVar("C")
 
-Arrays: TypeAlias = Literal["read", "lazy", "mmap"]
+Arrays: TypeAlias = Literal["read", "lazy", "mmap", "shards"]
 """How a checkpoint gets its arrays."""
 
 Into: TypeAlias = Mapping[str, Any] | None
@@ -54,6 +55,17 @@ def encode(
     """
     digests.check_key(key)
     cls = cls or type(checkpoint)
+    meta, arrays = taken_apart(checkpoint, cls, step=step, kernel=kernel)
+    return pack(meta, arrays, key, base)
+
+
+def taken_apart(
+    checkpoint: object, cls: Any, *, step: int, kernel: KernelMetadata | None
+) -> tuple[layout.Meta, dict[str, Any]]:
+    """What a file says of a checkpoint of class `cls`, with its tree; and its arrays, as they are.
+
+    Raises as `encode` does.
+    """
     schema = _schema(cls)
     tree, arrays = to_tree(checkpoint, cls)
     meta = layout.Meta(
@@ -64,8 +76,14 @@ def encode(
         nonce=os.urandom(16).hex(),
         writer=_writer(_package(cls)),
         tree=tree,
-        signed=key is not None,
     )
+    return meta, arrays
+
+
+def pack(
+    meta: layout.Meta, arrays: Mapping[str, Any], key: bytes | None, base: Base | None
+) -> Packed:
+    """Lay out a file of arrays, wherever they are."""
     stay = key is None  # the signature is over digests that a device does not compute
     sources = {name: a if stay and in_region(a) else on_host(a) for name, a in arrays.items()}
     return container.pack(meta, sources, key, base)
@@ -110,7 +128,8 @@ def decode(
     the file's arrays fit those of `into`, they are read into these where they are on the host.
     Where they are on a device, and a `Staging` in use has room there, they are read to it, verified
     there, and are `LazyArray`s of its memory. With "lazy" the object holds `LazyArray`s of the
-    file, with "mmap" views of it, which are not verified, unless it is of an older version.
+    file, with "shards" in its `Shard`s alone, with "mmap" views of it, which are not verified;
+    unless it is of an older version.
 
     Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
     before any array is read, if the file is of another class, a newer version, or an older one
@@ -124,18 +143,22 @@ def decode(
     due = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
     places = {} if into is None else in_place(into, due)
     found: dict[str, Any] = _on_devices(checkpoint, into) if into and arrays == "read" else {}
+    shards = {f"{field}.local" for field in shard_fields(cls)} if arrays == "shards" else set()
     for name in [name for name in header.arrays if name not in found]:
-        if arrays == "read":
-            found[name] = read_array(checkpoint, name, places.get(name))
+        if arrays == "lazy" or name in shards:
+            found[name] = lazy_array(checkpoint, name)
+        elif arrays == "mmap":
+            found[name] = mapped_array(checkpoint, name)
         else:
-            found[name] = (lazy_array if arrays == "lazy" else mapped_array)(checkpoint, name)
+            found[name] = read_array(checkpoint, name, places.get(name))
     return from_tree(header.meta.tree, found, cls)
 
 
 def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
     """Read the arrays that belong on a device to it, as far as there is room."""
     staging, described = staging_in_use(), checkpoint.header.arrays
-    if staging is None or checkpoint.header.meta.signed:
+    meta = checkpoint.header.meta
+    if staging is None or meta.signed or meta.sharded:
         return {}
     live = {
         name: array

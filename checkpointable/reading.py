@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def read_box(
         with errors_at(file.name if part.source else ""):
             own = file.header.arrays[placed.name]
             first = part.box[0] if part.source else (0,) * len(here[0])
-            target = array[(*_slices(_from(box[0], here)), ...)]  # a view, also of a single number
+            target = array[_slices(_from(box[0], here))]  # a view, also of a single number
             slabs.read_box(own, _from(first, here), target, partial(_fill, file, own))
     return array
 
@@ -62,8 +63,8 @@ def _from(origin: tuple[int, ...], box: Box) -> Box:
     return tuple(n - first for n, first in zip(box[0], origin, strict=True)), box[1]
 
 
-def _slices(box: Box) -> tuple[slice, ...]:
-    return tuple(slice(begin, begin + length) for begin, length in zip(*box, strict=True))
+def _slices(box: Box) -> Any:
+    return (*(slice(begin, begin + n) for begin, n in zip(*box, strict=True)), ...)
 
 
 def read_rows(checkpoint: Opened, name: str, begin: int, end: int) -> HostArray:

@@ -33,21 +33,27 @@ def prune(
 
     `sound` is the name of one that the caller has just written, which saves reading it. Whenever
     the process dies, each kept one can be read.
+
+    What ranks have written that no checkpoint has is deleted as well: so no rank may be saving.
     """
     with archive.CHANGING, store.lock():
         found = entries(store)
         kept = chosen(keep, _history(store, found))
-        if all(entry.step in kept for entry in found) and not compact:
+        strays = [e.name for e in store.list() if archive.is_rank_file(e.name)]
+        if all(entry.step in kept for entry in found) and not compact and not strays:
             return []
         names = [entry.name for entry in found]
         newest = names.index(sound) if sound in names else _newest_sound(store, found, key)
         wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
         if compact:
             wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
-        stays = _needed(store, found, wanted)
+        stays = _needed(store, found, wanted, strays)
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
+        for name in strays:
+            if name not in stays:
+                store.delete(name)
     return surplus
 
 
@@ -81,10 +87,12 @@ def _newest_sound(store: Store, found: list[Entry], key: bytes | None) -> int:
     )
 
 
-def _needed(store: Store, found: list[Entry], wanted: list[Entry]) -> set[str]:
+def _needed(
+    store: Store, found: list[Entry], wanted: list[Entry], rank_files: list[str]
+) -> set[str]:
     """The names of the wanted, and of what they continue, and so on."""
     needed = {entry.name for entry in wanted}
-    left = [entry.name for entry in wanted if entry.delta]
+    left = [entry.name for entry in wanted if entry.delta or entry.sharded]
     names = [entry.name for entry in found]
     deltas = {entry.name for entry in found if entry.delta}
     while left:
@@ -92,7 +100,7 @@ def _needed(store: Store, found: list[Entry], wanted: list[Entry]) -> set[str]:
         try:
             parents = [parent.name for parent in archive.read_header(store, name).parents]
         except InvalidCheckpoint:
-            parents = names[: names.index(name)]
+            parents = names[: names.index(name)] + rank_files
         left += [parent for parent in parents if parent in deltas - needed]
         needed.update(parents)
     return needed

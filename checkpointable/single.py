@@ -73,10 +73,12 @@ def load_file(
     another class or version.
     """
     places = None if into is None else arrays_of(cls, into)
-    with errors_at(str(path)), ExitStack() as stack:
+    with errors_at(str(path)), ExitStack() as until_made:
+        stack = until_made.enter_context(ExitStack())
         checkpoint = _open(stack, Path(path), key)
         made = codec.decode(checkpoint, cls, into=places, arrays=arrays)
-        weakref.finalize(checkpoint, stack.pop_all().close)
+        weakref.finalize(checkpoint, stack.close)
+        until_made.pop_all()
     return made
 
 

@@ -97,3 +97,15 @@ class Lock(Protocol):
 
 class Store(Create, Open, List, Delete, Lock, Protocol):
     """All of it: what `Checkpointer` and `run` work on."""
+
+
+class Shared(Protocol):
+    """For the processes of one job, of which one holds the lock for all; not all stores have it."""
+
+    def without_lock(self) -> Store:
+        """Give the same place, for writing under a lock that another process of the job holds.
+
+        Its `lock()` keeps nobody out and is kept out by nobody; all else is as promised, so two
+        that create one name still find out. That the lock is held meanwhile is up to the caller.
+        """
+        ...

@@ -152,6 +152,18 @@ class TestAnyStore:
         with store.lock():
             assert contents(store) == {"b": 1}
 
+    def test_others_of_a_job_write_under_one_lock(self, store: LocalStore | MemoryStore) -> None:
+        store.without_lock().create("before", 1, [b"b"])  # which makes the directory, if need be
+        with store.lock():
+            other = store.without_lock()
+            with other.lock(), other.without_lock().lock():
+                other.create("a", 1, [b"a"])
+            with pytest.raises(CheckpointExists):
+                other.create("a", 1, [b"z"])
+            other.delete("before")
+        assert contents(store) == {"a": 1}
+        assert read(store, "a") == b"a"
+
     def test_open_store_takes_it_as_it_is(self, store: Store) -> None:
         assert open_store(store) is store
 
@@ -303,6 +315,16 @@ os.close(write)
 os.waitpid(child, 0)
 """
         assert run(code, tmp_path) == "free\n"
+
+    def test_who_writes_without_it_removes_nothing_and_ends_nothing(
+        self, tmp_path: Path, holder: subprocess.Popen[str]
+    ) -> None:
+        leftover = tmp_path / f".checkpointable-{'0' * 32}.tmp"
+        leftover.write_bytes(b"half")
+        LocalStore(tmp_path).without_lock().create("a", 1, [b"a"])
+        assert leftover.exists()
+        with pytest.raises(StoreLocked, match=f"pid {holder.pid} "), LocalStore(tmp_path).lock():
+            pass
 
     def test_leftovers_of_the_dead_are_removed_and_only_those(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -114,6 +114,21 @@ class LocalStore:
                 if not self._holds:
                     _release(self._lock_file)
 
+    def without_lock(self) -> "LocalStore":
+        """See `checkpointable.store.Shared`."""
+        return _SharedStore(self.path)
+
+
+class _SharedStore(LocalStore):
+    """The same directory, written under the lock of another process."""
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with os_errors(self.path):
+            if not self.path.is_dir():
+                _make_directory(self.path)
+        yield
+
 
 def _scan(path: Path) -> Iterator[Entry]:
     with os.scandir(path) as found:

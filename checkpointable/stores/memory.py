@@ -55,6 +55,10 @@ class MemoryStore:
         """See `checkpointable.store.Lock`: there is only this object, so nobody is kept out."""
         return nullcontext()
 
+    def without_lock(self) -> "MemoryStore":
+        """See `checkpointable.store.Shared`: the lock keeps nobody out as it is."""
+        return self
+
 
 @frozen(eq=False)
 class _Reader:
