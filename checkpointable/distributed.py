@@ -124,7 +124,9 @@ def save(
         def begin() -> tuple[int, str]:
             stack.enter_context(store.lock())
             found = archive.entries(store) if step is None else []
-            return (found[-1].step + 1 if found else 0) if step is None else step, os.urandom(8).hex()
+            return (found[-1].step + 1 if found else 0) if step is None else step, os.urandom(
+                8
+            ).hex()
 
         number, nonce = from_first(coordinator, begin)
         name = archive.rank_file_name(number, coordinator.rank, nonce)
@@ -204,8 +206,10 @@ def _pays(packed: container.Packed, previous: Previous) -> bool:
     parents = [parent.name for parent in packed.header.parents]
     known = all(name in previous.sizes for name in parents)
     deltas = packed.size + sum(previous.sizes.get(name, 0) for name in parents[:-1])
-    return known and len(parents) <= archive.MOST_PARENTS and (
-        deltas <= archive.MOST_ROOM * archive.size_of_full(packed.header)
+    return (
+        known
+        and len(parents) <= archive.MOST_PARENTS
+        and (deltas <= archive.MOST_ROOM * archive.size_of_full(packed.header))
     )
 
 
@@ -234,9 +238,7 @@ def _checked_together(told: list[Any], cls: Any) -> list[_Written]:
     """Raise what one of the ranks failed with, or `InvalidCheckpoint` if they do not fit."""
     for one in told:
         if isinstance(one, Failure):
-            raise one.kind(
-                f"rank {one.rank}: {one.what}", where=one.where, hint=one.hint
-            )
+            raise one.kind(f"rank {one.rank}: {one.what}", where=one.where, hint=one.hint)
     first: _Written = told[0]
     name = getattr(cls, "__name__", str(cls))
     for rank, one in enumerate(told):
@@ -253,9 +255,7 @@ def _checked_together(told: list[Any], cls: Any) -> list[_Written]:
     return told
 
 
-def _commit(
-    store: Store, meta: Meta, tree: Any, told: list[_Written], key: bytes | None
-) -> Entry:
+def _commit(store: Store, meta: Meta, tree: Any, told: list[_Written], key: bytes | None) -> Entry:
     """Create the head."""
     files = [one.file for one in told]
     parents = dict.fromkeys(parent for one in told for parent in one.parents)

@@ -83,7 +83,9 @@ def run(
     ] = None,
     mpi: Annotated[
         bool,
-        typer.Option("--mpi", help="As one rank of many: mpiexec -n 4 checkpointable run NAME --mpi"),
+        typer.Option(
+            "--mpi", help="As one rank of many: mpiexec -n 4 checkpointable run NAME --mpi"
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line.")] = False,
 ) -> int:
@@ -97,7 +99,9 @@ def run(
     where = f"runs/{name.replace(':', '.')}" if store is None else store
     if supervise and mpi:
         what = "its child would be no rank of the job"
-        raise usage_error(f"--mpi cannot be supervised: {what}\n  hint: let the scheduler restart it")
+        raise usage_error(
+            f"--mpi cannot be supervised: {what}\n  hint: let the scheduler restart it"
+        )
     if supervise and "--help" not in (options or []):
         return run_supervised(context.obj, where, as_json=as_json)
     comm = world() if mpi else None
