@@ -22,7 +22,7 @@ Errors are in `errors`. Importing this package does not import Numba.
 
 from checkpointable.annotations import Array
 from checkpointable.attributes import capture, check_fit, reinstate
-from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
+from checkpointable.checkpointer import Checkpointer
 from checkpointable.coordinator import Coordinator, MpiCoordinator
 from checkpointable.device.lazy import LazyArray
 from checkpointable.errors import (
@@ -69,6 +69,7 @@ from checkpointable.protocol import (
     validate,
 )
 from checkpointable.runner import EX_PREEMPTED, Preempted, Progress, Report, run
+from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.schema import checkpoint
 from checkpointable.shards import Shard
 from checkpointable.single import load_file, save_file

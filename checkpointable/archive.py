@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -175,7 +175,7 @@ def save(
             return create(store, step, packed, next_attempt(entries(store), step))
     with CHANGING, store.lock():
         packed, found = encode(base=_base(store, base, key)), entries(store)
-        if packed.header.parents and not _pays(packed, found):
+        if not pays(packed, {e.name: e.size if e.delta else 0 for e in found}):
             packed = container.pack_whole(packed)
         return create(store, step, packed, next_attempt(found, step))
 
@@ -207,13 +207,18 @@ def _base(store: Store, name: str, key: bytes | None) -> Base | None:
         return None
 
 
-def _pays(packed: Packed, found: list[Entry]) -> bool:
-    """Say whether a delta is worth it, and what it continues is there."""
-    header, names = packed.header, {parent.name for parent in packed.header.parents}
-    parents = [entry for entry in found if entry.name in names]
-    full = size_of_full(header)
-    deltas = packed.size + sum(entry.size for entry in parents if entry.delta)
-    return len(parents) == len(names) <= _MOST_PARENTS and deltas <= _MOST_ROOM * full
+def pays(packed: Packed, sizes: Mapping[str, int]) -> bool:
+    """Say whether a delta is worth it, and what it continues is there; True if it is none.
+
+    `sizes` are those of the files that are there, 0 for the full ones.
+    """
+    names = [parent.name for parent in packed.header.parents]
+    if not names:
+        return True
+    deltas = packed.size + sum(sizes.get(name, 0) for name in names)
+    there = all(name in sizes for name in names)
+    room = _MOST_ROOM * size_of_full(packed.header)
+    return there and len(names) <= _MOST_PARENTS and deltas <= room
 
 
 def size_of_full(header: Header) -> int:
@@ -310,8 +315,13 @@ def latest(
         return Found(*found, skipped)
     if not skipped:
         return None
+    raise none_verifies(skipped)
+
+
+def none_verifies(skipped: Skipped) -> NoCheckpoint:
+    """The error where there are checkpoints, and all were passed over."""
     reasons = "".join(f"\n  - {entry.name}: {error.what}" for entry, error in skipped)
-    raise NoCheckpoint(
+    return NoCheckpoint(
         f"the store holds {len(skipped)} checkpoints, and none verifies:{reasons}",
         hint="restore a copy of the store, or start in an empty one",
     )
@@ -328,8 +338,12 @@ def at_step(
         return Found(*found, skipped)
     if skipped:
         raise skipped[0][1]
-    steps = [e.step for e in entries(store)]
-    raise NoCheckpoint(
+    raise not_there(step, [e.step for e in entries(store)])
+
+
+def not_there(step: int, steps: list[int]) -> NoCheckpoint:
+    """The error where there is none of a step; `steps` are those that there are."""
+    return NoCheckpoint(
         f"there is no checkpoint of step {step}",
         hint=f"there are {len(steps)}, from step {steps[0]} to {steps[-1]}"
         if steps

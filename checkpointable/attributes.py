@@ -28,6 +28,7 @@ from checkpointable.device.staging import staging_in_use
 from checkpointable.errors import InvalidCheckpoint, InvalidKernel, reason
 from checkpointable.fields import fields_of
 from checkpointable.schema import schema_of
+from checkpointable.shards import Shard, shard_fields
 from checkpointable.threads import in_thread
 from checkpointable.tree import extract, from_tree, insert, refusals_named, to_tree
 
@@ -90,8 +91,9 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     copies. All or nothing: on an error the kernel is as it was. `cls` is the checkpoint's class if
     that is generic, with its types: `Box[int]`.
 
-    A field that holds no array yet, or holds arrays in lists or objects of another form than now,
-    gets host arrays of its own.
+    Of a `Shard` the kernel gets its own box, into the `local` array of the `Shard` that its
+    attribute gives. A field that holds no array yet, or holds arrays in lists or objects of another
+    form than now, gets host arrays of its own.
 
     Raises `InvalidCheckpoint` if an array differs in dtype or shape from the kernel's, if a field
     was never set, or if a validator refuses what it holds now; `InvalidKernel` if an attribute is
@@ -173,9 +175,13 @@ def _plan(
     _check_whole(checkpoint, cls)
     into: list[tuple[Any, Any]] = []  # an array of the kernel's, and what goes into it
     values: dict[str, Any] = {}
+    shards = shard_fields(cls)
     for field in fields_of(cls):
         to_wire, from_wire = hooks(field.type)
         before = _attribute(kernel, field.name, cls)
+        if field.name in shards:
+            into.append(_plan_shard(getattr(checkpoint, field.name), before, kernel, field.name))
+            continue
         with refusals_named(cls, field.name):
             wire, arrays = extract(to_wire(getattr(checkpoint, field.name)), field.name)
         live = _live_arrays(before, to_wire, field.name) if arrays else {}
@@ -189,18 +195,42 @@ def _plan(
             new = None if is_writable(target) else renewed(target, source)
             if new is not None:
                 filled[name] = new
-            elif not is_writable(target):
-                raise InvalidKernel(
-                    "the kernel's array is read-only", where=where, hint="give it a copy"
-                )
             else:
-                source = source if is_on_device(target) else on_host(source)
-                into.append((target, source))
+                into.append((target, _source_for(target, source, where)))
         if filled or wire != {"$array": field.name}:
             filled = {name: filled.get(name, live.get(name)) for name in arrays}
             with refusals_named(cls, field.name):
                 values[field.name] = from_wire(insert(wire, filled))
     return values, into
+
+
+def _plan_shard(given: Any, before: Any, kernel: object, name: str) -> tuple[Any, Any]:
+    """The kernel's part of a global array, and what goes into it: the same box of what is given."""
+    where = f"{type(kernel).__qualname__}.{name}"
+    if not isinstance(before, Shard):
+        hint = "give a Shard of its own array, the global shape, and where it begins"
+        raise InvalidKernel("the kernel's attribute is no Shard", where=where, hint=hint)
+    _check_kept(before.local, getattr(kernel, name).local, kernel, name)
+    if given.shape != before.shape:
+        raise InvalidCheckpoint(
+            f"the checkpoint holds a global shape of {given.shape}, the kernel has {before.shape}",
+            where=where,
+            hint="make the kernel with the parameters of the one that was saved",
+        )
+    try:
+        source = given[before.box]
+    except IndexError as error:
+        what = f"it has not the part of this rank: {error}"
+        raise InvalidCheckpoint(what, where=where) from error
+    _check_fit(where, before.local, source)
+    return before.local, _source_for(before.local, source, where)
+
+
+def _source_for(target: Any, source: Any, where: str) -> Any:
+    """What is copied into an array of the kernel's: on the host, if that is."""
+    if not is_writable(target):
+        raise InvalidKernel("the kernel's array is read-only", where=where, hint="give it a copy")
+    return source if is_on_device(target) else on_host(source)
 
 
 def _check_whole(checkpoint: Any, cls: Any) -> None:

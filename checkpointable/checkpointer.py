@@ -2,105 +2,37 @@
 
 import os
 import time
-import warnings
-from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
-from attrs import frozen
-
-from checkpointable import archive
-from checkpointable.archive import Found, Skipped
+from checkpointable import archive, distributed
+from checkpointable.archive import Entry, Found
 from checkpointable.attributes import arrays_of
+from checkpointable.coordinator import Alone, Coordinator, combined
 from checkpointable.device.arrays import is_on_device
 from checkpointable.device.lost import check_not_lost
-from checkpointable.device.staging import Snapshot, Staging
+from checkpointable.device.staging import Staging
 from checkpointable.digests import check_key
 from checkpointable.errors import NotNow
 from checkpointable.protocol import (
     Checkpointable,
+    KernelMetadata,
     can_checkpoint,
     check_kernel,
     checkpoint_class,
     checkpoint_size_estimate,
     kernel_metadata,
 )
+from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.schema import schema_of
+from checkpointable.shards import shard_fields
 from checkpointable.store import Store
 from checkpointable.stores import open_store
 from checkpointable.threads import in_thread
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 C = TypeVar("C")
 R = TypeVar("R")
 _POLL_SECONDS = 0.01
-
-
-@frozen
-class Saved:
-    """What a save did: `bytes` of file, `seconds` until durable, of which the kernel stood
-    still for `stall` seconds. `snapshot` says how its device arrays were copied, if it has any."""
-
-    step: int
-    name: str
-    bytes: int
-    seconds: float
-    stall: float
-    snapshot: Snapshot | None = None
-
-
-class Saving:
-    """A save under way, for which the kernel stood still for `stall` seconds and no longer has to.
-
-    `snapshot` says how its device arrays were copied, if it has any.
-
-    Awaited, it gives `Saved` when the checkpoint is durable, or raises why it is not; so does
-    `result()`, which blocks. `told` says whether either has been done.
-    """
-
-    def __init__(
-        self, stall: float, future: "Future[Saved]", snapshot: Snapshot | None = None
-    ) -> None:
-        self.stall = stall
-        self.snapshot = snapshot
-        self._future = future
-        self.told = False
-
-    def __repr__(self) -> str:
-        return f"Saving(stall={self.stall:.6f}, done={self.done()})"
-
-    def done(self) -> bool:
-        """Say whether it has ended, well or not."""
-        return self._future.done()
-
-    def result(self) -> Saved:
-        """Wait until the checkpoint is durable; raises `InvalidCheckpoint` and `StoreError`."""
-        try:
-            return self._future.result()
-        finally:
-            self.told = True
-
-    def __await__(self) -> Generator[Any, None, Saved]:
-        import asyncio  # here, since it takes a quarter of the time to import the package
-        from concurrent.futures import wait
-
-        if not self.done():  # in a thread: who waits may be cancelled, and the save may not
-            yield from asyncio.to_thread(wait, [self._future]).__await__()
-        return self.result()
-
-    def __del__(self) -> None:
-        if self.done() and not self.told and (error := self._future.exception()):
-            warnings.warn(f"a save failed, and nobody asked: {error}", RuntimeWarning, stacklevel=2)
-
-
-@frozen
-class Restored:
-    """What a restore used, and the newer checkpoints that it passed over, each with why."""
-
-    step: int
-    name: str
-    skipped: Skipped = ()
 
 
 class Checkpointer(Generic[C]):
@@ -124,6 +56,10 @@ class Checkpointer(Generic[C]):
     says which. On the device they are digested, and what has to be stored is fetched, while the
     kernel goes on. In a restore they are read to where the kernel has them, and verified there,
     before the kernel gets them; like those of `capture` they are `LazyArray`s, then.
+
+    With a `coordinator` of many ranks each method is called by all of them, in the same order, and
+    does the same on all or raises the same: a save stores the `Shard`s of all and once what is
+    none, and a restore gives each its part, from however many ranks it was saved.
 
     >>> import asyncio, attrs
     >>> @attrs.frozen
@@ -159,6 +95,7 @@ class Checkpointer(Generic[C]):
         in_place: bool = False,
         delta: bool = False,
         reserve: int = 256 << 20,
+        coordinator: Coordinator | None = None,
     ) -> None:
         check_kernel(kernel)
         check_key(key)
@@ -170,6 +107,11 @@ class Checkpointer(Generic[C]):
         self.delta = delta
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
+        self.coordinator = Alone() if coordinator is None else coordinator
+        # By one rank, too, if it has shards: what they are saved as can be restored on many.
+        self._together = self.coordinator.size > 1 or bool(shard_fields(self.cls))
+        self._beside = self.coordinator.twin()  # for saves, which go on in a thread of their own
+        self._previous: distributed.Previous | None = None
         self._staging = Staging(reserve)
         self._saving: Saving | None = None
         self._base: str | None = None
@@ -218,16 +160,8 @@ class Checkpointer(Generic[C]):
         stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
 
         def store() -> Saved:
-            entry = archive.save(
-                self.store,
-                checkpoint,
-                self._next_step() if number is None else int(number),
-                kernel=metadata,
-                cls=self.cls,
-                key=self.key,
-                base=self._base if self.delta and not full else None,
-            )
-            self._base = entry.name
+            at = None if number is None else int(number)
+            entry = self._store(checkpoint, at, metadata, delta=self.delta and not full)
             seconds = time.perf_counter() - begin
             return Saved(entry.step, entry.name, entry.size, seconds, stall, snapshot)
 
@@ -235,6 +169,20 @@ class Checkpointer(Generic[C]):
         self._saving = Saving(stall, pool.submit(store), snapshot)
         pool.shutdown(wait=False)  # when the save has ended
         return self._saving
+
+    def _store(
+        self, checkpoint: C, step: int | None, kernel: KernelMetadata | None, *, delta: bool
+    ) -> Entry:
+        about: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
+        if self._together:
+            about |= {"previous": self._previous if delta else None, "coordinator": self._beside}
+            entry, self._previous = distributed.save(self.store, checkpoint, step, **about)
+            return entry
+        step = self._next_step() if step is None else step
+        base = self._base if delta else None
+        entry = archive.save(self.store, checkpoint, step, base=base, **about)
+        self._base = entry.name
+        return entry
 
     def predicted_stall(self) -> float | None:
         """Return for how many seconds the next save is to stop the kernel.
@@ -263,6 +211,8 @@ class Checkpointer(Generic[C]):
         """
         await self.close()
         with self._staging.in_use():
+            if self.coordinator.size > 1:
+                return await self._restore_together(None, on_read)
             found = await in_thread(
                 lambda: archive.latest(
                     self.store, self.cls, key=self.key, into=self._into(), on_read=on_read
@@ -274,6 +224,10 @@ class Checkpointer(Generic[C]):
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
         await self.close()
         with self._staging.in_use():
+            if self.coordinator.size > 1:
+                restored = await self._restore_together(step, None)
+                assert restored is not None  # or it would have raised
+                return restored
             found = await in_thread(
                 lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())
             )
@@ -289,23 +243,42 @@ class Checkpointer(Generic[C]):
             return {}
         return {name: array for name, array in found.items() if is_on_device(array)}
 
+    async def _restore_together(
+        self, step: int | None, on_read: Callable[[str], object] | None
+    ) -> Restored | None:
+        found = await distributed.restore(
+            self.store, self.kernel, self.cls, coordinator=self.coordinator, step=step,
+            key=self.key, on_read=on_read,
+        )  # fmt: skip
+        self._previous = None
+        return None if found is None else Restored(found[0].step, found[0].name, found[1])
+
     async def _restore(self, found: Found[C]) -> Restored:
         await self.kernel.restore(found.checkpoint)
         self._base = found.entry.name
         return Restored(found.entry.step, found.entry.name, found.skipped)
 
     async def _wait_until_possible(self) -> None:
+        """Wait until the kernels of all ranks can be checkpointed, or the patience of one ends."""
         import asyncio
 
         give_up = time.monotonic() + self.patience
-        while not can_checkpoint(self.kernel):
-            if time.monotonic() >= give_up:
+        while True:
+            mine = (not can_checkpoint(self.kernel), time.monotonic() >= give_up)
+            wait, late = combined(self.coordinator, mine, _any_of_each)
+            if not wait:
+                return
+            if late:
                 raise NotNow(
                     f"the kernel could not be checkpointed for {self.patience:g} seconds",
                     where=type(self.kernel).__qualname__,
                     hint="try again later, or raise patience=",
                 )
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _any_of_each(said: list[tuple[bool, bool]]) -> tuple[bool, bool]:
+    return any(one for one, _ in said), any(two for _, two in said)
 
 
 def complete(work: Coroutine[Any, Any, R]) -> R:

@@ -1,42 +1,51 @@
-"""Checkpoints of a job of many ranks: each writes a file, and rank 0 commits them by a head.
+"""Checkpoints of a job of many ranks: each writes a file, and rank 0 commits them all by a head.
 
-The head says of each array which rank's file has which box of it, and by their seals which files
-these are. What is no `Shard` is in rank 0's file alone. There is no checkpoint before the head is
-there; so whatever dies before, the one before that is the newest.
+The head says which rank's file has which box of each array, and by their seals which files these
+are. What is no `Shard` is in rank 0's file alone. There is no checkpoint before the head is there:
+whatever dies before, the one before that is the newest.
 
-After every phase the ranks tell each other how it went, and not only that they have come so far:
-the failure of one is the error of all, and none is left waiting.
+After each phase the ranks tell each other how it went, not only that they have come so far: the
+failure of one is the error of all, and nobody is left waiting.
 """
 
 import os
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from checkpointable import archive, codec, container, layout
-from checkpointable.archive import Entry
+from checkpointable.archive import Entry, Skipped
 from checkpointable.boxes import Box, check_boxes
 from checkpointable.coordinator import Coordinator
 from checkpointable.delta import Base
 from checkpointable.device.arrays import on_host
 from checkpointable.digests import digest
-from checkpointable.errors import CheckpointableError, InvalidCheckpoint, StoreError
+from checkpointable.errors import (
+    CheckpointableError,
+    CorruptCheckpoint,
+    InvalidCheckpoint,
+    NoCheckpoint,
+    StoreError,
+)
 from checkpointable.layout import Bytes, Meta, Parent, Part, Spec
-from checkpointable.protocol import KernelMetadata
+from checkpointable.protocol import Checkpointable, KernelMetadata
 from checkpointable.shards import Shard, shard_fields
 from checkpointable.store import Store
-from checkpointable.stores import without_lock
+from checkpointable.threads import in_thread
 
+C = TypeVar("C")
 T = TypeVar("T")
+Shards: TypeAlias = Mapping[str, Shard[Any]]
 
 
 @frozen
 class Failure:
-    """What went wrong on a rank, for the others."""
+    """What went wrong on a rank, for the others to know."""
 
     rank: int
     kind: type[CheckpointableError]
@@ -49,11 +58,23 @@ class Failure:
         return self.kind(f"rank {self.rank}: {self.what}", where=self.where, hint=self.hint)
 
 
+@frozen(eq=False)
+class Previous:
+    """A rank's file of the save before, which the next delta is made against.
+
+    `sizes` are those of itself and of what it continues, 0 for a full one.
+    """
+
+    base: Base
+    sizes: dict[str, int]
+
+
 @frozen
 class _Written:
-    """What a rank has written: its file, which box of which array it has, and what all must have.
+    """What a rank has written: its file, what this continues, and which boxes of arrays it has.
 
-    `same` has the digest of each thing that has to be the same on all ranks.
+    `same` are the digests of what has to be the same on all ranks, `specs` the dtypes and global
+    shapes of the arrays; rank 0 has those of all.
     """
 
     file: Parent
@@ -64,38 +85,45 @@ class _Written:
     same: dict[str, bytes]
 
 
-@frozen(eq=False)
-class Previous:
-    """A rank's file of the save before, which the next delta is made against."""
+@frozen
+class _Outcome:
+    """How a save ended: with an entry, or with a failure before or after a head was tried."""
 
-    base: Base
-    sizes: dict[str, int] = field(factory=dict)
+    entry: Entry | None = None
+    failure: Failure | None = None
+    head_tried: bool = False
 
 
 def attempt(rank: int, work: Callable[[], T]) -> T | Failure:
     """What `work` returns, or how it failed."""
     try:
         return work()
-    except CheckpointableError as error:
+    except Exception as error:  # also of a user's class, or of the system: it must not hang others
+        return _failure(rank, error)
+
+
+def _failure(rank: int, error: Exception) -> Failure:
+    if isinstance(error, CheckpointableError):
         return Failure(rank, type(error), error.what, error.where, error.hint)
-    except Exception as error:  # of a user's class, or of a medium: it must not hang the others
-        return Failure(rank, StoreError, f"{type(error).__name__}: {error}")
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return Failure(rank, CheckpointableError, f"{type(error).__name__}: {error}", where)
 
 
-def from_first(coordinator: Coordinator, work: Callable[[], T]) -> T:
-    """What `work` returns on rank 0, on all of them; or its error."""
-    told = coordinator.broadcast(attempt(0, work) if coordinator.rank == 0 else None)
+def first_failure(coordinator: Coordinator, mine: object) -> Failure | None:
+    """The failure of the first rank that has one, the same on all; damage only if that is all."""
+    failures = [one for one in coordinator.gather(mine) if isinstance(one, Failure)]
+    failures.sort(key=lambda one: issubclass(one.kind, CorruptCheckpoint | NoCheckpoint))
+    return coordinator.broadcast(failures[0] if failures else None)
+
+
+def by_first(coordinator: Coordinator, work: Callable[[], T]) -> T:
+    """What `work` returns on rank 0, or its error, on all ranks."""
+    mine: Any = attempt(0, work) if coordinator.rank == 0 else None
+    told: T | Failure = coordinator.broadcast(mine)
     if isinstance(told, Failure):
         raise told.error()
-    return told  # type: ignore[return-value]
-
-
-def check_all(coordinator: Coordinator, mine: object) -> None:
-    """Raise the failure of the first rank that has one, on all."""
-    failures = [one for one in coordinator.gather(mine) if isinstance(one, Failure)]
-    first = coordinator.broadcast(failures[0] if failures else None)
-    if first is not None:
-        raise first.error()
+    return told
 
 
 def save(
@@ -114,160 +142,215 @@ def save(
     Without a step it is the one after the newest. With `previous`, which the save before has
     returned, each rank's file is a delta against its own of then, if that is worth it.
 
-    All raise the same, about the rank that failed: `InvalidCheckpoint` if the shards do not make
-    the whole, or if what is no shard differs between ranks; else as `archive.save`. Nothing was
-    stored then; what ranks have written is deleted, or left to the next `prune`.
+    All raise the error of the rank that failed: `InvalidCheckpoint` if the shards do not make the
+    whole, or if what is no shard differs between ranks; else as `archive.save`. Nothing was stored
+    then; what ranks have written is deleted, now or by the next `prune`.
     """
-    cls = cls or type(checkpoint)
+    rank, cls = coordinator.rank, cls or type(checkpoint)
     with ExitStack() as stack:
 
         def begin() -> tuple[int, str]:
             stack.enter_context(store.lock())
-            found = archive.entries(store) if step is None else []
-            return (found[-1].step + 1 if found else 0) if step is None else step, os.urandom(
-                8
-            ).hex()
+            return (_next_step(store) if step is None else step), os.urandom(8).hex()
 
-        number, nonce = from_first(coordinator, begin)
-        name = archive.rank_file_name(number, coordinator.rank, nonce)
-        place = store if coordinator.rank == 0 else without_lock(store)
-        made: list[Any] = []
+        number, nonce = by_first(coordinator, begin)
+        place = store if rank == 0 else _of_others(store)
+        name = archive.rank_file_name(number, rank, nonce)
+        made: list[tuple[Meta, Previous]] = []
 
         def write() -> _Written:
-            meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
             if step not in (None, number):
                 raise InvalidCheckpoint(f"it is at step {step}, and rank 0 at step {number}")
-            written, base, tree = _write(place, name, meta, arrays, checkpoint, cls,
-                                         coordinator.rank, key, previous)  # fmt: skip
-            made[:] = meta, tree, base
+            meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
+            shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
+            meta = evolve(meta, tree=_whole(meta.tree, shards))
+            written, kept = _write(place, name, meta, arrays, shards, rank, key, previous)
+            made.append((meta, kept))
             return written
 
-        mine = attempt(coordinator.rank, write)
-        told = coordinator.gather(mine)
-        done: Any = None
-        if coordinator.rank == 0:
-            done = attempt(0, lambda: _checked_together(told, cls))
-            if not isinstance(done, Failure):
-                head = attempt(0, lambda: _commit(store, made[0], made[1], done, key))
-                done = (head,)
-        done = coordinator.broadcast(done)
-    if isinstance(done, Failure):  # no head was ever tried
-        with suppress(CheckpointableError):
-            place.delete(name)
-        raise done.error()
-    if isinstance(done[0], Failure):
-        raise done[0].error()
-    assert isinstance(mine, _Written)
-    sizes = {} if not mine.parents or previous is None else previous.sizes
-    return done[0], Previous(made[2], sizes | {name: mine.size})
+        told = coordinator.gather(attempt(rank, write))
+        ended = _committed(store, told, made[0][0] if made else None, cls, key) if told else None
+        outcome: Any = coordinator.broadcast(ended)
+    if outcome.failure is not None:
+        if not outcome.head_tried:
+            with suppress(CheckpointableError):  # or by the next prune
+                place.delete(name)
+        raise outcome.failure.error()
+    return outcome.entry, made[0][1]
+
+
+async def restore(
+    store: Store,
+    kernel: Checkpointable[C],
+    cls: type[C],
+    *,
+    coordinator: Coordinator,
+    step: int | None = None,
+    key: bytes | None = None,
+    on_read: Callable[[str], object] | None = None,
+) -> tuple[Entry, Skipped] | None:
+    """Restore the kernels of all ranks from the newest checkpoint (of a step) that all can read.
+
+    None if the store has none at all. `on_read` is told the name of each before it is read. Each
+    rank reads what is no shard, and of these what its kernel's `restore` takes of them. One that is
+    damaged for any of them is passed over by all: then a kernel is restored again, from another.
+
+    All raise `NoCheckpoint` if none is left, and what a kernel's `restore` raises but
+    `CorruptCheckpoint`; else as `archive.latest`.
+    """
+    listed = by_first(coordinator, lambda: archive.entries(store))
+    skipped: list[tuple[Entry, CheckpointableError]] = []
+    for entry in reversed(listed):
+        if step not in (None, entry.step):
+            continue
+        if on_read is not None:
+            on_read(entry.name)
+        mine = await _attempt_restore(store, entry.name, kernel, cls, coordinator.rank, key)
+        failure = first_failure(coordinator, mine)
+        if failure is None:
+            return entry, tuple(skipped)
+        if not issubclass(failure.kind, CorruptCheckpoint | NoCheckpoint):
+            raise failure.error()
+        skipped.append((entry, failure.error()))
+    if skipped:
+        raise archive.none_verifies(tuple(skipped))
+    if step is not None:
+        raise archive.not_there(step, [entry.step for entry in listed])
+    return None
+
+
+async def _attempt_restore(
+    store: Store, name: str, kernel: Checkpointable[C], cls: type[C], rank: int, key: bytes | None
+) -> Failure | None:
+    try:
+        checkpoint = await in_thread(
+            lambda: archive.load(store, name, cls, key=key, arrays="shards")
+        )
+        await kernel.restore(checkpoint)
+    except Exception as error:  # whatever the kernel raises: it must not hang the others
+        return _failure(rank, error)
+    return None
+
+
+def _next_step(store: Store) -> int:
+    found = archive.entries(store)
+    return found[-1].step + 1 if found else 0
+
+
+def _of_others(store: Store) -> Store:
+    """The store as ranks other than 0 use it, which holds the lock for all."""
+    make = getattr(store, "without_lock", None)
+    if make is None:
+        hint = "use a directory, or an object store, or give it a method without_lock()"
+        raise StoreError("not a store that many ranks can write to", where=repr(store), hint=hint)
+    made: Store = make()
+    return made
+
+
+def _whole(tree: Mapping[str, Any], shards: Shards) -> dict[str, Any]:
+    """The tree of the global checkpoint, whose arrays begin at its own beginning."""
+    fields = {name.removesuffix(".local"): shard for name, shard in shards.items()}
+    return {
+        name: {**value, "offset": {"$tuple": [0] * len(fields[name].shape)}}
+        if name in fields
+        else value
+        for name, value in tree.items()
+    }
 
 
 def _write(
-    store: Store, name: str, meta: Meta, arrays: Mapping[str, Any], checkpoint: object, cls: Any,
-    rank: int, key: bytes | None, previous: Previous | None,
-) -> tuple[_Written, Base, Any]:  # fmt: skip
-    """Write this rank's file; with what it says, and the tree of the whole checkpoint."""
-    shards: dict[str, Shard[Any]] = {
-        f"{name}.local": getattr(checkpoint, name) for name in shard_fields(cls)
-    }
-    tree = dict(meta.tree)
-    for field_name in shard_fields(cls):
-        whole = {"$tuple": [0] * len(getattr(checkpoint, field_name).shape)}
-        tree[field_name] = {**tree[field_name], "offset": whole}
-    own = {n: a for n, a in arrays.items() if rank == 0 or n in shards}
-    about = evolve(meta, tree={"rank": rank})
-    packed = codec.pack(about, own, key, None if previous is None else previous.base)
-    if packed.header.parents and previous and not _pays(packed, previous):
+    store: Store, name: str, meta: Meta, arrays: Mapping[str, Any], shards: Shards, rank: int,
+    key: bytes | None, previous: Previous | None,
+) -> tuple[_Written, Previous]:  # fmt: skip
+    """Write this rank's file: its shards, and on rank 0 all else."""
+    own = {n: array for n, array in arrays.items() if rank == 0 or n in shards}
+    sizes = {} if previous is None else previous.sizes
+    base = None if previous is None else previous.base
+    packed = codec.pack(evolve(meta, tree={"rank": rank}), own, key, base)
+    if not archive.pays(packed, sizes):
         packed = container.pack_whole(packed)
-    last: deque[Bytes] = deque(maxlen=3)
-    store.create(name, packed.size, _noting(packed.chunks(), last))
-    table, seal = ([*last] if key is None else [*last][:-1])[-2:]
+    last: deque[Bytes] = deque(maxlen=2 if key is None else 3)  # digests, seal, and signature
+    store.create(name, packed.size, _noted(packed.chunks(), last))
+    table, seal = bytes(last[0]), bytes(last[1])
     header = packed.header
-    file = Parent(name, bytes(seal).hex())
-    boxes: dict[str, Box] = {}
-    specs: dict[str, Spec] = {}
-    for n, placed in header.arrays.items():
-        shape = shards[n].shape if n in shards else placed.shape
-        offset = shards[n].offset if n in shards else (0,) * len(placed.shape)
-        boxes[n], specs[n] = (offset, placed.shape), (placed.dtype, shape)
-    same = _same(tree, {n: a for n, a in arrays.items() if n not in shards}, meta, shards)
+    boxes = {n: (_offset(n, a.shape, shards), a.shape) for n, a in header.arrays.items()}
+    shapes = {n: shards[n].shape if n in shards else a.shape for n, a in header.arrays.items()}
+    specs = {n: (a.dtype, shapes[n]) for n, a in header.arrays.items() if rank == 0}
+    same = _same(meta, {n: a for n, a in arrays.items() if n not in shards}, shards)
+    file = Parent(name, seal.hex())
     written = _Written(file, packed.size, header.parents, boxes, specs, same)
-    return written, Base(name, header, bytes(table), bytes(seal)), tree
+    sizes = {parent.name: sizes[parent.name] for parent in header.parents}
+    sizes[name] = packed.size if header.parents else 0
+    return written, Previous(Base(name, header, table, seal), sizes)
 
 
-def _noting(chunks: Iterable[Bytes], last: deque[Bytes]) -> Iterator[Bytes]:
+def _offset(name: str, shape: tuple[int, ...], shards: Shards) -> tuple[int, ...]:
+    return shards[name].offset if name in shards else (0,) * len(shape)
+
+
+def _noted(chunks: Iterable[Bytes], last: deque[Bytes]) -> Iterator[Bytes]:
+    """Pass the chunks on, and keep the last of them."""
     for chunk in chunks:
         last.append(chunk)
         yield chunk
 
 
-def _pays(packed: container.Packed, previous: Previous) -> bool:
-    """Say whether this rank's file is worth being a delta, as for a checkpoint of its own."""
-    parents = [parent.name for parent in packed.header.parents]
-    known = all(name in previous.sizes for name in parents)
-    deltas = packed.size + sum(previous.sizes.get(name, 0) for name in parents[:-1])
-    return (
-        known
-        and len(parents) <= archive.MOST_PARENTS
-        and (deltas <= archive.MOST_ROOM * archive.size_of_full(packed.header))
-    )
-
-
-def _same(
-    tree: Mapping[str, Any], arrays: Mapping[str, Any], meta: Meta, shards: Mapping[str, Shard[Any]]
-) -> dict[str, bytes]:
-    """The digests of what has to be the same on all ranks, by where it is."""
-    found = {name: digest(orjson.dumps(value)) for name, value in tree.items()}
-    found["(the schema)"] = digest(orjson.dumps(meta.schema))
+def _same(meta: Meta, arrays: Mapping[str, Any], shards: Shards) -> dict[str, bytes]:
+    """The digests of what has to be the same on all ranks, by where it is in the checkpoint."""
+    said = {**meta.tree, "(schema)": meta.schema}
+    found = {name: orjson.dumps(value) for name, value in said.items()}
+    for name, shard in shards.items():
+        found[name] = f"{shard.local.dtype} {shard.shape}".encode()
     for name, array in arrays.items():
         host = on_host(array)
-        head = digest(f"{host.dtype.str} {host.shape}".encode())
         blocks = range(-(-host.nbytes // layout.BLOCK))
-        found[name] = head + b"".join(digest(layout.gather(host, i)) for i in blocks)
-    for name, shard in shards.items():
-        found[name] = digest(f"{layout_text(shard)}".encode())
+        content = b"".join(digest(layout.gather(host, index)) for index in blocks)
+        found[name] = f"{host.dtype} {host.shape}".encode() + content
     return {name: digest(value) for name, value in found.items()}
 
 
-def layout_text(shard: Shard[Any]) -> str:
-    """What the parts of one array have in common: dtype and global shape."""
-    return f"{shard.local.dtype} of global shape {shard.shape}"
+def _committed(
+    store: Store, told: Sequence[_Written | Failure], meta: Meta | None, cls: Any, key: bytes | None
+) -> _Outcome:
+    """Create the head, if all have written, and it fits."""
+    written = [one for one in told if isinstance(one, _Written)]
+    failures = [one for one in told if isinstance(one, Failure)]
+    if failures or meta is None:
+        return _Outcome(failure=failures[0])
+    refused = attempt(0, lambda: _check_together(written, cls))
+    if isinstance(refused, Failure):
+        return _Outcome(failure=refused)
+    entry = attempt(0, lambda: _create_head(store, meta, written, key))
+    if isinstance(entry, Failure):
+        return _Outcome(failure=entry, head_tried=True)
+    return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
 
 
-def _checked_together(told: list[Any], cls: Any) -> list[_Written]:
-    """Raise what one of the ranks failed with, or `InvalidCheckpoint` if they do not fit."""
-    for one in told:
-        if isinstance(one, Failure):
-            raise one.kind(f"rank {one.rank}: {one.what}", where=one.where, hint=one.hint)
-    first: _Written = told[0]
-    name = getattr(cls, "__name__", str(cls))
-    for rank, one in enumerate(told):
-        for at, found in first.same.items():
-            if one.same.get(at) != found:
+def _check_together(written: Sequence[_Written], cls: Any) -> None:
+    """Raise `InvalidCheckpoint` unless the ranks agree, and their shards make the whole."""
+    first, name = written[0], getattr(cls, "__name__", str(cls))
+    for rank, one in enumerate(written):
+        for at in first.same.keys() | one.same.keys():
+            if one.same.get(at) != first.same.get(at):
                 raise InvalidCheckpoint(
-                    f"rank {rank} has another value of it than rank 0",
+                    f"it is not the same on rank {rank}",
                     where=f"{name}.{at}",
                     hint="compute it alike on all ranks, or make the field a Shard",
                 )
     for at, (_, shape) in first.specs.items():
-        boxes = [one.boxes[at] for one in told if at in one.boxes]
+        boxes = [one.boxes[at] for one in written if at in one.boxes]
         check_boxes(boxes, shape, f"{name}.{at.removesuffix('.local')}")
-    return told
 
 
-def _commit(store: Store, meta: Meta, tree: Any, told: list[_Written], key: bytes | None) -> Entry:
-    """Create the head."""
-    files = [one.file for one in told]
-    parents = dict.fromkeys(parent for one in told for parent in one.parents)
-    specs = told[0].specs
-    parts = {
-        name: tuple(
-            Part(rank + 1, one.boxes[name]) for rank, one in enumerate(told) if name in one.boxes
-        )
-        for name in specs
-    }
-    meta = evolve(meta, tree=tree)
-    packed = container.pack_head(meta, specs, (*files, *parents), parts, key)
-    following = archive.next_attempt(archive.entries(store), meta.step)
-    entry = archive.create(store, meta.step, packed, following)
-    return evolve(entry, size=entry.size + sum(one.size for one in told))
+def _create_head(store: Store, meta: Meta, written: Sequence[_Written], key: bytes | None) -> Entry:
+    files = [one.file for one in written]
+    continued = dict.fromkeys(parent for one in written for parent in one.parents)
+    specs = written[0].specs
+    parts: dict[str, list[Part]] = {name: [] for name in specs}
+    for source, one in enumerate(written, 1):
+        for name, box in one.boxes.items():
+            parts[name].append(Part(source, box))
+    given = {name: tuple(found) for name, found in parts.items()}
+    packed = container.pack_head(meta, specs, (*files, *continued), given, key)
+    attempt_number = archive.next_attempt(archive.entries(store), meta.step)
+    return archive.create(store, meta.step, packed, attempt_number)

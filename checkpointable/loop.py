@@ -11,12 +11,12 @@ from attrs import define, field, frozen
 
 from checkpointable import events
 from checkpointable.archive import is_delta
-from checkpointable.checkpointer import Restored, Saved, Saving
 from checkpointable.costs import Costs, plan
 from checkpointable.errors import InvalidKernel, NotNow
 from checkpointable.policy import Due, Moment, When
 from checkpointable.preempt import Signals
 from checkpointable.protocol import SteppableKernel
+from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.sinks import OnEvent
 
 _PART = 4  # a slice is to take this part of the latency: the steps may become slower

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from checkpointable import archive, events
-from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving, complete
+from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.events import Event
 from checkpointable.keep import AnyKeep, last
@@ -18,6 +18,7 @@ from checkpointable.policy import When, every
 from checkpointable.preempt import Signals
 from checkpointable.protocol import SteppableKernel, check_kernel, validate
 from checkpointable.retention import prune
+from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.sinks import OnEvent, to_file, to_log
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore

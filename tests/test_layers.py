@@ -23,7 +23,7 @@ LAYERS = {
     "reading": 6,
     "codec": 7,
     "archive": 8, "single": 8,
-    "distributed": 9, "retention": 9,
+    "distributed": 9, "saving": 9, "retention": 9,
     "checkpointer": 10,
     "loop": 11, "child": 11,
     "runner": 12,

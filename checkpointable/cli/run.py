@@ -12,7 +12,6 @@ import attrs
 import typer
 
 from checkpointable import events, runner
-from checkpointable.checkpointer import Saved
 from checkpointable.cli._kernel import find_factory, read_options
 from checkpointable.cli._mpi import name_on_ranks, one_for_all, takes_comm, world
 from checkpointable.cli._policies import KeepOption, read_keep, read_time, read_when
@@ -24,6 +23,7 @@ from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
 from checkpointable.protocol import check_kernel, shutdown
 from checkpointable.runner import EX_PREEMPTED, Progress
+from checkpointable.saving import Saved
 
 
 def run(
