@@ -122,6 +122,16 @@ def step_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_sharded(name: str) -> bool:
+    """Whether a name in a store is of the head of a sharded checkpoint.
+
+    >>> is_sharded("step-000000001300.sharded.safetensors")
+    True
+    """
+    parsed = _parsed(name)
+    return parsed is not None and parsed[2] == "sharded"
+
+
 def is_delta(name: str) -> bool:
     """Whether a name in a store is a delta's.
 

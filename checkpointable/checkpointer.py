@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from checkpointable import archive, distributed
 from checkpointable.archive import Entry, Found
@@ -154,21 +154,36 @@ class Checkpointer(Generic[C]):
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
         with self._staging.in_use():
-            checkpoint = await self.kernel.checkpoint()
+            checkpoint = await self._taken()
         number = getattr(self.kernel, "step", None) if step is None else step
         metadata = kernel_metadata(self.kernel)
         stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
+        stall = combined(self.coordinator, stall, max)
 
         def store() -> Saved:
             at = None if number is None else int(number)
             entry = self._store(checkpoint, at, metadata, delta=self.delta and not full)
-            seconds = time.perf_counter() - begin
+            seconds = self._beside.broadcast(time.perf_counter() - begin)
             return Saved(entry.step, entry.name, entry.size, seconds, stall, snapshot)
 
         pool = ThreadPoolExecutor(1, "checkpointable-save")
         self._saving = Saving(stall, pool.submit(store), snapshot)
         pool.shutdown(wait=False)  # when the save has ended
         return self._saving
+
+    async def _taken(self) -> C:
+        """The kernel's checkpoint; if it fails on one rank, all raise that error."""
+        if self.coordinator.size == 1:
+            return await self.kernel.checkpoint()
+        taken: C | distributed.Failure
+        try:
+            taken = await self.kernel.checkpoint()
+        except Exception as error:  # whatever the kernel raises
+            taken = distributed.failure_of(self.coordinator.rank, error)
+        failure = distributed.first_failure(self.coordinator, taken)
+        if failure is not None or isinstance(taken, distributed.Failure):
+            raise cast(distributed.Failure, failure or taken).error()
+        return taken
 
     def _store(
         self, checkpoint: C, step: int | None, kernel: KernelMetadata | None, *, delta: bool

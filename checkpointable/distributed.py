@@ -94,15 +94,18 @@ class _Outcome:
     head_tried: bool = False
 
 
-def attempt(rank: int, work: Callable[[], T]) -> T | Failure:
-    """What `work` returns, or how it failed."""
+def attempt(coordinator: Coordinator, work: Callable[[], T]) -> T | Failure:
+    """What `work` returns, or how it failed on this rank; alone, it may as well raise."""
+    if coordinator.size == 1:
+        return work()
     try:
         return work()
     except Exception as error:  # also of a user's class, or of the system: it must not hang others
-        return _failure(rank, error)
+        return failure_of(coordinator.rank, error)
 
 
-def _failure(rank: int, error: Exception) -> Failure:
+def failure_of(rank: int, error: Exception) -> Failure:
+    """How it failed, with what the others have to know."""
     if isinstance(error, CheckpointableError):
         return Failure(rank, type(error), error.what, error.where, error.hint)
     frames = traceback.extract_tb(error.__traceback__)
@@ -112,18 +115,29 @@ def _failure(rank: int, error: Exception) -> Failure:
 
 def first_failure(coordinator: Coordinator, mine: object) -> Failure | None:
     """The failure of the first rank that has one, the same on all; damage only if that is all."""
-    failures = [one for one in coordinator.gather(mine) if isinstance(one, Failure)]
+    told = coordinator.gather(mine if isinstance(mine, Failure) else None)
+    failures = [one for one in told if one is not None]
     failures.sort(key=lambda one: issubclass(one.kind, CorruptCheckpoint | NoCheckpoint))
     return coordinator.broadcast(failures[0] if failures else None)
 
 
 def by_first(coordinator: Coordinator, work: Callable[[], T]) -> T:
     """What `work` returns on rank 0, or its error, on all ranks."""
-    mine: Any = attempt(0, work) if coordinator.rank == 0 else None
+    mine: Any = attempt(coordinator, work) if coordinator.rank == 0 else None
     told: T | Failure = coordinator.broadcast(mine)
     if isinstance(told, Failure):
         raise told.error()
     return told
+
+
+def on_all(coordinator: Coordinator, work: Callable[[], T]) -> T:
+    """Do the work on every rank; if it fails on one, all raise that error."""
+    mine = attempt(coordinator, work)
+    failure = first_failure(coordinator, mine)
+    if failure is not None:
+        raise failure.error()
+    assert not isinstance(mine, Failure)
+    return mine
 
 
 def save(
@@ -168,8 +182,8 @@ def save(
             made.append((meta, kept))
             return written
 
-        told = coordinator.gather(attempt(rank, write))
-        ended = _committed(store, told, made[0][0] if made else None, cls, key) if told else None
+        told = coordinator.gather(attempt(coordinator, write))
+        ended = _committed(store, told, made, coordinator, cls, key) if told else None
         outcome: Any = coordinator.broadcast(ended)
     if outcome.failure is not None:
         if not outcome.head_tried:
@@ -228,7 +242,7 @@ async def _attempt_restore(
         )
         await kernel.restore(checkpoint)
     except Exception as error:  # whatever the kernel raises: it must not hang the others
-        return _failure(rank, error)
+        return failure_of(rank, error)
     return None
 
 
@@ -310,17 +324,18 @@ def _same(meta: Meta, arrays: Mapping[str, Any], shards: Shards) -> dict[str, by
 
 
 def _committed(
-    store: Store, told: Sequence[_Written | Failure], meta: Meta | None, cls: Any, key: bytes | None
-) -> _Outcome:
+    store: Store, told: Sequence[_Written | Failure], made: Sequence[tuple[Meta, Previous]],
+    coordinator: Coordinator, cls: Any, key: bytes | None,
+) -> _Outcome:  # fmt: skip
     """Create the head, if all have written, and it fits."""
     written = [one for one in told if isinstance(one, _Written)]
     failures = [one for one in told if isinstance(one, Failure)]
-    if failures or meta is None:
+    if failures:
         return _Outcome(failure=failures[0])
-    refused = attempt(0, lambda: _check_together(written, cls))
+    refused = attempt(coordinator, lambda: _check_together(written, cls))
     if isinstance(refused, Failure):
         return _Outcome(failure=refused)
-    entry = attempt(0, lambda: _create_head(store, meta, written, key))
+    entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, key))
     if isinstance(entry, Failure):
         return _Outcome(failure=entry, head_tried=True)
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))

@@ -4,13 +4,13 @@ It knows neither the store nor how a kernel is copied, and reads no clock but th
 so its tests simulate hours, failures and signals, without waiting.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from checkpointable import events
-from checkpointable.archive import is_delta
+from checkpointable.archive import is_delta, is_sharded
 from checkpointable.costs import Costs, plan
 from checkpointable.errors import InvalidKernel, NotNow
 from checkpointable.policy import Due, Moment, When
@@ -53,13 +53,39 @@ OnProgress = Callable[[Progress], object]
 
 
 @frozen
+class Heard:
+    """What came from outside, to one rank or to any: the same on all, once they agree on it.
+
+    The signal that stops the run and how long ago it came, in seconds, those that ask for a save,
+    and whether the save under way has ended.
+    """
+
+    stopped_by: int | None = None
+    stopped_ago: float = 0.0
+    asked: frozenset[int] = frozenset()
+    done: bool = True
+
+
+def of_any(heard: Sequence[Heard]) -> Heard:
+    """What any rank has heard; a save has ended when it has on all.
+
+    >>> of_any([Heard(), Heard(stopped_by=15, stopped_ago=0.5), Heard(done=False)])
+    Heard(stopped_by=15, stopped_ago=0.5, asked=frozenset(), done=False)
+    """
+    first = max(heard, key=lambda one: (one.stopped_by is not None, one.stopped_ago))
+    asked = frozenset[int]().union(*(one.asked for one in heard))
+    return evolve(first, asked=asked, done=all(one.done for one in heard))
+
+
+@frozen
 class Means:
     """What the loop does its work with, and is told.
 
     `save` begins a save, which is to be full if it is told so, and returns when the kernel may go
     on; `kind_of` a save is "full" or "delta", and `dirty` its share of a full one. `prune` deletes
     what is not kept, now that a save is durable, and gives the names. `delta` says whether saves
-    are deltas, but for those that `full` makes full ones.
+    are deltas, but for those that `full` makes full ones. Where many ranks run the same, `clock`
+    and `agree` give the same to all, and so do `save`'s results: then all decide the same.
     """
 
     save: Callable[[bool], Saving]
@@ -73,6 +99,7 @@ class Means:
     clock: Callable[[], float]
     on_event: OnEvent
     on_progress: OnProgress
+    agree: Callable[[Heard], Heard] = lambda heard: heard
 
 
 @frozen
@@ -104,6 +131,7 @@ class Loop:
     full_step: int = 0
     full_at: float = 0.0
     skipped: bool = False
+    heard: Heard = Heard()
 
     def work(self, restored: Restored | None) -> Report:
         """Run to the last step, or to a signal; saved then, as far as there is time."""
@@ -111,15 +139,16 @@ class Loop:
         self.begun = self.saved_at = self.full_at = self.means.clock()
         self.saved_step = None if restored is None else restored.step
         size, rate = 1, 0.0
-        while self.kernel.step < self.until and self.signals.stopped_by is None:
+        while self._goes_on():
             self.signals.told = False
             done, seconds = self._advance(self._next_steps(size))
+            self._listen()
             rate = done / seconds if seconds > 0 else rate
             size = _resized(size, done, seconds, self._slice_seconds())
             self.settle(wait=False)
             self._save_if_due(first_step)
             self._tell(rate)
-        stopped = self.signals.stopped_by is not None and self.kernel.step < self.until
+        stopped = self.heard.stopped_by is not None and self.kernel.step < self.until
         if stopped:
             self._stop(restored)
         elif self.saved_step != self.kernel.step:
@@ -135,6 +164,16 @@ class Loop:
         else:
             self.means.on_event(events.Finished(report.step, seconds, len(self.saves)))
         return report
+
+    def _goes_on(self) -> bool:
+        self._listen()
+        return self.kernel.step < self.until and self.heard.stopped_by is None
+
+    def _listen(self) -> None:
+        """Hear what has come in since, here or on any other rank."""
+        signals, done = self.signals, self.flight is None or self.flight.saving.done()
+        own = Heard(signals.stopped_by, signals.stopped_ago(), frozenset(signals.asked), done)
+        self.heard = self.means.agree(own)
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -176,7 +215,7 @@ class Loop:
             now - self.begun,
             self.costs.spent,
             self.costs.cost,
-            frozenset(self.signals.asked),
+            self.heard.asked,
         )
         due = self.means.when.due(moment)
         if due is Due.NOW or (due is Due.SOON and self.flight is None):
@@ -199,11 +238,10 @@ class Loop:
         self.settle(wait=True)
         pruning = self.stalled - stalled  # has been counted
         full = self._full_is_due() if full is None else full
-        asked = set(self.signals.asked)
         saving = self.means.save(full)
         if full:
             self.full_step, self.full_at = self.kernel.step, begin
-        self.signals.asked -= asked
+        self.signals.asked -= self.heard.asked
         self.skipped = False
         self.saved_step, self.saved_at = self.kernel.step, self.means.clock()
         stood = self.saved_at - begin - pruning
@@ -222,7 +260,7 @@ class Loop:
     def settle(self, wait: bool) -> None:
         """Note a save that has ended, and prune."""
         flight = self.flight
-        if flight is None or not (wait or flight.saving.done()):
+        if flight is None or not (wait or self.heard.done):
             return
         self.flight = None
         saved, begin = flight.saving.result(), self.means.clock()
@@ -231,6 +269,8 @@ class Loop:
         spent = self.means.clock() - begin
         self.stalled += spent
         kind = "delta" if is_delta(saved.name) else "full"
+        if is_sharded(saved.name):
+            kind = flight.kind  # as far as the files of its ranks are
         self.costs.save_done(kind, seconds=saved.seconds, stood=flight.stood + spent)
         self.means.on_event(
             events.Saved(
@@ -246,7 +286,7 @@ class Loop:
         now, durations = self.means.clock(), dict[str, float | None]()
         left = None
         if self.means.grace is not None:
-            left = self.means.grace - (now - self.signals.stopped_at)
+            left = self.means.grace - self.heard.stopped_ago
         for kind in dict.fromkeys([self._kind(self._full_is_due()), self._kind(False)]):
             durations[kind] = self.costs.predicted(kind)
         flush = None if self.flight is None else self._flush_seconds(self.flight, now)
@@ -255,14 +295,14 @@ class Loop:
         elif flush is None and not self.saves and restored is None:
             left = None  # nothing is saved yet: there is nothing to lose
         chosen = plan(left, durations, flush)
-        number = self.signals.stopped_by or 0
+        number = self.heard.stopped_by or 0
         self.means.on_event(events.Stopping(self.kernel.step, number, chosen))
         if chosen in durations:
             self._save(full=self.means.delta and chosen == "full")
 
     def _flush_seconds(self, flight: _Flight, now: float) -> float:
         predicted = self.costs.predicted(flight.kind) or 0.0
-        return 0.0 if flight.saving.done() else max(predicted - (now - flight.begun), 0.0)
+        return 0.0 if self.heard.done else max(predicted - (now - flight.begun), 0.0)
 
     def _tell(self, rate: float) -> None:
         seconds = max(self.means.clock() - self.begun, 1e-9)

@@ -18,7 +18,8 @@ class Signals:
     """The signals that have come in: one of `stop` ends the run, one of `save` has it saved.
 
     `stopped_by` is the first of `stop` that came, at `stopped_at` by the clock; `asked` those of
-    `save` that came since it was emptied.
+    `save` that came since it was emptied. `agree` says of many ranks whether any has one to wait
+    for, the same to all.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Signals:
         self.stopped_at = 0.0
         self.asked: set[int] = set()
         self.told = False
+        self.agree: Callable[[bool], bool] = bool
         self._clock = clock
 
     def came(self, number: int) -> None:
@@ -41,6 +43,10 @@ class Signals:
             self.stopped_by = number
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
+
+    def stopped_ago(self) -> float:
+        """How many seconds ago the signal came that stops the run; 0 if none has."""
+        return 0.0 if self.stopped_by is None else self._clock() - self.stopped_at
 
     def wanted(self) -> bool:
         """Say whether one waits for a safe point."""
@@ -81,13 +87,14 @@ def safe_point() -> bool:
     """Say, within `advance`, whether the run wants to save now: then return, with fewer steps done.
 
     For a kernel whose steps are long, or that does many at once; where it asks, its state must be
-    whole. `step` counts the steps that were done. Without a run it is False.
+    whole. `step` counts the steps that were done. Without a run it is False. In a run of many ranks
+    all ask at the same places, and all are told the same.
 
     >>> safe_point()
     False
     """
     signals = _CURRENT.get()
-    if signals is None or not signals.wanted():
+    if signals is None or not signals.agree(signals.wanted()):
         return False
     signals.told = True
     return True

@@ -4,16 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
 from checkpointable import archive, events
 from checkpointable.checkpointer import Checkpointer, complete
+from checkpointable.coordinator import Alone, Coordinator, combined
+from checkpointable.distributed import by_first, on_all
 from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.events import Event
 from checkpointable.keep import AnyKeep, last
-from checkpointable.loop import Loop, Means, OnProgress, Progress, Report
+from checkpointable.loop import Loop, Means, OnProgress, Progress, Report, of_any
 from checkpointable.policy import When, every
 from checkpointable.preempt import Signals
 from checkpointable.protocol import SteppableKernel, check_kernel, validate
@@ -22,7 +24,7 @@ from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.sinks import OnEvent, to_file, to_log
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore
-from checkpointable.supervised import check_health
+from checkpointable.supervised import Link, check_health
 from checkpointable.supervised import link as link_to_supervisor
 
 __all__ = ["EX_PREEMPTED", "Preempted", "Progress", "Report", "run"]
@@ -64,6 +66,7 @@ def run(
     grace: float | None = None,
     on_event: OnEvent | None = None,
     on_progress: OnProgress | None = None,
+    coordinator: Coordinator | None = None,
 ) -> Report:
     """Run the kernel up to step `until`, saved on the way, resumed if `store` holds anything.
 
@@ -80,6 +83,11 @@ def run(
     long ones asks `safe_point()` within. If the process is killed `grace` seconds after the signal,
     say so: then it saves what is predicted to fit, else only waits for the save under way. Signals
     that `save` names do not stop it. Only one run at a time can use a store: `StoreLocked`.
+
+    With a `coordinator` of many ranks, as `MpiCoordinator()`, each calls this with its own part of
+    the kernel, and all do the same: as many steps at once, saves, and a stop if any has the signal.
+    `on_event` and `on_progress` are called on rank 0 alone. If a rank fails, all have to be started
+    again, as many or others: `mpiexec` and SLURM end a job that has lost one.
 
     What happens is told to `on_event`, as `events` has it, to the log "checkpointable", and, if the
     store is a directory, to its `events.jsonl`.
@@ -103,46 +111,50 @@ def run(
     >>> run(Counter(), "memory://", until=1000).step
     1000
     """
-    link = link_to_supervisor()
+    ranks = Alone() if coordinator is None else coordinator
+    link = link_to_supervisor() if ranks.rank == 0 else Link()
     with link.failing():
         check_kernel(kernel, steppable=True)
         validate(kernel)
         if not latency > 0 or not (grace is None or grace > 0):
             raise ValueError(f"latency is {latency!r} and grace {grace!r}, but must be above 0")
-        checkpointer = Checkpointer(kernel, store, cls=cls, key=key, delta=delta)
+        checkpointer = Checkpointer(kernel, store, cls=cls, key=key, delta=delta, coordinator=ranks)
     place, kept = checkpointer.store, last(3) if keep is None else keep
     sinks = [to_log(), *([to_file(place.path)] if isinstance(place, LocalStore) else [])]
 
     def tell(event: Event) -> None:
-        for sink in [*sinks, *([on_event] if on_event else [])]:
+        for sink in [*sinks, *([on_event] if on_event else [])] if ranks.rank == 0 else []:
             sink(event)
 
     def begin_save(full_one: bool) -> Saving:
-        check_health(kernel)
+        on_all(ranks, lambda: check_health(kernel))
         link.tell("saving", kernel.step)
         return complete(checkpointer.save(full=full_one))
 
     def tell_progress(progress: Progress) -> None:
         link.tell("step", progress.step)
-        if on_progress is not None:
+        if on_progress is not None and ranks.rank == 0:
             on_progress(progress)
 
     means = Means(
         save=begin_save,
         dirty=lambda saved: _dirty(place, saved),
-        prune=lambda saved: tuple(e.name for e in prune(place, kept, sound=saved.name)),
+        prune=lambda saved: by_first(ranks, lambda: _pruned(place, kept, saved)),
         when=every(seconds=60) if save is None else save,
         full=full,
         delta=delta,
         latency=latency,
         grace=grace,
-        clock=time.monotonic,
+        clock=lambda: ranks.broadcast(time.monotonic()),
         on_event=tell,
         on_progress=tell_progress,
+        agree=lambda heard: combined(ranks, heard, of_any),
     )
-    caught = Signals(signals, means.when.signals, means.clock)
+    caught = Signals(signals, means.when.signals, time.monotonic)
+    caught.agree = lambda wanted: combined(ranks, wanted, any)
     loop = Loop(kernel, until, means, caught)
-    with link.failing(), place.lock(), caught.taken():
+    with link.failing(), ExitStack() as held, caught.taken():
+        by_first(ranks, lambda: held.enter_context(place.lock()))
         begin = means.clock()
         restored = complete(checkpointer.restore_latest(partial(link.tell, "reading")))
         link.tell("restored", kernel.step)
@@ -153,10 +165,15 @@ def run(
         finally:
             with suppress(Exception):  # the kernel has failed: what was begun is not given up
                 loop.settle(wait=True)
+        ranks.barrier()  # one that ends with a code other than 0 ends the others
         if report.step < until:
             raise Preempted(report)
         link.ended(0, "done")
     return report
+
+
+def _pruned(store: Store, keep: AnyKeep, saved: Saved) -> tuple[str, ...]:
+    return tuple(entry.name for entry in prune(store, keep, sound=saved.name))
 
 
 def _begun(step: int, until: int, restored: Restored | None, seconds: float) -> list[Event]:

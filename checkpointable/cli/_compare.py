@@ -13,6 +13,7 @@ from attrs import define, frozen
 from checkpointable import layout
 from checkpointable.cli._arrays import computable, plain
 from checkpointable.cli._tree import container, leaf_text
+from checkpointable.digests import digest
 from checkpointable.errors import errors_at
 from checkpointable.layout import DIGEST_SIZE, AnyArray, Placed
 from checkpointable.opening import Opened
@@ -103,8 +104,17 @@ def changed_blocks(a: Opened, b: Opened, name: str) -> "np.ndarray[Any, np.dtype
 
 
 def digests_in(checkpoint: Opened, placed: Placed) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """The digests of an array's blocks as its file has them: a row a block."""
-    size = DIGEST_SIZE[checkpoint.header.meta.signed]
+    """The digests of an array's blocks: a row a block.
+
+    As its file has them, but of a sharded one, which has none of the whole, as they are read.
+    """
+    signed = checkpoint.header.meta.signed
+    size = DIGEST_SIZE[signed]
+    if checkpoint.header.meta.sharded:
+        buffer = memoryview(bytearray(layout.BLOCK))
+        blocks = (read_block(checkpoint, placed, i, buffer) for i in range(placed.blocks))
+        table = np.frombuffer(b"".join(digest(b, signed=signed) for b in blocks), np.uint8)
+        return table.reshape(placed.blocks, size)
     table = np.frombuffer(checkpoint.table, np.uint8)
     begin = placed.first_block * size
     return table[begin : begin + placed.blocks * size].reshape(placed.blocks, size)

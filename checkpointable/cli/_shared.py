@@ -12,6 +12,7 @@ import typer
 from checkpointable.archive import entries, opened
 from checkpointable.digests import check_key
 from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
+from checkpointable.layout import Header
 from checkpointable.opening import Opened
 from checkpointable.single import opened_file
 from checkpointable.store import Store
@@ -78,6 +79,11 @@ def size_text(size: int) -> str:
             break
         number, unit = number / 1024, larger
     return f"{size} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def whole_size(header: Header) -> int:
+    """The size of a checkpoint's file; of a sharded one with that of the arrays in its shards."""
+    return header.file_size + (header.full_size if header.meta.sharded else 0)
 
 
 def duration_text(seconds: float) -> str:

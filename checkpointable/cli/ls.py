@@ -78,12 +78,14 @@ def ls(
 
 
 def kind_of(entry: Entry) -> str:
-    """Say whether it is a full checkpoint or a delta."""
-    return "delta" if entry.delta else "full"
+    """Say whether it is a full checkpoint, a delta, or one of shards."""
+    return "sharded" if entry.sharded else "delta" if entry.delta else "full"
 
 
 def dirty_share(header: Header) -> float | None:
-    """The share of the arrays' bytes that lie in the file itself; None if they have none."""
+    """The share of the bytes of arrays in the file itself; None if there are none, or shards."""
+    if header.meta.sharded:
+        return None
     own = header.digests_offset - header.data_offset
     return own / header.full_size if header.full_size else None
 

@@ -28,6 +28,7 @@ from checkpointable.cli._shared import (
     size_text,
     store_at,
     usage_error,
+    whole_size,
     why,
 )
 from checkpointable.cli._tree import shape_text, tree_lines
@@ -191,7 +192,7 @@ def _say_json(where: str, found: Found, array: str) -> None:
         say_json({"path": where, "step": meta.step, **arrays[0]})
         return
     about = {"kernel": meta.kernel, "schema": meta.schema, "step": meta.step}
-    rest = {"created": meta.created, "size": header.file_size, "signed": meta.signed}
+    rest = {"created": meta.created, "size": whole_size(header), "signed": meta.signed}
     rest["parents"] = [parent.name for parent in header.parents]
     say_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
 
@@ -213,9 +214,12 @@ def _say_text(where: str, found: Found, *, keyed: bool) -> None:
         "schema": _named(meta.schema.get("name"), meta.schema.get("version")),
         "step": meta.step,
         "created": meta.created,
-        "size": f"{size_text(header.file_size)}, every byte verified",
+        "size": f"{size_text(whole_size(header))}, every byte verified",
     }
-    if header.parents:
+    if meta.sharded:
+        ranks = {part.source for array in header.arrays.values() for part in array.parts}
+        facts["shards"] = f"in the files of {count_text(len(ranks), 'rank')}"
+    elif header.parents:
         names = ", ".join(parent.name for parent in header.parents)
         facts["delta"] = f"of {size_text(header.full_size)}; the rest is in {names}"
     if meta.signed:

@@ -15,6 +15,7 @@ from checkpointable.cli._shared import (
     say,
     say_json,
     size_text,
+    whole_size,
     why,
 )
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
@@ -68,10 +69,10 @@ def _check(
 def _tell(path: str, name: str, found: Header | CheckpointableError, as_json: bool) -> None:
     if isinstance(found, Header):
         if as_json:
-            size = found.file_size
+            size = whole_size(found)
             say_json({"path": path, "ok": True, "step": found.meta.step, "size": size})
         else:
-            say(f"ok       {path}  step {found.meta.step}, {size_text(found.file_size)}")
+            say(f"ok       {path}  step {found.meta.step}, {size_text(whole_size(found))}")
     elif as_json:
         facts = {"what": found.what, "where": found.where, "hint": found.hint}
         say_json({"path": path, "ok": False, "error": type(found).__name__, **facts})
