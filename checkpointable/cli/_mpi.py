@@ -1,7 +1,6 @@
 """`checkpointable run --mpi`: as one of the ranks of a job."""
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,11 +26,6 @@ def world() -> Any:
         what = f"--mpi needs mpi4py and an MPI: {error}"
         raise usage_error(f"{what}\n  hint: pip install 'checkpointable[mpi]'") from error
     return mpi.COMM_WORLD
-
-
-def takes_comm(factory: Callable[..., Any]) -> bool:
-    """Say whether a kernel is made with a communicator."""
-    return "comm" in inspect.signature(factory).parameters
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import typer
 
 from checkpointable import events, runner
 from checkpointable.cli._kernel import find_factory, read_options
-from checkpointable.cli._mpi import name_on_ranks, one_for_all, takes_comm, world
+from checkpointable.cli._mpi import name_on_ranks, one_for_all, world
 from checkpointable.cli._policies import KeepOption, read_keep, read_time, read_when
 from checkpointable.cli._shared import errors_told, read_key, usage_error
 from checkpointable.cli._supervise import FLAG, run_supervised
@@ -136,9 +136,8 @@ def made_kernel(
     """
     with others_told(tell, "importing the module"):
         factory = find_factory(name)
-    arguments = read_options(factory, name, options, device)
-    if comm is not None and takes_comm(factory):
-        arguments["comm"] = comm
+    others = {} if comm is None else {"comm": comm}
+    arguments = read_options(factory, name, options, device, others)
     with others_told(tell, "making the kernel"):
         kernel = factory(**arguments)
         check_kernel(kernel, steppable=True)

@@ -1,8 +1,5 @@
 """The wave split among ranks: the same bits as one process, whatever the number of ranks."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,27 +12,19 @@ from checkpointable.kernels._target import Device
 from checkpointable.kernels.wave import Wave
 from checkpointable.kernels.wave_mpi import WaveMpi
 from tests.kernels.on_ranks import CASES, MOVES, PIECES
+from tests.ranks import run_on_ranks
 
-MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
-
-def ranks(size: int, *arguments: str, **environment: str) -> None:
-    """Run a program on so many ranks, each on one core."""
-    ended = subprocess.run(
-        [MPIEXEC, "-n", str(size), sys.executable, "-W", "error", "-m", "mpi4py", *arguments],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"NUMBA_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def run(size: int, folder: Path, device: Device, **environment: str) -> None:
+    words = ("-m", "mpi4py", "-m", "tests.kernels.on_ranks", str(folder), device)
+    ended = run_on_ranks(size, *words, environment=environment)
     assert ended.returncode == 0, ended.stderr
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    ranks(4, "-m", "tests.kernels.on_ranks", str(folder), "cpu")
+    run(4, folder, "cpu")
     return folder
 
 
@@ -68,7 +57,7 @@ def test_any_number_of_ranks_gives_the_bits_of_one_process(
 
 
 def test_ranks_with_simulated_devices_give_these_bits_too(tmp_path: Path) -> None:
-    ranks(2, "-m", "tests.kernels.on_ranks", str(tmp_path), "cuda", NUMBA_ENABLE_CUDASIM="1")
+    run(2, tmp_path, "cuda", NUMBA_ENABLE_CUDASIM="1")
     wave = recorded("least", "cuda")
     assert_is(tmp_path / "least-1-0.npz", wave)
     for rank in range(2):
