@@ -168,7 +168,6 @@ def save(
             return (_next_step(store) if step is None else step), os.urandom(8).hex()
 
         number, nonce = by_first(coordinator, begin)
-        place = store if rank == 0 else _of_others(store)
         name = archive.rank_file_name(number, rank, nonce)
         made: list[tuple[Meta, Previous]] = []
 
@@ -178,6 +177,7 @@ def save(
             meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
+            place = store if rank == 0 else _of_others(store)
             written, kept = _write(place, name, meta, arrays, shards, rank, key, previous)
             made.append((meta, kept))
             return written
@@ -188,7 +188,7 @@ def save(
     if outcome.failure is not None:
         if not outcome.head_tried:
             with suppress(CheckpointableError):  # or by the next prune
-                place.delete(name)
+                (store if rank == 0 else _of_others(store)).delete(name)
         raise outcome.failure.error()
     return outcome.entry, made[0][1]
 

@@ -1,58 +1,80 @@
-"""How tests start the ranks of a job, and what those of `examples/heat_mpi.py` compute."""
+"""Jobs of many ranks within this process: a thread each, which tell each other by queues."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import pickle
+import queue
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
-import numpy as np
-from attrs import frozen
+from attrs import define, field
 
-from checkpointable import LocalStore, Shard, archive
+from checkpointable.coordinator import Coordinator
 
-ROOT = Path(__file__).parents[1]
-
-
-@frozen
-class HeatCheckpoint:
-    """As the example has it, which is not imported: MPI would begin in the tests' own process."""
-
-    step: int
-    temperature: Shard[np.float64]
+T = TypeVar("T")
+_PATIENCE = 60.0  # seconds; only a test that fails waits so long
 
 
-def on_ranks(size: int, *words: str) -> list[str]:
-    """The command that runs a Python program on so many ranks."""
-    mpiexec = Path(sys.executable).with_name("mpiexec")
-    return [str(mpiexec), "-n", str(size), sys.executable, "-W", "error", *words]
+@define(eq=False)
+class _Team:
+    """The queues between ranks, and the teams of their twins, by how manieth they are."""
+
+    size: int
+    queues: dict[tuple[int, int], "queue.Queue[bytes]"] = field(
+        factory=lambda: defaultdict(queue.Queue)
+    )
+    twins: dict[int, "_Team"] = field(factory=dict)
+    guard: threading.Lock = field(factory=threading.Lock)
 
 
-def run_on_ranks(
-    size: int, *words: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a Python program on so many ranks, each on one core."""
-    return subprocess.run(
-        on_ranks(size, *words), cwd=cwd, env=environment_of_ranks() | dict(environment or {}), timeout=120,
-        capture_output=True, text=True,
-    )  # fmt: skip
+@define(eq=False)
+class ThreadRank:
+    """One of them; everything that is told is pickled, as MPI does."""
+
+    rank: int
+    _team: _Team
+    _twins: int = 0
+
+    @property
+    def size(self) -> int:
+        return self._team.size
+
+    def gather(self, value: T, /) -> list[T]:
+        self._send(0, value)
+        return [self._receive(rank) for rank in range(self.size)] if self.rank == 0 else []
+
+    def broadcast(self, value: T, /) -> T:
+        if self.rank == 0:
+            for rank in range(self.size):
+                self._send(rank, value)
+        told: T = self._receive(0)
+        return told
+
+    def barrier(self) -> None:
+        self.gather(None)
+        self.broadcast(None)
+
+    def twin(self) -> Coordinator:
+        with self._team.guard:
+            team = self._team.twins.setdefault(self._twins, _Team(self.size))
+        self._twins += 1
+        return ThreadRank(self.rank, team)
+
+    def _queue(self, begin: int, end: int) -> "queue.Queue[bytes]":
+        with self._team.guard:
+            return self._team.queues[begin, end]
+
+    def _send(self, rank: int, value: Any) -> None:
+        self._queue(self.rank, rank).put(pickle.dumps(value))
+
+    def _receive(self, rank: int) -> Any:
+        return pickle.loads(self._queue(rank, self.rank).get(timeout=_PATIENCE))
 
 
-def environment_of_ranks() -> dict[str, str]:
-    return os.environ | {"NUMBA_NUM_THREADS": "1"}
-
-
-def saved(path: Path) -> HeatCheckpoint:
-    """The newest checkpoint of the heat on the ring."""
-    found = archive.latest(LocalStore(path), HeatCheckpoint)
-    assert found is not None
-    return found.checkpoint
-
-
-def ring(steps: int, n: int) -> Any:
-    """The heat on the ring as one process computes it."""
-    heat = np.linspace(0.0, 1.0, n) ** 2
-    for _ in range(steps):
-        heat = heat + 0.25 * (np.roll(heat, 1) - 2.0 * heat + np.roll(heat, -1))
-    return heat
+def on_ranks(size: int, work: Callable[[Coordinator], T]) -> list[T]:
+    """What each rank returns; raises what one of them raises, when all have ended."""
+    team = _Team(size)
+    with ThreadPoolExecutor(size) as pool:
+        futures = [pool.submit(work, ThreadRank(rank, team)) for rank in range(size)]
+    return [future.result() for future in futures]

@@ -10,7 +10,7 @@ import pytest
 
 from checkpointable import EX_PREEMPTED
 from checkpointable.cli import main
-from tests.ranks import environment_of_ranks, on_ranks, ring, run_on_ranks, saved
+from tests.mpi import environment_of_ranks, on_ranks, ring, run_on_ranks, saved
 
 RUN = ("-m", "checkpointable", "run")
 HEAT = (*RUN, "examples.heat_mpi:Heat", "--mpi", "--json", "--every", "200", "--store")

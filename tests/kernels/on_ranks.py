@@ -61,7 +61,9 @@ def any_number(folder: Path, device: Device, world: Any) -> None:
     """Run each case on each number of ranks."""
     for size in range(world.size, 0, -1):  # all ranks compile at once, and none waits for one
         comm = group(size)
-        for name, options in CASES.items() if comm is not None else ():
+        if comm is None:
+            continue
+        for name, options in CASES.items():
             if device == "cpu" or name == "least":
                 wave = WaveMpi(comm=comm, device=device, **options)
                 for steps in PIECES[device]:

@@ -12,7 +12,7 @@ from checkpointable.kernels._target import Device
 from checkpointable.kernels.wave import Wave
 from checkpointable.kernels.wave_mpi import WaveMpi
 from tests.kernels.on_ranks import CASES, MOVES, PIECES
-from tests.ranks import run_on_ranks
+from tests.mpi import run_on_ranks
 
 
 def run(size: int, folder: Path, device: Device, **environment: str) -> None:
