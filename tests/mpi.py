@@ -34,7 +34,8 @@ def run_on_ranks(
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python program on so many ranks, each on one core."""
     return subprocess.run(
-        on_ranks(size, *words), cwd=cwd, env=environment_of_ranks() | dict(environment or {}), timeout=120,
+        on_ranks(size, *words), cwd=cwd, timeout=120,
+        env=environment_of_ranks() | dict(environment or {}),
         capture_output=True, text=True,
     )  # fmt: skip
 

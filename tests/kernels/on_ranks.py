@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 
 from checkpointable import Shard
+from checkpointable.kernels._ranks import Ranks
 from checkpointable.kernels._target import Device
 from checkpointable.kernels.wave_mpi import WaveMpi, WaveMpiCheckpoint
 
@@ -26,6 +27,8 @@ PIECES: dict[Device, tuple[int, ...]] = {"cpu": (5, 0, 1, 20), "cuda": (4, 0, 2)
 
 MOVES = ((3, 5), (2, 6), (4, 4), (1, 5))
 """A run that goes from one number of ranks to another: ranks, and how many steps they do."""
+
+UNITED = np.array([-0.0, np.nan, 1e-45, -np.inf], np.float32)
 
 FIELDS = ("pressure", "pressure_before")
 
@@ -88,11 +91,19 @@ def moved(folder: Path, world: Any) -> None:
     write(folder / f"moved-{world.rank}.npz", saved)
 
 
+def united(folder: Path, world: Any) -> None:
+    """Put numbers together of which each rank has one."""
+    part = np.zeros(world.size, np.float32)
+    part[world.rank] = UNITED[world.rank]
+    np.save(folder / f"united-{world.rank}.npy", Ranks(world).united(part))
+
+
 def main(folder: Path, device: Device) -> None:
     from mpi4py import MPI as mpi
 
     any_number(folder, device, mpi.COMM_WORLD)
     if device == "cpu":
+        united(folder, mpi.COMM_WORLD)
         moved(folder, mpi.COMM_WORLD)
 
 

@@ -11,7 +11,7 @@ from checkpointable import InvalidKernel
 from checkpointable.kernels._target import Device
 from checkpointable.kernels.wave import Wave
 from checkpointable.kernels.wave_mpi import WaveMpi
-from tests.kernels.on_ranks import CASES, MOVES, PIECES
+from tests.kernels.on_ranks import CASES, MOVES, PIECES, UNITED
 from tests.mpi import run_on_ranks
 
 
@@ -69,6 +69,11 @@ def test_a_run_that_goes_to_other_numbers_of_ranks_is_one_that_never_stopped(res
     wave.advance(sum(steps for _, steps in MOVES))
     assert wave.step < wave.total_steps
     assert_is(results / "moved-0.npz", wave)
+
+
+def test_what_one_rank_has_is_the_same_bits_on_all(results: Path) -> None:
+    for rank in range(4):
+        assert np.load(results / f"united-{rank}.npy").tobytes() == UNITED.tobytes()
 
 
 def test_ranks_that_would_have_fewer_rows_than_the_halo_are_refused() -> None:
