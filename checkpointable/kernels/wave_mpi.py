@@ -62,7 +62,7 @@ class WaveMpi:
 
     Made and advanced by all ranks together, with the same options and by as many steps; the rest
     each does by itself. On CUDA each uses the device that is current, and the halo goes by way of
-    the host.
+    the host; on the CPU each uses all cores, unless NUMBA_NUM_THREADS says fewer.
 
     Raises `InvalidKernel` as `Wave` does, and if a rank had fewer than two rows.
 
