@@ -136,6 +136,7 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", f"benchmarks.{name}")
     for name in ("durable", "delta", "partial", "beside"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
+    session.run("python", "-m", "benchmarks.objects")
 
 
 @nox.session

@@ -9,7 +9,7 @@ tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
 container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digests`: the file format,
               without I/O; `reading` reads it, `codec` joins it with the above
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
-store         `store` says what one promises; `stores` has a directory and the memory
+store         `store` says what one promises; `stores` has a directory, the memory, object stores
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
 run           `checkpointer`: one kernel and one store; `runner`: the main job, of `loop`, `policy`
               (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`, `sinks`;

@@ -6,6 +6,7 @@ In a sharded one an array lies in the files of ranks, in parts; it is read as if
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -23,6 +24,7 @@ from checkpointable.stores.files import FileReader
 from checkpointable.threads import THREADS, by_threads
 
 _LEAST_BLOCKS = 4  # for a thread of its own
+_REQUESTS = 8  # at once, to a store that is far away
 
 
 def read_array(checkpoint: Opened, name: str, into: HostArray | None = None) -> HostArray:
@@ -112,6 +114,14 @@ def mapped_array(checkpoint: Opened, name: str) -> HostArray:
 
 def _fill(checkpoint: Opened, placed: Placed, blocks: range, data: memoryview) -> None:
     """Read blocks that follow one another, by some threads if they are many."""
+    if runs := _runs(checkpoint, placed, blocks):
+
+        def read_run(run: range) -> None:
+            begin = (run[0] - blocks[0]) * layout.BLOCK
+            _read_run(checkpoint, placed, run, data[begin:])
+
+        by_threads(read_run, runs, _REQUESTS, "read")
+        return
     threads = max(1, min(THREADS, len(blocks) // _LEAST_BLOCKS))
     read = partial(_read_blocks, checkpoint, placed, data, blocks[0])
     shares = [blocks[share::threads] for share in range(threads)]
@@ -130,6 +140,31 @@ def _read_blocks(
         except CheckpointableError as error:
             return index, error
     return None
+
+
+def _runs(checkpoint: Opened, placed: Placed, blocks: range) -> list[range]:
+    """Blocks that are read at once: neighbours in a file that is far away; none if no file is."""
+    part = max(getattr(reader, "part", 0) for reader in checkpoint.files)
+    if not part or not blocks:
+        return []
+    breaks = set(blocks[:: max(1, part // layout.BLOCK)])
+    if checkpoint.header.parents:
+        own = slice(placed.first_block + blocks[0], placed.first_block + blocks[-1] + 1)
+        moved = np.diff(checkpoint.source[own]) != 0
+        moved |= np.diff(checkpoint.offsets[own]) != layout.BLOCK
+        breaks.update((np.flatnonzero(moved) + blocks[0] + 1).tolist())
+    edges = [*sorted(breaks), blocks[-1] + 1]
+    return [range(begin, end) for begin, end in pairwise(edges)]
+
+
+def _read_run(checkpoint: Opened, placed: Placed, run: range, buffer: memoryview) -> None:
+    """Read such blocks into the buffer's beginning, and verify them."""
+    size = (run[-1] - run[0]) * layout.BLOCK + placed.size(run[-1])
+    source = _read_unchecked(checkpoint, placed, run[0], buffer[:size])
+    for index in run:
+        begin = (index - run[0]) * layout.BLOCK
+        block, signed = buffer[begin : begin + placed.size(index)], checkpoint.header.meta.signed
+        digests.check_block(placed, index, block, checkpoint.table, signed, source)
 
 
 def read_block(checkpoint: Opened, placed: Placed, index: int, buffer: memoryview) -> memoryview:
@@ -207,7 +242,10 @@ def _read_bytes(checkpoint: Opened, placed: Placed, begin: int, buffer: memoryvi
 
 
 def verify(checkpoint: Opened) -> Header:
-    """Read all of a checkpoint and check the digests, in memory for a single block."""
+    """Read all of a checkpoint and check the digests.
+
+    In memory for a single block; for a few larger parts if it is far away.
+    """
     if checkpoint.header.meta.sharded:
         parts = (part for array in checkpoint.header.arrays.values() for part in array.parts)
         for source in sorted({part.source for part in parts}):
@@ -217,6 +255,13 @@ def verify(checkpoint: Opened) -> Header:
         return checkpoint.header
     buffer = memoryview(bytearray(layout.BLOCK))
     for placed in checkpoint.header.arrays.values():
+        if runs := _runs(checkpoint, placed, range(placed.blocks)):
+            by_threads(partial(_verify_run, checkpoint, placed), runs, _REQUESTS, "verify")
+            continue
         for index in range(placed.blocks):
             read_block(checkpoint, placed, index, buffer)
     return checkpoint.header
+
+
+def _verify_run(checkpoint: Opened, placed: Placed, run: range) -> None:
+    _read_run(checkpoint, placed, run, memoryview(bytearray(len(run) * layout.BLOCK)))

@@ -42,6 +42,15 @@ class Reader(Protocol):
         ...
 
 
+class RemoteReader(Reader, Protocol):
+    """A reader to which each call is a long way: few large ones are better than many small ones."""
+
+    @property
+    def part(self) -> int:
+        """How many bytes are worth asking for at once."""
+        ...
+
+
 class Create(Protocol):
     """Creation, all or nothing."""
 

@@ -89,7 +89,7 @@ def test_importing_loads_neither_numba_nor_the_extras_nor_what_is_slow(module: s
     code = f"import {module}, sys; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     slow = {"asyncio", "concurrent.futures", "cattrs"}
-    extras = {"typer", "rich", "ml_dtypes", "hypothesis"}
+    extras = {"typer", "rich", "ml_dtypes", "hypothesis", "obstore"}
     assert not {"numba", *extras, *slow} & set(out.stdout.split())
 
 

@@ -38,7 +38,8 @@ def page(
     store: str, files: list[File], happened: list[Event], array: str, frames: list[Frame]
 ) -> str:
     """Write the whole page."""
-    name = text(Path(store).resolve().name or store)
+    place = store.partition("?")[0] if "://" in store else str(Path(store).resolve())
+    name = text(Path(place).name or store)
     parts = [
         f"<h1>{name}</h1><p class=muted>{_span(files, happened)}</p>",
         _tiles(files, happened),

@@ -147,10 +147,22 @@ def errors_told(as_json: bool) -> Iterator[None]:
 
 def checkpoints_at(place: str) -> list[tuple[str, Store | None, str]]:
     """Give each checkpoint at a place: its path, and if the place is a store, that and its name."""
-    if Path(place).exists() and not Path(place).is_dir():
+    if "://" not in place and Path(place).exists() and not Path(place).is_dir():
         return [(place, None, "")]
     store = store_at(place)
-    return [(str(Path(place) / entry.name), store, entry.name) for entry in entries(store)]
+    return [(within(place, entry.name), store, entry.name) for entry in entries(store)]
+
+
+def within(place: str, name: str) -> str:
+    """Say where a checkpoint of a place is.
+
+    >>> within("runs/heat/", "step-1"), within("s3://bucket/heat?region=eu", "step-1")
+    ('runs/heat/step-1', 's3://bucket/heat/step-1?region=eu')
+    """
+    if "://" not in place:
+        return str(Path(place) / name)
+    path, mark, options = place.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{options}"
 
 
 def open_checkpoint(

@@ -69,7 +69,8 @@ def bisect(
         say(f"first in step {first.step} ({first.name}), the oldest there is: {expression}")
     else:
         say(f"first in step {first.step} ({first.name}), and not in step {before.step} before it")
-        say(f"to run again from there, with the options it had:\n  {command}")
+        if command:
+            say(f"to run again from there, with the options it had:\n  {command}")
     if first is None:
         raise typer.Exit(1)
 
@@ -115,7 +116,7 @@ def _holds(asked: Expression, checkpoint: Opened) -> bool:
 
 
 def _command(store: str, first: Entry | None, before: Entry | None, kernel: str) -> str:
-    if first is None or before is None:
+    if first is None or before is None or "://" in store:  # only directories can be forked
         return ""
     new = f"{Path(store)!s}-from-{before.step}"
     name = kernel if kernel in KERNELS else "NAME"

@@ -30,6 +30,7 @@ from checkpointable.cli._shared import (
     usage_error,
     whole_size,
     why,
+    within,
 )
 from checkpointable.cli._tree import shape_text, tree_lines
 from checkpointable.errors import NoCheckpoint
@@ -98,11 +99,12 @@ def show(
         secret = read_key(key)
         if is_file:
             where, note, found = place, "", _read_file(place, secret, asked)
+            name = path.name
         else:
             entry, note, found = _find(store_at(place), place, step, secret, asked)
-            where = str(path / entry.name)
+            where, name = within(place, entry.name), entry.name
         if plot is not None:
-            draw(plot, f"{Path(where).name}, step {found.header.meta.step}", found.panels)
+            draw(plot, f"{name}, step {found.header.meta.step}", found.panels)
     if as_json:
         _say_json(where, found, array)
     elif array:

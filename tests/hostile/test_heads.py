@@ -43,7 +43,7 @@ def read(store: Store, name: str) -> bytes:
 
 
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 6, 7, 2**31, 2**62, 2**63, 2**80]) | st.floats()
-VALUES = NUMBERS | st.sampled_from(
+VALUES: st.SearchStrategy[Any] = NUMBERS | st.sampled_from(
     [None, True, "", "a", [], {}, [0, 0], [6, 4], [[1, [0, 0], [6, 4]]]]
 )
 
