@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 
 from checkpointable.annotations import type_name
+from checkpointable.boxes import check_box
 from checkpointable.convert import hooks
 from checkpointable.convert.scalars import Refused
 from checkpointable.device.arrays import (
@@ -217,6 +218,7 @@ def _plan_shard(given: Any, before: Any, kernel: object, name: str) -> tuple[Any
             where=where,
             hint="make the kernel with the parameters of the one that was saved",
         )
+    check_box((given.offset, tuple(given.local.shape)), given.shape, where)
     try:
         source = given[before.box]
     except IndexError as error:

@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 import checkpointable
 from checkpointable.archive import name_of
 from checkpointable.cli import main
+from checkpointable.cli._kernel import find_factory, read_options
+from checkpointable.cli._mpi import name_on_ranks
 
 ROOT = Path(__file__).parents[1]
 
@@ -164,24 +166,40 @@ except InvalidKernel as error:
     assert "hint: pip install cupy-cuda13x" in run_program(program, tmp_path)
 
 
-def batch_commands() -> list[list[str]]:
+SCRIPTS = sorted((ROOT / "examples").glob("slurm*.sh"))
+
+
+def batch_commands() -> dict[str, list[str]]:
     """What the examples for Slurm and Kubernetes run."""
-    script = (ROOT / "examples/slurm.sh").read_text().replace("\\\n", " ")
+    commands = {}
+    for path in SCRIPTS:
+        script = path.read_text().replace("\\\n", " ")
+        found = re.search(r"^srun (checkpointable run .*)$", script, re.MULTILINE)
+        assert found is not None
+        commands[path.stem] = shlex.split(found[1].replace("$seed", "7"))
     job = (ROOT / "examples/kubernetes.yaml").read_text()
     lists = re.findall(r"(?:command|args): \[(.*)\]\n", job)
-    found = re.search(r"^srun (checkpointable run .*)$", script, re.MULTILINE)
-    assert found is not None
-    return [shlex.split(found[1]), [word.strip('"') for word in ", ".join(lists).split(", ")]]
+    commands["kubernetes"] = [word.strip('"') for word in ", ".join(lists).split(", ")]
+    return commands
 
 
-@pytest.mark.parametrize("words", batch_commands(), ids=["slurm", "kubernetes"])
+@pytest.mark.parametrize("words", batch_commands().values(), ids=batch_commands())
 def test_the_batch_examples_ask_for_what_there_is(words: list[str], tmp_path: Path) -> None:
-    assert words[:3] == ["checkpointable", "run", "wave"]
+    end = words.index("--") if "--" in words else len(words)
+    words, options = words[:end], words[end + 1 :]
+    name = words[2]
+    if "--mpi" in words:
+        words.remove("--mpi")
+        name = name_on_ranks(name)
+    read_options(find_factory(name), name, options, None)
+
     store = words.index("--store") + 1
     words[store] = str(tmp_path)
+    assert words[:2] == ["checkpointable", "run"]
     assert main(["run", "tests.test_delta_runs:Sweep", *words[3:]]) == 0
     assert (tmp_path / name_of(40)).exists()
 
 
-def test_the_slurm_example_is_a_script() -> None:
-    subprocess.run(["bash", "-n", str(ROOT / "examples/slurm.sh")], check=True)
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_slurm_example_is_a_script(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)

@@ -6,7 +6,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,10 +47,18 @@ def _wrong(what: str) -> Exception:
 
 
 def read_options(
-    factory: Callable[..., Any], name: str, words: list[str], device: str | None
+    factory: Callable[..., Any],
+    name: str,
+    words: list[str],
+    device: str | None,
+    others: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Turn the words after `--` into the factory's keyword arguments, by its signature."""
+    """Turn the words after `--` into the factory's keyword arguments, by its signature.
+
+    Those of `others` that it takes are no options then, but given as they are.
+    """
     parameters = _parameters(factory, name)
+    known = {key: value for key, value in (others or {}).items() if parameters.pop(key, None)}
     where = parameters.pop("device") if _takes_device(parameters) else None
     if device is not None and where is None:
         raise _wrong(f"{name} has no choice of --device")
@@ -70,7 +78,7 @@ def read_options(
     given = command.main(words, prog_name=f"checkpointable run {name} --", standalone_mode=False)
     if not isinstance(given, dict):  # it has printed its help
         raise typer.Exit(given if isinstance(given, int) else 0)
-    return given if device is None else {**given, "device": device}
+    return {**given, **known} if device is None else {**given, **known, "device": device}
 
 
 def _parameters(factory: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:

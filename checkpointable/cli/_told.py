@@ -24,6 +24,16 @@ def tell_line(event: str, **facts: Any) -> None:
     say(_LINES[event](facts), error=event in _ERRORS)
 
 
+def tell_error_only(tell: Tell) -> Tell:
+    """Tell no event but an error: for all ranks of a job but the first."""
+
+    def tell_error(event: str, **facts: Any) -> None:
+        if event == "error":
+            tell(event, **facts)
+
+    return tell_error
+
+
 def _finished(facts: dict[str, Any]) -> str:
     if facts["step"] == facts["first_step"] and not facts["saves"]:
         return f"nothing to do: it is at step {facts['step']} already"

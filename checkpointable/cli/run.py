@@ -13,10 +13,12 @@ import typer
 
 from checkpointable import events, runner
 from checkpointable.cli._kernel import find_factory, read_options
+from checkpointable.cli._mpi import name_on_ranks, one_for_all, world
 from checkpointable.cli._policies import KeepOption, read_keep, read_time, read_when
 from checkpointable.cli._shared import errors_told, read_key, usage_error
 from checkpointable.cli._supervise import FLAG, run_supervised
-from checkpointable.cli._told import Newest, Tell, bar, tell_json, tell_line
+from checkpointable.cli._told import Newest, Tell, bar, tell_error_only, tell_json, tell_line
+from checkpointable.coordinator import MpiCoordinator
 from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
 from checkpointable.protocol import check_kernel, shutdown
@@ -95,6 +97,12 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
     ] = None,
+    mpi: Annotated[
+        bool,
+        typer.Option(
+            "--mpi", help="As one rank of many: mpiexec -n 4 checkpointable run NAME --mpi"
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line.")] = False,
 ) -> int:
     """Run a kernel to its last step, resumed from what the store holds.
@@ -103,11 +111,20 @@ def run(
     on.
     The kernel's own options come after --, such as: checkpointable run wave -- --n 500
     """
+    name = name_on_ranks(name) if mpi else name
     where = f"runs/{name.replace(':', '.')}" if store is None else store
+    if supervise and mpi:
+        what = "its child would be no rank of the job"
+        raise usage_error(
+            f"--mpi cannot be supervised: {what}\n  hint: let the scheduler restart it"
+        )
     if supervise and "--help" not in (options or []):
         return run_supervised(context.obj, where, as_json=as_json)
+    comm = world() if mpi else None
     tell = partial(tell_json, sys.stdout) if as_json else tell_line
-    with errors_told(as_json):
+    if comm is not None and comm.Get_rank():
+        tell = tell_error_only(tell)
+    with one_for_all() if mpi else nullcontext(), errors_told(as_json):
         policies: dict[str, Any] = {
             "save": read_when(save or [], overhead, mtbf),
             "keep": read_keep(keep),
@@ -115,9 +132,10 @@ def run(
             "grace": None if grace is None else read_time("--grace", grace),
             "key": read_key(key),
             "delta": delta,
+            **({"coordinator": MpiCoordinator(comm)} if mpi else {}),
         }
         tiered = _tiers(where, copy_to, copy_keep, policies["key"])
-        kernel = made_kernel(name, options or [], device, tell)
+        kernel = made_kernel(name, options or [], device, tell, comm)
         last_step = _last_step(kernel, name, until)
         with others_told(tell, "running the kernel"):
             try:
@@ -126,11 +144,17 @@ def run(
                 shutdown(kernel)
 
 
-def made_kernel(name: str, options: list[str], device: str | None, tell: Tell) -> Any:
-    """Make the kernel of a name with these words of options, and check that it can be run."""
+def made_kernel(
+    name: str, options: list[str], device: str | None, tell: Tell, comm: Any = None
+) -> Any:
+    """Make the kernel of a name with these words of options, and check that it can be run.
+
+    It is given `comm`, if there is one and it takes one.
+    """
     with others_told(tell, "importing the module"):
         factory = find_factory(name)
-    arguments = read_options(factory, name, options, device)
+    others = {} if comm is None else {"comm": comm}
+    arguments = read_options(factory, name, options, device, others)
     with others_told(tell, "making the kernel"):
         kernel = factory(**arguments)
         check_kernel(kernel, steppable=True)

@@ -3,6 +3,7 @@
 | name | what it does | one step is |
 |---|---|---|
 | `wave` | sound through a cross-section of the Earth, recorded at its surface | one time step |
+| `wave-mpi` | the same, its rows split among the ranks of an MPI job | one time step |
 | `ising` | the two-dimensional Ising model by Metropolis' algorithm | one sweep |
 | `sketch` | counts, exact sums, a histogram and distinct values of a file of numbers | one batch |
 | `nbody` | a star cluster, its bodies under their own gravity | one time step |
@@ -13,11 +14,12 @@ and on CUDA from the same element functions, and continues from a checkpoint bit
 Importing this package imports no Numba; making a kernel object does.
 
 >>> sorted(KERNELS)
-['ising', 'nbody', 'pagerank', 'sketch', 'wave']
+['ising', 'nbody', 'pagerank', 'sketch', 'wave', 'wave-mpi']
 """
 
 KERNELS: dict[str, str] = {
     "wave": "checkpointable.kernels.wave:Wave",
+    "wave-mpi": "checkpointable.kernels.wave_mpi:WaveMpi",
     "ising": "checkpointable.kernels.ising:Ising",
     "sketch": "checkpointable.kernels.sketch:Sketch",
     "nbody": "checkpointable.kernels.nbody:NBody",

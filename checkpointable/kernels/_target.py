@@ -54,6 +54,13 @@ class Target:
         copy: np.ndarray[Any, Any] = array.copy_to_host()
         return copy
 
+    def overwrite(self, array: Any, values: np.ndarray[Any, Any]) -> None:
+        """Copy values on the host into an array on the target, or into rows of one."""
+        if self.name == "cpu":
+            array[...] = values
+        else:
+            array.copy_to_device(values)
+
     def launch(self, program: Program, threads: int, *arguments: Any) -> None:
         """Run the program with at least `threads` CUDA threads, or as a loop on the CPU."""
         if self.name == "cpu":

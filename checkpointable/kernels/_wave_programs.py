@@ -23,20 +23,23 @@ def make(jit: Jit) -> tuple[Any, Any]:
     """Return the element functions (update, observe), compiled by `jit`."""
 
     @jit
-    def update(pressure, before, courant2, sponge, i, j):
+    def update(pressure, before, courant2, down, across, i, j):
         """Return the pressure of cell (i, j) one step later."""
         near = pressure[i - 1, j] + pressure[i + 1, j] + pressure[i, j - 1] + pressure[i, j + 1]
         far = pressure[i - 2, j] + pressure[i + 2, j] + pressure[i, j - 2] + pressure[i, j + 2]
         laplacian = NEAR * near - FAR * far - CENTRE * pressure[i, j]
-        kept = sponge[i] * sponge[j]
+        kept = down[i] * across[j]
         return kept * (TWO * pressure[i, j] - kept * before[i, j] + courant2[i, j] * laplacian)
 
     @jit
     def observe(pressure, before, seismograms, receivers, source, force, step, k):
-        """Record receiver k; number 0 drives the source, through `before`, that none records."""
-        if step < seismograms.shape[1]:
+        """Record receiver k; number 0 drives the source, through `before`, that none records.
+
+        A receiver or source in row -1 is not in these rows.
+        """
+        if step < seismograms.shape[1] and receivers[k, 0] >= 0:
             seismograms[k, step] = pressure[receivers[k, 0], receivers[k, 1]]
-        if k == 0:
+        if k == 0 and source[0] >= 0:
             before[source[0], source[1]] -= force
 
     return update, observe
@@ -47,21 +50,21 @@ update_gpu, observe_gpu = make(gpu)
 
 
 @loop
-def update_loop(pressure, before, courant2, sponge):
-    n = pressure.shape[0]
-    for i in prange(2, n - 2):
-        for j in range(2, n - 2):
+def update_loop(pressure, before, courant2, down, across):
+    rows, columns = pressure.shape
+    for i in prange(2, rows - 2):
+        for j in range(2, columns - 2):
             # Unsigned indices need no test for negative ones: the inner loop vectorises.
             row, column = np.uintp(i), np.uintp(j)
-            before[row, column] = update_cpu(pressure, before, courant2, sponge, row, column)
+            before[row, column] = update_cpu(pressure, before, courant2, down, across, row, column)
 
 
 @kernel
-def update_kernel(pressure, before, courant2, sponge):
-    n = pressure.shape[0]
-    i, j = divmod(cuda.grid(1), n)
-    if i >= 2 and i < n - 2 and j >= 2 and j < n - 2:
-        before[i, j] = update_gpu(pressure, before, courant2, sponge, i, j)
+def update_kernel(pressure, before, courant2, down, across):
+    rows, columns = pressure.shape
+    i, j = divmod(cuda.grid(1), columns)
+    if i >= 2 and i < rows - 2 and j >= 2 and j < columns - 2:
+        before[i, j] = update_gpu(pressure, before, courant2, down, across, i, j)
 
 
 @serial
@@ -78,7 +81,10 @@ def observe_kernel(pressure, before, seismograms, receivers, source, force, step
 
 
 UPDATE = Program(update_loop, update_kernel)
-"""(pressure, before, courant2, sponge): writes the next pressure over `before`."""
+"""(pressure, before, courant2, down, across): writes the next pressure over `before`.
+
+`down` and `across` are the sponge of these rows and of the columns. The outer two rows and columns
+stay as they are: the edge of the grid, or what another rank computes."""
 
 OBSERVE = Program(observe_loop, observe_kernel)
 """(pressure, before, seismograms, receivers, source, force, step): record, then drive."""

@@ -11,22 +11,33 @@ from typing import Any
 import attrs
 import numpy as np
 
+from checkpointable import Shard
 from checkpointable.kernels._target import Device
 from checkpointable.kernels.ising import Ising
 from checkpointable.kernels.nbody import NBody
 from checkpointable.kernels.pagerank import PageRank
 from checkpointable.kernels.sketch import Sketch
 from checkpointable.kernels.wave import Wave
+from checkpointable.kernels.wave_mpi import WaveMpi
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 Make = Callable[[Device], Any]
 
 
+NOISE = np.random.default_rng(1).standard_normal((2, 14, 14)).astype(np.float32)
+
+
 def wave(device: Device) -> Wave:
     wave = Wave(model="uniform", n=14, period=1500.0, receivers=3, device=device)
-    noise = np.random.default_rng(1).standard_normal((2, 14, 14)).astype(np.float32)
-    fields = {"pressure": noise[0], "pressure_before": noise[1]}
+    fields = {"pressure": NOISE[0], "pressure_before": NOISE[1]}
     restore(wave, attrs.evolve(snapshot(wave), **fields))
+    return wave
+
+
+def wave_mpi(device: Device) -> WaveMpi:
+    wave = WaveMpi(model="uniform", n=14, period=1500.0, receivers=3, device=device)
+    now, before = (Shard(noise, (14, 14), (0, 0)) for noise in NOISE)
+    restore(wave, attrs.evolve(snapshot(wave), pressure=now, pressure_before=before))
     return wave
 
 
@@ -71,7 +82,14 @@ def compare(make: Make) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for make in (wave, ising, nbody, *pageranks(Path(folder)), *sketches(Path(folder))):
+        for make in (
+            wave,
+            wave_mpi,
+            ising,
+            nbody,
+            *pageranks(Path(folder)),
+            *sketches(Path(folder)),
+        ):
             compare(make)
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import attrs
 import numpy as np
 
-from checkpointable import Checkpointable, SteppableKernel
+from checkpointable import Checkpointable, Shard, SteppableKernel
 
 C = TypeVar("C")
 
@@ -25,7 +25,9 @@ def assert_same(one: Any, other: Any) -> None:
     assert type(one) is type(other)
     for field in attrs.fields(type(one)):
         a, b = getattr(one, field.name), getattr(other, field.name)
-        if isinstance(a, np.ndarray):
+        if isinstance(a, Shard):
+            assert_same(a, b)
+        elif isinstance(a, np.ndarray):
             assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
             assert a.tobytes() == b.tobytes(), field.name
         else:

@@ -18,6 +18,7 @@ from checkpointable import (
     InvalidCheckpoint,
     InvalidKernel,
     KernelMetadata,
+    Shard,
     checkpoint_size_estimate,
     health_check,
 )
@@ -28,6 +29,7 @@ from checkpointable.kernels.nbody import NBody, NBodyCheckpoint
 from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
 from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
+from checkpointable.kernels.wave_mpi import WaveMpi, WaveMpiCheckpoint
 from checkpointable.testing import KernelTests
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
@@ -45,9 +47,9 @@ def made(name: str, folder: Path, *, other: bool = False) -> Any:
 
     `folder` is where the files are that `write_files` wrote.
     """
-    if name == "wave":
+    if name in ("wave", "wave-mpi"):
         n = 50 if other else 48
-        return Wave(n=n, period=500.0, duration=20 * 20.0, receivers=5, device="cpu")
+        return load(name)(n=n, period=500.0, duration=20 * 20.0, receivers=5, device="cpu")
     if name == "ising":
         return Ising(n=24, seed=2 if other else 1, warmup=10, device="cpu")
     if name == "nbody":
@@ -81,6 +83,13 @@ def make(request: pytest.FixtureRequest, folder: Path) -> Make:
 class TestWave(KernelTests[WaveCheckpoint]):
     def make(self) -> Wave:
         return cast(Wave, made("wave", Path()))
+
+
+class TestWaveMpi(KernelTests[WaveMpiCheckpoint]):
+    """On one rank; on more in `test_wave_mpi`."""
+
+    def make(self) -> WaveMpi:
+        return cast(WaveMpi, made("wave-mpi", Path()))
 
 
 class TestIsing(KernelTests[IsingCheckpoint]):
@@ -139,7 +148,8 @@ def test_the_number_of_threads_does_not_matter(make: Make) -> None:
 def test_the_size_estimate_is_the_size_of_the_arrays(make: Make) -> None:
     kernel = make()
     saved = snapshot(kernel)
-    arrays = [getattr(saved, field.name) for field in attrs.fields(type(saved))]
+    fields = [getattr(saved, field.name) for field in attrs.fields(type(saved))]
+    arrays = [field.local if isinstance(field, Shard) else field for field in fields]
     size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
     assert checkpoint_size_estimate(kernel) == size
 
@@ -173,6 +183,8 @@ def test_the_options_are_such_as_a_command_line_can_offer(name: str) -> None:
     factory = load(name)
     hints = get_type_hints(factory.__init__)
     for option in inspect.signature(factory).parameters.values():
+        if option.name == "comm":  # which `run --mpi` gives
+            continue
         hint = hints[option.name]
         assert hint in (int, float, str, bool, Path) or get_origin(hint) is Literal
         assert option.default is not option.empty or option.name == "path"
