@@ -110,6 +110,8 @@ class Checkpointer(Generic[C]):
         self.coordinator = Alone() if coordinator is None else coordinator
         # By one rank, too, if it has shards: what they are saved as can be restored on many.
         self._together = self.coordinator.size > 1 or bool(shard_fields(self.cls))
+        if self.coordinator.size > 1:
+            distributed.of_others(self.store)  # raises if it is not for many ranks
         self._beside = self.coordinator.twin()  # for saves, which go on in a thread of their own
         self._previous: distributed.Previous | None = None
         self._staging = Staging(reserve)

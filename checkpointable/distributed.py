@@ -177,7 +177,7 @@ def save(
             meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
-            place = store if rank == 0 else _of_others(store)
+            place = store if rank == 0 else of_others(store)
             written, kept = _write(place, name, meta, arrays, shards, rank, key, previous)
             made.append((meta, kept))
             return written
@@ -188,7 +188,7 @@ def save(
     if outcome.failure is not None:
         if not outcome.head_tried:
             with suppress(CheckpointableError):  # or by the next prune
-                (store if rank == 0 else _of_others(store)).delete(name)
+                (store if rank == 0 else of_others(store)).delete(name)
         raise outcome.failure.error()
     return outcome.entry, made[0][1]
 
@@ -251,8 +251,11 @@ def _next_step(store: Store) -> int:
     return found[-1].step + 1 if found else 0
 
 
-def _of_others(store: Store) -> Store:
-    """The store as ranks other than 0 use it, which holds the lock for all."""
+def of_others(store: Store) -> Store:
+    """The store as ranks other than 0 use it, which holds the lock for all.
+
+    Raises `StoreError` if it cannot be written so.
+    """
     make = getattr(store, "without_lock", None)
     if make is None:
         hint = "use a directory, or an object store, or give it a method without_lock()"
