@@ -7,14 +7,16 @@ checkpoint    `attributes`: `capture` and `reinstate`
 its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
 container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digests`: the file format,
-              without I/O; `reading` reads it, `codec` joins it with the above
+              without I/O; `opening` and `reading` (by `slabs`) read it, `codec` joins it with the above
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory, the memory, object stores
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
+ranks         `distributed`: checkpoints of many processes, one commit; of `shards`, `boxes` and
+              `coordinator`, which alone knows MPI
 tiers         `tiers`: two stores as one, of `tier` and `copier`; `verbatim`: files as they are
-run           `checkpointer`: one kernel and one store; `runner`: the main job, of `loop`, `policy`
-              (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`, `sinks`;
-              `cli`
+run           `checkpointer`, `saving`: one kernel and one store; `runner`: the main job, of `loop`,
+              `policy` (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`,
+              `sinks`; `cli`
 again         `supervisor`: the main job in a process that is started again when it fails, of
               `child`, `endings` and `supervised`, which is the run's side of it
 
