@@ -7,7 +7,7 @@ checkpoint    `attributes`: `capture` and `reinstate`
 its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
 tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
 container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digests`: the file format,
-              without I/O; `opening` and `reading` (by `slabs`) read it, `codec` joins it with the above
+              without I/O; `opening`, `reading` and `slabs` read it, `codec` joins it with the above
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory, the memory, object stores
 archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
