@@ -22,6 +22,7 @@ from checkpointable import (
     last,
     on_signal,
     open_store,
+    overhead,
     run,
 )
 from checkpointable.archive import entries, is_rank_file, is_sharded
@@ -30,7 +31,7 @@ from checkpointable.events import Event
 from checkpointable.preempt import safe_point
 from checkpointable.store import Entry
 from tests.distributed.common import RANK, RANKS, Troubled, die, in_short, note
-from tests.distributed.failures import failing
+from tests.distributed.failures import BY_ZERO, Failing, failing
 from tests.distributed.waves import Waves, is_right, small_blocks
 
 KEY = b"a key of at least 16 bytes"
@@ -158,7 +159,8 @@ def running(
         store = Troubled(store)
         STORE_TROUBLES[trouble](store)
     told = list[Event]()
-    when = {"steps": every(steps=10), "seconds": every(seconds=0.01)}[save]
+    by_time = every(seconds=0.1) | overhead(max=0.2)
+    when = {"steps": every(steps=10), "seconds": by_time}[save]
     code = 0
     try:
         report = run(
@@ -267,20 +269,22 @@ async def damaged(folder: Path, place: str) -> None:
         files += sorted(new, key=lambda name: (is_sharded(name), name))
         RANKS.barrier()
     told = list[Any]()
-    kernel = Waves(RANKS, "columns")
+    kernel = Failing("columns")
     kernel.advance(1)
     checkpointer = Checkpointer(kernel, store, coordinator=RANKS)
-    for damage in (lambda: None, *(damages(store, files))):
-        if RANK == 0:
+    data, *others = damages(store, files)
+    for damage in (lambda: None, data, None, *others):
+        if RANK == 0 and damage is not None:
             damage()
         RANKS.barrier()
+        kernel.fails = {"restore": BY_ZERO} if RANK == 2 and damage is None else {}
         try:
             restored = await checkpointer.restore_latest()
             assert restored is not None
             skipped = [(entry.step, error.what) for entry, error in restored.skipped]
             told.append([restored.step, is_right(kernel), skipped])
         except CheckpointableError as error:
-            told.append(f"{type(error).__name__}: {error.what.splitlines()[0]}")
+            told.append(in_short(error).splitlines()[0])
         RANKS.barrier()
     note(folder, told=told)
 
