@@ -200,9 +200,8 @@ def save(
             meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
-            written, kept = _write(
-                _of_rank(rank, store), name, meta, arrays, shards, rank, key, previous
-            )
+            place = _of_rank(rank, store)
+            written, kept = _write(place, name, meta, arrays, shards, rank, key, previous)
             made.append((meta, kept))
             return written
 
