@@ -157,7 +157,7 @@ def running(
     store = open_store(place)
     if trouble in STORE_TROUBLES:
         store = Troubled(store)
-        STORE_TROUBLES[trouble](store)
+        STORE_TROUBLES[trouble](store, folder)
     told = list[Event]()
     by_time = every(seconds=0.1) | overhead(max=0.2)
     when = {"steps": every(steps=10), "seconds": by_time}[save]
@@ -186,7 +186,7 @@ def running(
         sys.exit(code)
 
 
-def die_in_write(store: Troubled) -> None:
+def die_in_write(store: Troubled, folder: Path) -> None:
     """Rank 1, in its write of step 30; those of the others are done."""
 
     def within(name: str) -> None:
@@ -198,11 +198,11 @@ def die_in_write(store: Troubled) -> None:
     store.within = within
 
 
-def die_before_commit(store: Troubled) -> None:
+def die_before_commit(store: Troubled, folder: Path) -> None:
     store.before = die_at_head
 
 
-def die_after_commit(store: Troubled) -> None:
+def die_after_commit(store: Troubled, folder: Path) -> None:
     store.after = die_at_head
 
 
@@ -211,19 +211,18 @@ def die_at_head(name: str) -> None:
         die()
 
 
-def wait_in_save(store: Troubled) -> None:
+def wait_in_save(store: Troubled, folder: Path) -> None:
     """The save of step 20 ends only when the kernel of rank 1 has failed in step 25."""
 
     def before(name: str) -> None:
         if RANK == 0 and is_rank_file(name) and archive.step_of(name) == 20:
-            folder = Path(store.store.path).parent  # type: ignore[attr-defined]
             while not (folder / "died").exists():
                 pass
 
     store.before = before
 
 
-STORE_TROUBLES: dict[str, Callable[[Troubled], object]] = {
+STORE_TROUBLES: dict[str, Callable[[Troubled, Path], object]] = {
     "in its write": die_in_write,
     "before the commit": die_before_commit,
     "after the commit": die_after_commit,

@@ -19,13 +19,14 @@ import pytest
 from attrs import frozen
 from tenacity import wait_none
 
-from checkpointable import LocalStore, archive
+from checkpointable import LocalStore, archive, open_store
 from checkpointable.archive import entries, is_rank_file
 from checkpointable.child import ended
 from checkpointable.events import FILE, Event, Restarted
 from checkpointable.supervised import ENDED
 from checkpointable.supervisor import Limits, supervise
 from tests.distributed.waves import newest_in
+from tests.test_supervisor import start
 
 MPIEXEC = str(Path(sys.executable).with_name("mpiexec"))
 SECONDS = 120.0  # for one job, on a busy machine: it takes two
@@ -87,14 +88,14 @@ def told_by(ranks: int, folder: Path, code: int) -> Job:
     return Job(code, said, stderr)
 
 
-def pids(folder: Path, ranks: int, process: Started) -> list[int]:
+def pids(folder: Path, ranks: int, process: "subprocess.Popen[bytes]") -> list[int]:
     """Those of the ranks, when all have come to where they tell."""
     found = [folder / f"pid-{rank}" for rank in range(ranks)]
     await_all(lambda: all(path.exists() for path in found), process)
     return [int(path.read_text()) for path in found]
 
 
-def await_all(come: Callable[[], bool], process: Started) -> None:
+def await_all(come: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
     """Look until it has come, while the job goes on."""
     end = time.monotonic() + SECONDS
     while not come():
@@ -103,16 +104,22 @@ def await_all(come: Callable[[], bool], process: Started) -> None:
             assert process.wait(0.01) == -signal.SIGKILL, "it has ended by itself"
 
 
-def strays(place: Path) -> set[str]:
+def strays(place: str) -> set[str]:
     """The files of ranks that no checkpoint has."""
-    store = LocalStore(place)
+    store = open_store(place)
     heads = [archive.read_header(store, entry.name) for entry in entries(store)]
     had = {parent.name for head in heads for parent in head.parents}
     return {e.name for e in store.list() if is_rank_file(e.name)} - had
 
 
-def steps(place: Path) -> list[int]:
-    return [entry.step for entry in entries(LocalStore(place))]
+def steps(place: str) -> list[int]:
+    return [entry.step for entry in entries(open_store(place))]
+
+
+@pytest.fixture(params=["directory"])
+def place(tmp_path: Path) -> str:
+    """Where the ranks save; to them it is an address."""
+    return str(tmp_path / "store")
 
 
 # --- on fewer ranks, and on more -----------------------------------------------------------------
@@ -120,9 +127,9 @@ def steps(place: Path) -> list[int]:
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["unsigned", "signed"])
 def test_a_run_goes_on_with_any_number_of_ranks_cut_in_any_way(
-    key: bytes | None, tmp_path: Path
+    key: bytes | None, place: str, tmp_path: Path
 ) -> None:
-    place, began = tmp_path / "store", 0
+    began = 0
     sizes = [(3, "rows"), (2, "columns"), (4, "grid"), (1, "rows")]
     for ranks, cut in sizes if key is None else [(2, "rows"), (3, "columns")]:
         ran = job(ranks, "continues", tmp_path, place, cut, *(["key"] if key else []))
@@ -148,9 +155,8 @@ def test_a_run_goes_on_with_any_number_of_ranks_cut_in_any_way(
     ],
 )
 def test_a_job_that_loses_a_rank_in_a_save_goes_on_from_the_newest_commit(
-    moment: str, newest: int, left: set[str], tmp_path: Path
+    moment: str, newest: int, left: set[str], place: str, tmp_path: Path
 ) -> None:
-    place = tmp_path / "store"
     ran = job(3, "runs", tmp_path, place, "rows", 60, "steps", moment)
     assert (ran.code, ran.said) == (signal.SIGKILL, [])
     assert (newest_in(place), steps(place)) == ((newest, True), [10, 20, 30][: newest // 10])
@@ -161,9 +167,8 @@ def test_a_job_that_loses_a_rank_in_a_save_goes_on_from_the_newest_commit(
 
 
 def test_a_rank_whose_kernel_fails_beside_a_save_waits_for_that_one_and_no_other(
-    tmp_path: Path,
+    place: str, tmp_path: Path
 ) -> None:
-    place = tmp_path / "store"
     ran = job(3, "runs", tmp_path, place, "rows", 60, "steps", "raises", 25)
     assert (ran.code, ran.said) == (1, [])
     assert "ZeroDivisionError: by the kernel" in ran.stderr
@@ -266,8 +271,9 @@ def test_damage_for_one_rank_sends_all_back_to_the_same_step(tmp_path: Path) -> 
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(tmp_path: Path) -> None:
-    place = tmp_path / "store"
+def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(
+    place: str, tmp_path: Path
+) -> None:
     with started(3, "runs", tmp_path, place, "rows", 10**9, "seconds", "tells", 5) as process:
         ranks = pids(tmp_path, 3, process)
         await_all(lambda: bool(steps(place)), process)  # by time
@@ -284,17 +290,18 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(tmp_path: P
     assert (second["step"], second["right"], newest_in(place)) == (until, True, (until, True))
     told, others = second.said[0]["events"], second.said[1]["events"]
     assert (told[0], told[-1], others) == ("Restored", "Finished", [])
-    lines = (place / FILE).read_bytes().splitlines()
+    lines = Path(place, FILE).read_bytes().splitlines()
     assert len(lines) == len(told) + len(first.said[0]["events"])
 
 
-def test_a_safe_point_within_a_step_stops_all_ranks_by_the_signal_of_one(tmp_path: Path) -> None:
-    place = tmp_path / "store"
+def test_a_safe_point_within_a_step_stops_all_ranks_by_the_signal_of_one(
+    place: str, tmp_path: Path
+) -> None:
     with started(3, "runs", tmp_path, place, "rows", 60, "steps", "awaits", 13) as process:
         ranks = pids(tmp_path, 3, process)
         os.kill(ranks[2], signal.SIGUSR2)  # asks for a save
         await_all(lambda: 13 in steps(place), process)
-        os.kill(ranks[1], signal.SIGTERM)
+        process.terminate()  # as whoever has started mpiexec does: it passes it on
         ran = told_by(3, tmp_path, process.wait(SECONDS))
     assert ran.code == 75
     assert ran["right"]
@@ -303,7 +310,7 @@ def test_a_safe_point_within_a_step_stops_all_ranks_by_the_signal_of_one(tmp_pat
 
 
 def test_a_store_that_another_job_uses_is_refused_on_all_ranks(tmp_path: Path) -> None:
-    place = tmp_path / "store"
+    place = str(tmp_path / "store")
     with LocalStore(place).lock():
         ran = job(2, "runs", tmp_path, place, "rows", 60, "steps")
     assert ran.code != 0
@@ -354,6 +361,16 @@ def test_a_supervisor_that_is_stopped_stops_all_ranks_with_their_state_saved(
     outcome, _ = supervised(tmp_path, 2, "rows", 10**9, "steps", "stops supervisor", 25)
     assert (outcome.code, outcome.why) == (75, "stopped by a signal")
     assert newest_in(tmp_path / "store") == (outcome.step, True)
+
+
+def test_a_job_whose_supervisor_dies_stops_with_its_state_saved(tmp_path: Path) -> None:
+    place, words = tmp_path / "store", ("rows", 10**9, "steps", "tells", 5)
+    with start(command(3, "runs", tmp_path, tmp_path / "store", *words), place, 600) as process:
+        ranks = [psutil.Process(pid) for pid in pids(tmp_path, 3, process)]
+        process.kill()
+        await_all(lambda: all(map(ended, ranks)), process)
+    step = orjson.loads((tmp_path / "rank-0.json").read_bytes())["step"]
+    assert newest_in(place) == (step, True)
 
 
 def test_a_supervisor_does_not_try_again_what_all_ranks_refuse(tmp_path: Path) -> None:
