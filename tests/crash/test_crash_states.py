@@ -2,8 +2,7 @@
 
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ LEAST = {"saves_and_prunes": 20_000, "runs_a_kernel": 20_000, "two_processes_sav
 
 FEWER = {"ranks_save": 16}
 """So many subsets are drawn at each crash of these in the default suite: of `nox -s crash` all."""
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory, if there is one: tens of thousands of states are built there."""
-    shm = Path("/dev/shm")
-    where = shm if os.access(shm, os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(prefix="checkpointable-", dir=where) as name:
-        yield Path(name)
 
 
 def recorded(workload: str, way: str, tmp_path: Path) -> tuple[list[Call], Path]:

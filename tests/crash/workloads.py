@@ -285,6 +285,7 @@ IN_ONE_THREAD = [n for n in WORKLOADS if n not in _MANY_THREADS]
 """Those of which strace can count the calls."""
 
 
+@cache
 @small_blocks()
 def before(name: str) -> dict[str, bytes | None]:
     """What is there, durably, before a workload begins: for most, what others have left."""
