@@ -43,7 +43,8 @@ class Failing(Waves):
         return self.asked("checkpoint") or await super().checkpoint()
 
     async def restore(self, checkpoint: WavesCheckpoint) -> None:
-        self.asked("restore")
+        if "restore" in self.fails:
+            raise self.fails.pop("restore")  # once
         await super().restore(checkpoint)
 
 

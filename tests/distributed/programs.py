@@ -7,6 +7,8 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,12 @@ from checkpointable import (
 )
 from checkpointable.archive import entries, is_rank_file, is_sharded
 from checkpointable.errors import CheckpointableError
-from checkpointable.events import Event
+from checkpointable.events import Event, Stopped
 from checkpointable.preempt import safe_point
 from checkpointable.store import Entry
+from checkpointable.supervised import ENDED, VARIABLE, Link
 from tests.distributed.common import RANK, RANKS, Troubled, die, in_short, note
-from tests.distributed.failures import BY_ZERO, Failing, failing
+from tests.distributed.failures import BY_ZERO, Failing, failing, outcome_of
 from tests.distributed.waves import Waves, is_right, small_blocks
 
 KEY = b"a key of at least 16 bytes"
@@ -63,6 +66,9 @@ async def continue_(folder: Path, place: str, cut: str, key: str = "") -> None:
         names.append((await saving).name)
     again = await checkpointer.restore_latest()
     assert again is not None
+    others = KEY[::-1] if key else None
+    another = Checkpointer(Waves(RANKS, cut), place, coordinator=RANKS, key=others)
+    believes = await outcome_of(another.restore_latest()) == "done"
     headers = [archive.read_header(checkpointer.store, name) for name in names]
     parents = [len(header.parents) for header in headers]
     written = [sum(e.size for e in checkpointer.store.list() if rank_file_of(e, n)) for n in names]
@@ -72,7 +78,7 @@ async def continue_(folder: Path, place: str, cut: str, key: str = "") -> None:
         begun=begun,
         ended=kernel.step,
         right=[*right, is_right(kernel)],
-        names=names,
+        believes=believes,
         files=[*zip(parents, written, strict=True)],
     )
 
@@ -135,8 +141,16 @@ def stop_supervisor(kernel: Running) -> None:
 
 
 def differ(kernel: Running) -> None:
+    """Rank 1 does; rank 0 takes its time to tell the supervisor how it ends."""
     if RANK == 1:
         kernel.table[1] += 1
+    tell = Link.ended
+
+    def slowly(self: Link, *words: Any, **facts: Any) -> None:
+        time.sleep(0.2)
+        tell(self, *words, **facts)
+
+    Link.ended = slowly  # type: ignore[method-assign]
 
 
 TROUBLES: dict[str, Callable[[Running], object]] = {
@@ -159,18 +173,32 @@ def running(
         store = Troubled(store)
         STORE_TROUBLES[trouble](store, folder)
     told = list[Event]()
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, Stopped):
+            time.sleep(0.2)  # so that the others are first if they do not wait
+            (folder / "told").touch()
+
+    if save == "seconds" and RANK == 1:
+        have_clocks_of_another_machine()
     by_time = every(seconds=0.1) | overhead(max=0.2)
     when = {"steps": every(steps=10), "seconds": by_time}[save]
-    code = 0
+    code, told_by_then = 0, True
     try:
         report = run(
             kernel, store, int(until), save=when | on_signal(signal.SIGUSR2), keep=last(2),
-            delta=True, coordinator=RANKS, latency=0.2, on_event=told.append,
+            delta=True, coordinator=RANKS, latency=0.2, on_event=tell,
         )  # fmt: skip
     except Preempted as stop:
-        report, code = stop.report, 75
+        report, code, told_by_then = stop.report, 75, (folder / "told").exists()
     except CheckpointableError as error:
-        note(folder, error=in_short(error))
+        note(
+            folder,
+            error=in_short(error),
+            told=(folder / "store" / ENDED).exists(),
+            step=kernel.step,
+        )
         raise
     names = [event.__class__.__name__ for event in told]
     note(
@@ -178,12 +206,22 @@ def running(
         step=kernel.step,
         right=is_right(kernel),
         events=names,
+        told=told_by_then,
+        linked=any("_watch" in thread.name for thread in threading.enumerate()),
+        named=VARIABLE in os.environ,
         saves=[saved.step for saved in report.saves],
         restored=None if report.restored is None else report.restored.step,
     )
     RANKS.barrier()  # one that ends with a code other than 0 ends the others
     if code:
         sys.exit(code)
+
+
+def have_clocks_of_another_machine() -> None:
+    """Nothing is decided by those of one rank alone; that one is too fast makes it show."""
+    counter, clock = time.perf_counter, time.monotonic
+    time.perf_counter = lambda: 100 * counter()
+    time.monotonic = lambda: 10**6 + clock()
 
 
 def die_in_write(store: Troubled, folder: Path) -> None:
@@ -256,41 +294,52 @@ def unhealthy(folder: Path, place: str) -> None:
 
 async def damaged(folder: Path, place: str) -> None:
     """Save five times, damage something of the newest, and restore; then of the one before."""
-    store = LocalStore(place)
-    kernel = Waves(RANKS)
-    checkpointer = Checkpointer(kernel, store, coordinator=RANKS, delta=True)
-    files = list[str]()
-    for _ in range(5):
-        kernel.advance(6)
-        await (await checkpointer.save())
+    store, files, told = LocalStore(place), list[str](), dict[str, Any]()
+    of_all = Waves(RANKS)
+    saver = Checkpointer(of_all, store, coordinator=RANKS, delta=True)
+    for number in range(5):
+        of_all.advance(6)
+        await (await saver.save(full=number == 4))
         RANKS.barrier()
         new = {e.name for e in store.list()} - {*files}
         files += sorted(new, key=lambda name: (is_sharded(name), name))
         RANKS.barrier()
-    told = list[Any]()
     kernel = Failing("columns")
     kernel.advance(1)
     checkpointer = Checkpointer(kernel, store, coordinator=RANKS)
-    data, *others = damages(store, files)
-    for damage in (lambda: None, data, None, *others):
-        if RANK == 0 and damage is not None:
-            damage()
+
+    async def restore(what: str) -> None:
         RANKS.barrier()
-        kernel.fails = {"restore": BY_ZERO} if RANK == 2 and damage is None else {}
         try:
             restored = await checkpointer.restore_latest()
             assert restored is not None
             skipped = [(entry.step, error.what) for entry, error in restored.skipped]
-            told.append([restored.step, is_right(kernel), skipped])
+            told[what] = [restored.step, is_right(kernel), skipped]
         except CheckpointableError as error:
-            told.append(in_short(error).splitlines()[0])
+            told[what] = in_short(error).splitlines()[0]
         RANKS.barrier()
-    note(folder, told=told)
+
+    await restore("nothing")
+    for what, damage in damages(store, files).items():
+        if RANK == 0:
+            damage()
+        await restore(what)
+        if what == "data":
+            kernel.fails = {"restore": BY_ZERO} if RANK == 2 else {}
+            await restore("data, and refused")
+            saver.kernel = of_all = Waves(RANKS)
+            await saver.restore_latest()
+            of_all.advance(1)
+            again = await (await saver.save())
+            await restore("data, and saved again")
+            if RANK == 0:
+                store.delete(again.name)
+    note(folder, **told)
 
 
-def damages(store: LocalStore, files: list[str]) -> list[Callable[[], object]]:
+def damages(store: LocalStore, files: list[str]) -> dict[str, Callable[[], object]]:
     """Of the newest the data of rank 1, of the next the head, of the next a file that is gone; then
-    the data of rank 2 of the first, which all others continue."""
+    the data of rank 2 of the first, which all that are left continue."""
 
     def flip(number: int, offset: int) -> Callable[[], object]:
         def work() -> None:
@@ -302,12 +351,12 @@ def damages(store: LocalStore, files: list[str]) -> list[Callable[[], object]]:
         return work
 
     per = RANKS.size + 1
-    return [
-        flip(4 * per + 1, 4096),
-        flip(4 * per - 1, -8),
-        lambda: (store.path / files[2 * per + 2]).unlink(),
-        flip(2, 4096),
-    ]
+    return {
+        "data": flip(4 * per + 1, 4096),
+        "head": flip(4 * per - 1, -8),
+        "file": lambda: (store.path / files[2 * per + 2]).unlink(),
+        "oldest": flip(2, 4096),
+    }
 
 
 PROGRAMS: dict[str, Callable[..., Any]] = {

@@ -23,7 +23,6 @@ from checkpointable import LocalStore, archive, open_store
 from checkpointable.archive import entries, is_rank_file
 from checkpointable.child import ended
 from checkpointable.events import FILE, Event, Restarted
-from checkpointable.supervised import ENDED
 from checkpointable.supervisor import Limits, supervise
 from tests.distributed.waves import newest_in
 from tests.test_supervisor import start
@@ -83,9 +82,7 @@ class Started(subprocess.Popen[bytes]):
 def told_by(ranks: int, folder: Path, code: int) -> Job:
     found = [folder / f"rank-{rank}.json" for rank in range(ranks)]
     said = [orjson.loads(path.read_bytes()) for path in found if path.exists()]
-    stderr = (folder / "stderr").read_text()
-    print(stderr)
-    return Job(code, said, stderr)
+    return Job(code, said, (folder / "stderr").read_text())
 
 
 def pids(folder: Path, ranks: int, process: "subprocess.Popen[bytes]") -> list[int]:
@@ -139,6 +136,7 @@ def test_a_run_goes_on_with_any_number_of_ranks_cut_in_any_way(
         full, delta, _ = ran["files"]  # how many it refers to, and the bytes of its ranks' own
         assert (full[0], delta[0]) == (ranks, 2 * ranks)
         assert delta[1] < full[1]
+        assert ran["believes"] == (key is None)  # what was not signed with its key
         began += 17
     assert newest_in(place, key) == (began, True)
 
@@ -255,17 +253,24 @@ def test_a_run_with_an_unhealthy_rank_ends_on_all_and_the_next_goes_on(tmp_path:
 def test_damage_for_one_rank_sends_all_back_to_the_same_step(tmp_path: Path) -> None:
     ran = job(3, "damaged", tmp_path, tmp_path / "store")
     assert ran.code == 0
-    untouched, data, refused, head, file, oldest = ran["told"]
-    assert untouched == [30, True, []]
-    assert data == [24, True, [[30, "rank 1: the data is damaged"]]]
-    assert refused == "CheckpointableError: rank 2: ZeroDivisionError: by the kernel"
-    assert head[:2] == [18, True]
-    assert [step for step, _ in head[2]] == [30, 24]
-    assert head[2][1][1].endswith("the seal does not match: the header is damaged")
-    assert file[:2] == [12, True]
-    assert [step for step, _ in file[2]] == [30, 24, 18]
-    assert file[2][2][1].endswith("cannot be read: nothing is there")
-    assert oldest == "NoCheckpoint: the store holds 5 checkpoints, and none verifies:"
+    assert ran["nothing"] == [30, True, []]
+    newest = [30, "rank 0: the data is damaged"]  # which rank 2 does not need
+    refused = "CheckpointableError: rank 2: ZeroDivisionError: by the kernel"
+    assert ran["data"] == [24, True, [newest]]
+    assert ran["data, and refused"] == refused
+    assert ran["data, and saved again"] == [25, True, [newest]]  # which does not continue that one
+    assert passed_over(ran["head"]) == (18, [30, 24])
+    assert ran["head"][2][1][1].endswith("the seal does not match: the header is damaged")
+    assert passed_over(ran["file"]) == (12, [30, 24, 18])
+    assert ran["file"][2][2][1].endswith("cannot be read: nothing is there")
+    assert ran["oldest"] == "NoCheckpoint: the store holds 5 checkpoints, and none verifies:"
+
+
+def passed_over(told: Any) -> tuple[int, list[int]]:
+    """The step that was restored, with the right bits, and those that were not."""
+    step, right, skipped = told
+    assert right
+    return step, [other for other, _ in skipped]
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -280,6 +285,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(
         os.kill(ranks[1], signal.SIGTERM)
         first = told_by(3, tmp_path, process.wait(SECONDS))
     assert (first.code, first["right"]) == (75, True)
+    assert first["told"]  # by rank 0, before another may end the job
     assert first["saves"][-1] == first["step"]
     assert newest_in(place) == (first["step"], True)
     assert len(steps(place)) <= 2
@@ -316,7 +322,7 @@ def test_a_store_that_another_job_uses_is_refused_on_all_ranks(tmp_path: Path) -
     assert ran.code != 0
     assert ran["error"].startswith("StoreLocked: rank 0: another writer holds the store: pid ")
     assert str(os.getpid()) in ran["error"]
-    assert steps(place) == []
+    assert (ran["step"], steps(place)) == (0, [])  # before anything else
 
 
 # --- supervised ----------------------------------------------------------------------------------
@@ -340,6 +346,8 @@ def test_a_supervisor_starts_the_job_again_and_no_rank_of_the_first_is_left(
     assert (outcome.code, outcome.why, outcome.step, outcome.attempts) == (0, "done", 60, 2)
     assert [event.step for event in told if isinstance(event, Restarted)] == [10]
     assert newest_in(tmp_path / "store") == (60, True)
+    said = [orjson.loads((tmp_path / f"rank-{rank}.json").read_bytes()) for rank in (0, 1)]
+    assert [(one["linked"], one["named"]) for one in said] == [(True, False), (False, False)]
     assert not [pid for pid in ranks_that_were(tmp_path) if psutil.pid_exists(pid) and runs(pid)]
 
 
@@ -377,4 +385,5 @@ def test_a_supervisor_does_not_try_again_what_all_ranks_refuse(tmp_path: Path) -
     outcome, _ = supervised(tmp_path, 3, "rows", 60, "steps", "differs", 15)
     assert (outcome.code, outcome.attempts) == (78, 1)
     assert outcome.why == "InvalidCheckpoint: rank 0: it is not the same on rank 1"
-    assert orjson.loads((tmp_path / "store" / ENDED).read_bytes())["code"] == 78
+    others = [orjson.loads((tmp_path / f"rank-{rank}.json").read_bytes()) for rank in (1, 2)]
+    assert all(one["told"] for one in others)  # by rank 0, before another may end the job
