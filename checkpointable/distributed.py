@@ -12,13 +12,13 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from attrs import evolve, frozen
 
-from checkpointable import archive, codec, container, layout
+from checkpointable import archive, codec, container, errors, layout
 from checkpointable.archive import Entry, Skipped
 from checkpointable.boxes import Box, check_boxes
 from checkpointable.coordinator import Coordinator
@@ -41,6 +41,7 @@ from checkpointable.threads import in_thread
 C = TypeVar("C")
 T = TypeVar("T")
 Shards: TypeAlias = Mapping[str, Shard[Any]]
+_OF_ALL = "raised by all ranks"
 
 
 @frozen
@@ -55,7 +56,9 @@ class Failure:
 
     def error(self) -> CheckpointableError:
         """The error that all ranks raise."""
-        return self.kind(f"rank {self.rank}: {self.what}", where=self.where, hint=self.hint)
+        error = self.kind(f"rank {self.rank}: {self.what}", where=self.where, hint=self.hint)
+        error.add_note(_OF_ALL)
+        return error
 
 
 @frozen(eq=False)
@@ -105,9 +108,15 @@ def attempt(coordinator: Coordinator, work: Callable[[], T]) -> T | Failure:
 
 
 def failure_of(rank: int, error: Exception) -> Failure:
-    """How it failed, with what the others have to know."""
+    """How it failed, with what the others have to know.
+
+    Of a user's class of errors they know only ours that is above it: it may be local to a function,
+    or take arguments of its own.
+    """
     if isinstance(error, CheckpointableError):
-        return Failure(rank, type(error), error.what, error.where, error.hint)
+        ours = [kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
+        what = error.what if type(error) is ours[0] else f"{type(error).__name__}: {error.what}"
+        return Failure(rank, ours[0], what, error.where, error.hint)
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     return Failure(rank, CheckpointableError, f"{type(error).__name__}: {error}", where)
@@ -138,6 +147,20 @@ def on_all(coordinator: Coordinator, work: Callable[[], T]) -> T:
         raise failure.error()
     assert not isinstance(mine, Failure)
     return mine
+
+
+@contextmanager
+def ending_together(coordinator: Coordinator) -> Iterator[None]:
+    """Let an error that all ranks raise pass when it has come so far on all of them.
+
+    The first to end with it ends the others, also those that have something to say yet.
+    """
+    try:
+        yield
+    except CheckpointableError as error:
+        if _OF_ALL in getattr(error, "__notes__", ()):
+            coordinator.barrier()
+        raise
 
 
 def save(
@@ -177,7 +200,7 @@ def save(
             meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
-            place = store if rank == 0 else of_others(store)
+            place = of_rank(rank, store)
             written, kept = _write(place, name, meta, arrays, shards, rank, key, previous)
             made.append((meta, kept))
             return written
@@ -188,7 +211,7 @@ def save(
     if outcome.failure is not None:
         if not outcome.head_tried:
             with suppress(CheckpointableError):  # or by the next prune
-                (store if rank == 0 else of_others(store)).delete(name)
+                of_rank(rank, store).delete(name)
         raise outcome.failure.error()
     return outcome.entry, made[0][1]
 
@@ -251,11 +274,13 @@ def _next_step(store: Store) -> int:
     return found[-1].step + 1 if found else 0
 
 
-def of_others(store: Store) -> Store:
-    """The store as ranks other than 0 use it, which holds the lock for all.
+def of_rank(rank: int, store: Store) -> Store:
+    """The store as a rank writes to it: rank 0 holds the lock for all.
 
     Raises `StoreError` if it cannot be written so.
     """
+    if rank == 0:
+        return store
     make = getattr(store, "without_lock", None)
     if make is None:
         hint = "use a directory, or an object store, or give it a method without_lock()"
@@ -335,7 +360,7 @@ def _committed(
     failures = [one for one in told if isinstance(one, Failure)]
     if failures:
         return _Outcome(failure=failures[0])
-    refused = attempt(coordinator, lambda: _check_together(written, cls))
+    refused = attempt(coordinator, lambda: _check_together(store, written, cls))
     if isinstance(refused, Failure):
         return _Outcome(failure=refused)
     entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, key))
@@ -344,8 +369,11 @@ def _committed(
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
 
 
-def _check_together(written: Sequence[_Written], cls: Any) -> None:
-    """Raise `InvalidCheckpoint` unless the ranks agree, and their shards make the whole."""
+def _check_together(store: Store, written: Sequence[_Written], cls: Any) -> None:
+    """Raise `InvalidCheckpoint` unless the ranks agree, and their shards make the whole.
+
+    `StoreError` if they have written to different places, as to a directory of each machine.
+    """
     first, name = written[0], getattr(cls, "__name__", str(cls))
     for rank, one in enumerate(written):
         for at in first.same.keys() | one.same.keys():
@@ -358,6 +386,23 @@ def _check_together(written: Sequence[_Written], cls: Any) -> None:
     for at, (_, shape) in first.specs.items():
         boxes = [one.boxes[at] for one in written if at in one.boxes]
         check_boxes(boxes, shape, f"{name}.{at.removesuffix('.local')}")
+    listed = {entry.name for entry in store.list()}
+    for rank, one in enumerate(written):
+        if one.file.name not in listed and not _is_there(store, one.file.name):
+            raise StoreError(
+                f"what rank {rank} has written is not there",
+                where=f"{store!r}: {one.file.name}",
+                hint="give all ranks one store, such as a directory that all machines share",
+            )
+
+
+def _is_there(store: Store, name: str) -> bool:
+    """Ask for it by name: network file systems list what they remember."""
+    try:
+        with store.open(name):
+            return True
+    except NoCheckpoint:
+        return False
 
 
 def _create_head(store: Store, meta: Meta, written: Sequence[_Written], key: bytes | None) -> Entry:

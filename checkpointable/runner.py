@@ -11,7 +11,7 @@ from typing import TypeVar
 from checkpointable import archive, events
 from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.coordinator import Alone, Coordinator, combined
-from checkpointable.distributed import by_first, on_all
+from checkpointable.distributed import by_first, ending_together, on_all
 from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.events import Event
 from checkpointable.keep import AnyKeep, last
@@ -24,7 +24,7 @@ from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.sinks import OnEvent, to_file, to_log
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore
-from checkpointable.supervised import Link, check_health
+from checkpointable.supervised import check_health, no_link
 from checkpointable.supervised import link as link_to_supervisor
 from checkpointable.tiers import Tiered
 
@@ -115,7 +115,7 @@ def run(
     1000
     """
     ranks = Alone() if coordinator is None else coordinator
-    link = link_to_supervisor() if ranks.rank == 0 else Link()
+    link = link_to_supervisor() if ranks.rank == 0 else no_link()
     with link.failing():
         check_kernel(kernel, steppable=True)
         validate(kernel)
@@ -186,7 +186,10 @@ def run(
             if loop.saves and (gone := prune_after(loop.saves[-1])):  # what was to be copied yet
                 tell(events.Pruned(gone))
 
-    with link.failing(), ExitStack() as held, caught.taken():
+    def settle() -> None:
+        loop.settle(wait=True) if ranks.size == 1 else loop.wait()
+
+    with ending_together(ranks), link.failing(), ExitStack() as held, caught.taken():
         by_first(ranks, lambda: held.enter_context(place.lock()))
         begin = means.clock()
         restored = complete(checkpointer.restore_latest(partial(link.tell, "reading")))
@@ -198,12 +201,12 @@ def run(
             report = loop.work(restored)
         except Exception:
             with suppress(Exception):  # the kernel has failed: what was begun is not given up
-                loop.settle(wait=True)
+                settle()
                 finish()
             raise
         finally:
             with suppress(Exception):  # interrupted, perhaps
-                loop.settle(wait=True)
+                settle()
             if tiers is not None:
                 tiers.close(0)
         ranks.barrier()  # one that ends with a code other than 0 ends the others
