@@ -10,7 +10,8 @@ container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digest
               without I/O; `opening`, `reading` and `slabs` read it, `codec` joins it with the above
 arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
 store         `store` says what one promises; `stores` has a directory, the memory, object stores
-archive       `archive`: checkpoints by step in a store; `retention`: which stay; `single`: files
+archive       `archive`: checkpoints by step in a store, by `names`; `retention`: which stay;
+              `single`: files
 ranks         `distributed`: checkpoints of many processes, one commit; of `shards`, `boxes` and
               `coordinator`, which alone knows MPI
 tiers         `tiers`: two stores as one, of `tier` and `copier`; `verbatim`: files as they are

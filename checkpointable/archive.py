@@ -1,24 +1,14 @@
-"""Checkpoints in a store, by step.
+"""Checkpoints in a store, by step; what they are called there is in `names`."""
 
-Names carry the step: `step-000000001200.safetensors`, and `step-000000001200.delta.safetensors` for
-a delta, which is of no use without others. `step-000000001200.sharded.safetensors` is the head of a
-checkpoint that many ranks have saved; what each has written, `step-000000001200.rank-0003.5b2c….`,
-is no checkpoint before there is one. If a step has one already (say, a damaged one that the
-run fell back from), the next attempt is `step-000000001200.1.safetensors`; nothing is overwritten.
-The newest is the one of the highest step, then attempt; never by time.
-"""
-
-import re
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from checkpointable import codec, container, opening, reading
 from checkpointable.codec import Arrays, Into
@@ -33,9 +23,44 @@ from checkpointable.errors import (
     errors_at,
 )
 from checkpointable.layout import Header
+from checkpointable.names import (
+    Entry,
+    entries,
+    is_delta,
+    is_rank_file,
+    is_sharded,
+    name_of,
+    next_attempt,
+    parsed,
+    rank_file_name,
+    step_of,
+)
 from checkpointable.opening import Opened
 from checkpointable.protocol import KernelMetadata
 from checkpointable.store import Open, Store, orders
+
+__all__ = [
+    "Entry",
+    "Found",
+    "Skipped",
+    "at_step",
+    "create",
+    "entries",
+    "is_delta",
+    "is_rank_file",
+    "is_sharded",
+    "latest",
+    "load",
+    "name_of",
+    "newest_sound",
+    "next_attempt",
+    "opened",
+    "rank_file_name",
+    "read_header",
+    "save",
+    "step_of",
+    "verify",
+]
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -44,25 +69,6 @@ CHANGING = threading.RLock()
 
 _MOST_PARENTS = 16
 _MOST_ROOM = 1  # of the deltas, times a full one
-_NAME = re.compile(r"step-(\d{12,19})(?:\.([1-9]\d{0,8}))?(\.delta|\.sharded)?\.safetensors")
-_RANK_FILE = re.compile(r"step-(\d{12,19})\.rank-\d{4,9}\.[0-9a-f]{16}\.safetensors")
-
-
-@frozen
-class Entry:
-    """One checkpoint as a listing shows it.
-
-    `step`, `attempt`, `delta` and `sharded` are from its name, `size` in bytes, `created` in Unix
-    seconds. The size of a sharded one is that of all its step's files.
-    """
-
-    step: int
-    attempt: int
-    name: str
-    size: int
-    created: float
-    delta: bool = False
-    sharded: bool = False
 
 
 Skipped: TypeAlias = tuple[tuple[Entry, CheckpointableError], ...]
@@ -76,86 +82,6 @@ class Found(Generic[C]):
     checkpoint: C
     entry: Entry
     skipped: Skipped
-
-
-def name_of(step: int, attempt: int = 0, *, delta: bool = False, sharded: bool = False) -> str:
-    """Name a step's checkpoint.
-
-    >>> name_of(1200), name_of(1200, attempt=1), name_of(1300, delta=True)
-    ('step-000000001200.safetensors', 'step-000000001200.1.safetensors', \
-'step-000000001300.delta.safetensors')
-    """
-    kind = ".sharded" if sharded else ".delta" if delta else ""
-    return f"step-{step:012d}{f'.{attempt}' if attempt else ''}{kind}.safetensors"
-
-
-def rank_file_name(step: int, rank: int, nonce: str) -> str:
-    """Name what a rank writes of a step, in an attempt that has these 16 hex digits.
-
-    >>> rank_file_name(1200, 3, "5b2c0f1e9a8d7c6b")
-    'step-000000001200.rank-0003.5b2c0f1e9a8d7c6b.safetensors'
-    """
-    return f"step-{step:012d}.rank-{rank:04d}.{nonce}.safetensors"
-
-
-def is_rank_file(name: str) -> bool:
-    """Whether a name in a store is of what a rank has written.
-
-    >>> is_rank_file("step-000000001200.rank-0003.5b2c0f1e9a8d7c6b.safetensors")
-    True
-    """
-    return _RANK_FILE.fullmatch(name) is not None
-
-
-def _parsed(name: str) -> tuple[int, int, str] | None:
-    """Step, attempt and kind, if a name says them in the way of `name_of`."""
-    match = _NAME.fullmatch(name)
-    return (int(match[1]), int(match[2] or 0), (match[3] or "")[1:]) if match else None
-
-
-def step_of(name: str) -> int | None:
-    """The step that a name in a store is of; None for other names.
-
-    >>> step_of("step-000000001200.1.safetensors"), step_of("walk.safetensors")
-    (1200, None)
-    """
-    match = _NAME.fullmatch(name) or _RANK_FILE.fullmatch(name)
-    return int(match[1]) if match else None
-
-
-def is_sharded(name: str) -> bool:
-    """Whether a name in a store is of the head of a sharded checkpoint.
-
-    >>> is_sharded("step-000000001300.sharded.safetensors")
-    True
-    """
-    parsed = _parsed(name)
-    return parsed is not None and parsed[2] == "sharded"
-
-
-def is_delta(name: str) -> bool:
-    """Whether a name in a store is a delta's.
-
-    >>> is_delta("step-000000001300.delta.safetensors"), is_delta("walk.safetensors")
-    (True, False)
-    """
-    parsed = _parsed(name)
-    return parsed is not None and parsed[2] == "delta"
-
-
-def entries(store: Store) -> list[Entry]:
-    """List the checkpoints of a store, oldest first, without opening any."""
-    found, ranks = [], Counter[int]()
-    for blob in store.list():
-        if match := _RANK_FILE.fullmatch(blob.name):
-            ranks[int(match[1])] += blob.size
-        elif parsed := _parsed(blob.name):
-            (step, attempt, kind), size = parsed, blob.size
-            delta, sharded = kind == "delta", kind == "sharded"
-            if blob.name == name_of(step, attempt, delta=delta, sharded=sharded):
-                found.append(Entry(step, attempt, blob.name, size, blob.created, delta, sharded))
-    found = [evolve(e, size=e.size + ranks[e.step]) if e.sharded else e for e in found]
-    return sorted(found, key=lambda entry: (entry.step, entry.attempt, not entry.delta))
 
 
 def save(
@@ -195,11 +121,6 @@ def save(
             if not packed.header.parents:
                 raise
             return create(store, step, container.pack_whole(packed), attempt)
-
-
-def next_attempt(found: list[Entry], step: int) -> int:
-    """The number of the next attempt at a step, after those that were found."""
-    return max((entry.attempt for entry in found if entry.step == step), default=-1) + 1
 
 
 def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
@@ -285,9 +206,9 @@ def _open(stack: ExitStack, store: Open, name: str, key: bytes | None) -> Opened
         step=step_of(name),
         key=key,
     )
-    header, parsed = checkpoint.header, _parsed(name)
+    header, said = checkpoint.header, parsed(name)
     kind = "sharded" if header.meta.sharded else "delta" if header.parents else ""
-    if parsed and parsed[2] != kind:
+    if said and said[2] != kind:
         what = f"it is {kind or 'full'}, and its name says otherwise"
         raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
     return checkpoint

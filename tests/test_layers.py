@@ -18,7 +18,7 @@ LAYERS = {
     "fields": 2, "layout": 2, "store": 2, "sinks": 2, "supervised": 2,
     "supported": 3, "shards": 3, "digests": 3, "blocks": 3, "slabs": 3, "headers": 3, "delta": 3,
     "convert": 3, "stores": 3,
-    "container": 4, "keep": 4, "schema": 4, "tree": 4,
+    "container": 4, "names": 4, "keep": 4, "schema": 4, "tree": 4,
     "opening": 5, "attributes": 5, "migrations": 5,
     "reading": 6,
     "codec": 7, "verbatim": 7,
