@@ -12,8 +12,8 @@ arrays        `device`: wherever they are; snapshots, digests and transfers of t
 store         `store` says what one promises; `stores` has a directory, the memory, object stores
 archive       `archive`: checkpoints by step in a store, by `names`; `retention`: which stay;
               `single`: files
-ranks         `distributed`: checkpoints of many processes, one commit; of `shards`, `boxes` and
-              `coordinator`, which alone knows MPI
+ranks         `distributed`: checkpoints of many processes, one commit; of `shards`, `boxes`,
+              `agreement`, and `coordinator`, which alone knows MPI
 tiers         `tiers`: two stores as one, of `tier` and `copier`; `verbatim`: files as they are
 run           `checkpointer`, `saving`: one kernel and one store; `runner`: the main job, of `loop`,
               `policy` (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`,

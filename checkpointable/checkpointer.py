@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar, cast
 
-from checkpointable import archive, distributed
+from checkpointable import agreement, archive, distributed
 from checkpointable.archive import Entry, Found
 from checkpointable.attributes import arrays_of
 from checkpointable.coordinator import Alone, Coordinator, combined
@@ -160,7 +160,7 @@ class Checkpointer(Generic[C]):
         from concurrent.futures import ThreadPoolExecutor
 
         await self._settle()
-        distributed.on_all(self.coordinator, check_not_lost)
+        agreement.on_all(self.coordinator, check_not_lost)
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
         with self._staging.in_use():
@@ -184,14 +184,14 @@ class Checkpointer(Generic[C]):
         """The kernel's checkpoint, and what it is; if it fails on one rank, all raise that."""
         if self.coordinator.size == 1:
             return await self.kernel.checkpoint(), kernel_metadata(self.kernel)
-        taken: tuple[C, KernelMetadata | None] | distributed.Failure
+        taken: tuple[C, KernelMetadata | None] | agreement.Failure
         try:
             taken = await self.kernel.checkpoint(), kernel_metadata(self.kernel)
         except Exception as error:  # whatever the kernel raises
-            taken = distributed.failure_of(self.coordinator.rank, error)
-        failure = distributed.first_failure(self.coordinator, taken)
-        if failure is not None or isinstance(taken, distributed.Failure):
-            raise cast(distributed.Failure, failure or taken).error()
+            taken = agreement.failure_of(self.coordinator.rank, error)
+        failure = agreement.first_failure(self.coordinator, taken)
+        if failure is not None or isinstance(taken, agreement.Failure):
+            raise cast(agreement.Failure, failure or taken).error()
         return taken
 
     def _store(
@@ -288,7 +288,7 @@ class Checkpointer(Generic[C]):
 
         give_up = time.monotonic() + self.patience
         while True:
-            ready = distributed.on_all(self.coordinator, lambda: can_checkpoint(self.kernel))
+            ready = agreement.on_all(self.coordinator, lambda: can_checkpoint(self.kernel))
             mine = (not ready, time.monotonic() >= give_up)
             wait, late = combined(self.coordinator, mine, _any_of_each)
             if not wait:

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TypeVar
 
 from checkpointable import archive, events
+from checkpointable.agreement import by_first, ending_together, on_all
 from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.coordinator import Alone, Coordinator, combined
-from checkpointable.distributed import by_first, ending_together, on_all
 from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.events import Event
 from checkpointable.keep import AnyKeep, last

@@ -15,7 +15,7 @@ LAYERS = {
     "errors": 0,
     "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
     "threads": 1, "events": 1, "policy": 1, "costs": 1, "preempt": 1, "coordinator": 1, "boxes": 1,
-    "fields": 2, "layout": 2, "store": 2, "sinks": 2, "supervised": 2,
+    "fields": 2, "agreement": 2, "layout": 2, "store": 2, "sinks": 2, "supervised": 2,
     "supported": 3, "shards": 3, "digests": 3, "blocks": 3, "slabs": 3, "headers": 3, "delta": 3,
     "convert": 3, "stores": 3,
     "container": 4, "names": 4, "keep": 4, "schema": 4, "tree": 4,
