@@ -18,7 +18,7 @@ from checkpointable.errors import (
     InvalidCheckpoint,
     NoCheckpoint,
 )
-from checkpointable.layout import Header, Parent
+from checkpointable.layout import Header, Parent, Part, Placed
 from checkpointable.store import Reader
 
 Siblings: TypeAlias = Callable[[str], Reader]
@@ -123,8 +123,17 @@ class _RankFiles:
     head: Header
     siblings: Siblings
     key: bytes | None
+    due: dict[int, list[tuple[Placed, Part]]] = field(init=False)  # of each file, by its number
     found: dict[int, Opened] = field(factory=dict)
     guard: threading.Lock = field(factory=threading.Lock)
+
+    @due.default
+    def _due(self) -> dict[int, list[tuple[Placed, Part]]]:
+        due: dict[int, list[tuple[Placed, Part]]] = {}
+        for array in self.head.arrays.values():
+            for part in array.parts:
+                due.setdefault(part.source, []).append((array, part))
+        return due
 
     def __call__(self, source: int) -> Opened:
         with self.guard:
@@ -140,13 +149,11 @@ class _RankFiles:
 
     def _check_parts(self, source: int, found: Opened) -> None:
         """Raise `CorruptCheckpoint` unless the file has the parts that the head says."""
-        for array in self.head.arrays.values():
-            for part in array.parts:
-                own = found.header.arrays.get(array.name)
-                due = (array.dtype, part.box[1])
-                if part.source == source and (own is None or (own.dtype, own.shape) != due):
-                    what = f"it has not the shard of array {array.name!r} that the head says"
-                    raise CorruptCheckpoint(what, where=found.name, hint=layout.OLDER)
+        for array, part in self.due.get(source, []):
+            own = found.header.arrays.get(array.name)
+            if own is None or (own.dtype, own.shape) != (array.dtype, part.box[1]):
+                what = f"it has not the shard of array {array.name!r} that the head says"
+                raise CorruptCheckpoint(what, where=found.name, hint=layout.OLDER)
 
 
 def read_sealed(
