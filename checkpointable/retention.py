@@ -14,6 +14,9 @@ from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckp
 from checkpointable.keep import AnyKeep, Past, chosen
 from checkpointable.layout import Bytes
 from checkpointable.store import Store
+from checkpointable.threads import by_threads
+
+_AT_ONCE = 16  # deletions, each of which waits for the disk
 
 
 def prune(
@@ -51,9 +54,7 @@ def prune(
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
-        for name in strays:
-            if name not in stays:
-                store.delete(name)
+        by_threads(store.delete, [n for n in strays if n not in stays], _AT_ONCE, "delete")
     return surplus
 
 
