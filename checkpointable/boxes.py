@@ -62,9 +62,10 @@ def check_boxes(
 
 
 def bounds(boxes: Sequence[Box], rank: int) -> tuple[Numbers, Numbers]:
-    """Where boxes begin and end, a row each."""
-    low = np.array([box[0] for box in boxes], np.int64).reshape(len(boxes), rank)
-    return low, low + np.array([box[1] for box in boxes], np.int64).reshape(len(boxes), rank)
+    """Where boxes begin and end, a row each; by columns in memory: fast to compare."""
+    low, size = (np.array([box[i] for box in boxes], np.int64) for i in (0, 1))
+    low = np.asfortranarray(low.reshape(len(boxes), rank))
+    return low, low + np.asfortranarray(size.reshape(len(boxes), rank))
 
 
 def _overlap(low: Numbers, high: Numbers) -> tuple[int, int] | None:

@@ -7,10 +7,9 @@ array. It is read by slabs of some rows, of each the blocks that the pieces touc
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from attrs import frozen
 
 from checkpointable import layout
 from checkpointable.boxes import Box, Numbers
@@ -54,8 +53,7 @@ def blocks_of(placed: Placed, box: Box) -> Iterator[range]:
         yield from _blocks(placed, slab)[2]
 
 
-@frozen
-class _Slab:
+class _Slab(NamedTuple):
     """Rows of a box: their `place` in it, and the `shape` of what is asked for.
 
     They are rows of shape `inner`, of each from `offset` on; element `first` of the array is the
@@ -88,9 +86,14 @@ def _slabs(placed: Placed, box: Box, first: int = 0, at: tuple[int, ...] = ()) -
 def _blocks(placed: Placed, slab: _Slab) -> tuple[int, int, list[range]]:
     """Where the blocks that a slab touches begin and end in the array; and these blocks."""
     size = placed.dtype.itemsize
-    begins, length = _pieces(slab.shape, slab.inner, slab.offset)
-    begins = (begins + slab.first) * size
-    touched = _touched(begins // layout.BLOCK, (begins + length * size - 1) // layout.BLOCK)
+    begin, length, gap = _span(slab.shape, slab.inner, slab.offset)
+    if gap * size < layout.BLOCK:  # then none lies in a gap
+        begin = (begin + slab.first) * size
+        touched = [range(begin // layout.BLOCK, -(-(begin + length * size) // layout.BLOCK))]
+    else:
+        begins, length = _pieces(slab.shape, slab.inner, slab.offset)
+        begins = (begins + slab.first) * size
+        touched = _touched(begins // layout.BLOCK, (begins + length * size - 1) // layout.BLOCK)
     end = min(touched[-1].stop * layout.BLOCK, placed.nbytes)
     return touched[0].start * layout.BLOCK, end, touched
 
@@ -107,6 +110,25 @@ def _read_slab(placed: Placed, slab: _Slab, out: AnyArray, fill: Fill) -> None:
     # As plain bytes: a copy of structured elements would leave out their padding.
     plain = np.dtype(f"V{size}") if placed.dtype.kind == "V" else placed.dtype
     out.view(plain)[...] = np.ndarray(out.shape, plain, span.data, begin - low, tuple(strides))
+
+
+def _span(
+    shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """Where a box begins, how long it is from there to its end, and its longest gap; in elements.
+
+    >>> _span((2, 3), (10,), (4,))
+    (4, 13, 7)
+    """
+    begin, length, gap, stride = 0, 1, 0, 1
+    for axis in reversed(range(len(shape))):
+        if shape[axis] > 1:
+            gap = max(gap, stride - length)
+        length += (shape[axis] - 1) * stride
+        if axis:
+            begin += offset[axis - 1] * stride
+            stride *= inner[axis - 1]
+    return begin, length, gap
 
 
 def _pieces(
