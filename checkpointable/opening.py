@@ -6,6 +6,7 @@ Nothing here knows what the arrays mean, or where the files are kept.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -123,12 +124,12 @@ class _RankFiles:
     head: Header
     siblings: Siblings
     key: bytes | None
-    due: dict[int, list[tuple[Placed, Part]]] = field(init=False)  # of each file, by its number
     found: dict[int, Opened] = field(factory=dict)
     guard: threading.Lock = field(factory=threading.Lock)
 
-    @due.default
-    def _due(self) -> dict[int, list[tuple[Placed, Part]]]:
+    @cached_property
+    def due(self) -> dict[int, list[tuple[Placed, Part]]]:
+        """What each file has to have, by its number."""
         due: dict[int, list[tuple[Placed, Part]]] = {}
         for array in self.head.arrays.values():
             for part in array.parts:
