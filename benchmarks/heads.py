@@ -39,18 +39,18 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks._measure import options, write
-from checkpointable import LocalStore, archive, opening, slabs
+from checkpointable import LocalStore, archive, slabs
 from checkpointable.boxes import Box
 from checkpointable.distributed import Written, check_together, head_of
 from checkpointable.keep import last
-from checkpointable.layout import BLOCK, Header, Meta, Parent, Placed, laid_out
+from checkpointable.layout import BLOCK, Header, Meta, Parent, Placed, Spec, laid_out
 from checkpointable.reading import parts_of
 from checkpointable.retention import prune
 
 RANKS = (1, 4, 16, 64, 256, 1024, 4096)
 ARRAYS = ("position.local", "velocity.local", "stress.local")
-FLOATS = np.dtype(np.float32)
-SMALL = ("table", (np.dtype(np.float64), (1000,)))  # the same on all ranks
+FLOATS: np.dtype[Any] = np.dtype(np.float32)
+SMALL: tuple[str, Spec] = ("table", (np.dtype(np.float64), (1000,)))  # the same on all ranks
 TREE = {
     "step": 1000, "seed": 42, "dt": 0.001, "table": {"$array": "table"},
     **{name.removesuffix(".local"): {"local": {"$array": name}} for name in ARRAYS},
@@ -88,7 +88,7 @@ def told_by(ranks: int, shape: tuple[int, int], parents: int = 0) -> list[Writte
     """What the ranks would have told rank 0."""
     boxes = decomposed(shape, square_grid(ranks))
     same = dict.fromkeys([*TREE, "(schema)", *ARRAYS], bytes(16))
-    specs = dict.fromkeys(ARRAYS, (FLOATS, shape)) | dict([SMALL])
+    specs: dict[str, Spec] = {SMALL[0]: SMALL[1]} | dict.fromkeys(ARRAYS, (FLOATS, shape))
     told = []
     for rank, box in enumerate(boxes):
         files = [_file(rank, 1000 - n) for n in range(parents + 1)]
@@ -127,8 +127,8 @@ def head(ranks: int, blocks: int, parents: int, store: LocalStore, rounds: int) 
         names.append(archive.create(store, META.step, packed, len(names)).name)
 
     def read() -> None:
-        with store.open(names[-1]) as reader:
-            opening.opened(reader, store.open)
+        with archive.opened(store, names[-1]):
+            pass
 
     found = {
         "ranks": ranks,

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -81,11 +80,11 @@ class Kernel:
         await reinstate(checkpoint, self)
 
 
-def part(array: Any, rank: int, of: int, *, copy: bool = False) -> Shard[Any]:
-    """A rank's rows of an array."""
+def part(array: Any, rank: int, of: int, *, empty: bool = False) -> Shard[Any]:
+    """A rank's rows of an array; or zeros in their place, in memory of its own."""
     rows = len(array) // of
     local = array[rank * rows : (rank + 1) * rows]
-    return Shard(local.copy() if copy else local, array.shape, (rank * rows, 0))
+    return Shard(np.zeros_like(local) if empty else local, array.shape, (rank * rows, 0))
 
 
 # --- what one rank does ---------------------------------------------------------------------------
@@ -139,103 +138,137 @@ def dcp(whole: dict[str, Any], rank: int, root: Path) -> tuple[Callable[[], None
     return save, load, check
 
 
+@frozen
+class Job:
+    """What all variants share: the state, on each rank the whole of it, and where it is saved."""
+
+    everyone: MpiCoordinator
+    savers: MpiCoordinator  # if it is one of these
+    root: Path
+    whole: dict[str, Any]
+    torch: tuple[Callable[[], None], ...]  # saves, loads and checks; empty without torch
+    rounds: int
+
+    @property
+    def first(self) -> bool:
+        return self.everyone.rank == 0
+
+    @property
+    def saves(self) -> bool:
+        return self.everyone.rank < SAVERS
+
+    @property
+    def size(self) -> int:
+        return sum(array.nbytes for array in self.whole.values())
+
+    @property
+    def store(self) -> LocalStore:
+        return LocalStore(self.root / "two")
+
+    def save(self) -> None:
+        ranks = self.savers
+        state = State(*(part(a, ranks.rank, ranks.size) for a in self.whole.values()))
+        distributed.save(self.store, state, 1, coordinator=ranks)
+
+    def measure(self, variants: Variants, after: Callable[[], object]) -> dict[str, list[float]]:
+        """As `measure`, with all ranks at the same variant at the same time."""
+
+        def quiet_after() -> None:
+            self.everyone.barrier()
+            after()
+            self.everyone.barrier()
+
+        timed = {name: together(self.everyone, work) for name, work in variants.items()}
+        return measure(timed, self.rounds, after=quiet_after)
+
+
 def within(given: argparse.Namespace) -> None:
     """All variants, on each rank; rank 0 reports."""
     quiet()
     everyone = MpiCoordinator()
     rank, root = everyone.rank, given.dir
-    savers: Any = MpiCoordinator(everyone.comm.Split(rank < SAVERS, rank))
+    savers = MpiCoordinator(everyone.comm.Split(rank < SAVERS, rank))
+    if rank == 0:
+        for name in ("one", "two", "dcp"):
+            place(root, name)
+    everyone.barrier()
     numbers = _limits.random_floats(given.mib * _limits.BLOCK // 4).reshape(2, -1, ROW)
     whole = {"position": numbers[0], "velocity": numbers[1]}
-    folders = {name: place(root, name) for name in ("one", "two", "dcp")} if rank == 0 else {}
-    folders = everyone.broadcast(folders)
-    one, two = LocalStore(folders["one"]), LocalStore(folders["two"])
-    first, saves = rank == 0, rank < SAVERS
-
-    def save_two() -> None:
-        state = State(*(part(a, rank, SAVERS) for a in whole.values()))
-        distributed.save(two, state, 1, coordinator=savers)
-
-    def restorer(ranks: Coordinator) -> Callable[[], None]:
-        shards = [part(array, ranks.rank, ranks.size, copy=True) for array in whole.values()]
-        again = Kernel(*shards)
-        for shard in shards:
-            shard.local[...] = 0
-
-        def restore() -> None:
-            asyncio.run(distributed.restore(two, again, State, coordinator=ranks))
-
-        checks.append(lambda: check(again, ranks))
-        return restore
-
-    checks: list[Callable[[], None]] = []
-
-    def check(kernel: Kernel, ranks: Coordinator) -> None:
-        for shard, array in zip((kernel.position, kernel.velocity), whole.values(), strict=True):
-            np.testing.assert_array_equal(shard.local, part(array, ranks.rank, ranks.size).local)
-
-    size = given.mib << 20
-    torch = _torch(everyone) and (dcp(whole, rank, root) if saves else (None, None, None))
-
-    # Saves.
-    data, only = _limits.views({"all": numbers.reshape(-1)}), Whole(**whole)
-    variants: Variants = raw_writes(root, data) if first else dict.fromkeys((RAW, DIRECT), _nothing)
-    variants[ONE] = (lambda: archive.save(one, only, 1)) if first else _nothing
-    variants[TWO] = save_two if saves else _nothing
-    if torch:
-        variants[DCP] = torch[0] or _nothing
-    timed = {name: together(everyone, work) for name, work in variants.items()}
-
-    def after() -> None:
-        everyone.barrier()
-        if first:
-            clear(root, size)
-        everyone.barrier()
-
-    seconds = measure(timed, given.rounds, after=after)
-    found: dict[str, Any] = {}
-    if first:
-        raw = better(seconds, RAW, DIRECT)
-        goals = [Goal(TWO, raw, 1 / 0.9), *([Goal(TWO, DCP, 1)] if torch else [])]
-        title = f"Saving {given.mib} MiB, by one process and by 2 ranks"
-        found["save"] = report(title, seconds, goals, against=raw, mib=given.mib)
-
-    # Restores.
-    path = root / "one" / "raw"
-    if first:
-        _limits.write_raw(path, data)
-    if saves:
-        save_two()
-        if torch:
-            torch[0]()
-    everyone.barrier()
-    warm = np.ones(size if first else 1, np.uint8)
-    read_fresh = partial(_limits.read_raw, path)
-    variants = {
-        WARM: (lambda: read_fresh(warm)) if first else _nothing,
-        FRESH: (lambda: read_fresh(np.empty(size, np.uint8))) if first else _nothing,
-        TWO: restorer(savers) if saves else _nothing,
-        FOUR: restorer(everyone),
-    }
-    if torch:
-        variants[DCP] = torch[1] or _nothing
-    timed = {name: together(everyone, work) for name, work in variants.items()}
-    seconds = measure(timed, given.rounds, after=everyone.barrier)
-    for one_check in checks:
-        one_check()
-    if torch and saves:
-        torch[2]()
-    if first:
-        title = f"Restoring {given.mib} MiB that 2 ranks have saved, warm page cache"
-        found["restore"] = report(title, seconds, [], against=WARM, mib=given.mib)
-    messages = [_messages(savers, count) for count in (500, 2700, 100_000)] if saves else []
-    if first:
-        found["messages"] = messages
-        for row in messages:
+    torch: tuple[Callable[[], None], ...] = ()
+    if _torch(everyone):
+        torch = dcp(whole, rank, root) if rank < SAVERS else (_nothing, _nothing, _nothing)
+    job = Job(everyone, savers, root, whole, torch, given.rounds)
+    found = {"save": saves(job), "restore": restores(job)}
+    if job.saves:
+        found["messages"] = [_messages(savers, count) for count in (500, 2700, 100_000)]
+    if job.first:
+        for row in found["messages"]:
             print(row)
         write("ranks", given.device, root, found, results=given.results, packages=PACKAGES)
-    if torch and saves:
+    if torch and job.saves:
         import_module("torch.distributed").destroy_process_group()
+
+
+def saves(job: Job) -> Any:
+    data = [array.reshape(-1).view(np.uint8).data for array in job.whole.values()]
+    only, one = Whole(**job.whole), LocalStore(job.root / "one")
+    variants: Variants = dict.fromkeys((RAW, DIRECT, ONE), _nothing)
+    if job.first:
+        variants = raw_writes(job.root, data) | {ONE: lambda: archive.save(one, only, 1)}
+    variants[TWO] = job.save if job.saves else _nothing
+    if job.torch:
+        variants[DCP] = job.torch[0]
+
+    def after() -> None:
+        if job.first:
+            clear(job.root, job.size)
+
+    seconds = job.measure(variants, after)
+    if not job.first:
+        return None
+    raw, mib = better(seconds, RAW, DIRECT), job.size >> 20
+    goals = [Goal(TWO, raw, 1 / 0.9), *([Goal(TWO, DCP, 1)] if job.torch else [])]
+    title = f"Saving {mib} MiB, by one process and by 2 ranks"
+    return report(title, seconds, goals, against=raw, mib=mib)
+
+
+def restores(job: Job) -> Any:
+    path = job.root / "one" / "raw"
+    if job.first:
+        _limits.write_raw(path, [a.reshape(-1).view(np.uint8).data for a in job.whole.values()])
+    if job.saves:
+        job.save()
+        for save in job.torch[:1]:
+            save()
+    warm = np.ones(job.size if job.first else 1, np.uint8)
+    restored: list[tuple[Kernel, Coordinator]] = []
+
+    def restorer(ranks: Coordinator) -> Callable[[], object]:
+        again = Kernel(*(part(a, ranks.rank, ranks.size, empty=True) for a in job.whole.values()))
+        restored.append((again, ranks))
+        return lambda: asyncio.run(distributed.restore(job.store, again, State, coordinator=ranks))
+
+    variants: Variants = dict.fromkeys((WARM, FRESH), _nothing)
+    if job.first:
+        variants[WARM] = lambda: _limits.read_raw(path, warm)
+        variants[FRESH] = lambda: _limits.read_raw(path, np.empty(job.size, np.uint8))
+    variants[TWO] = restorer(job.savers) if job.saves else _nothing
+    variants[FOUR] = restorer(job.everyone)
+    if job.torch:
+        variants[DCP] = job.torch[1]
+    seconds = job.measure(variants, lambda: _limits.back(job.size // 2))
+    for kernel, ranks in restored:
+        for shard, array in zip(
+            (kernel.position, kernel.velocity), job.whole.values(), strict=True
+        ):
+            np.testing.assert_array_equal(shard.local, part(array, ranks.rank, ranks.size).local)
+    for check in job.torch[2:]:
+        check()
+    if not job.first:
+        return None
+    mib = job.size >> 20
+    title = f"Restoring {mib} MiB that 2 ranks have saved, warm page cache"
+    return report(title, seconds, [], against=WARM, mib=mib)
 
 
 def _nothing() -> None:
