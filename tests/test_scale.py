@@ -1,6 +1,9 @@
 """How it grows: heads of many ranks, plans of their restores, and the simulated cluster."""
 
 import math
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from benchmarks import cluster, heads
 from benchmarks.cluster import Saves, lost
 from checkpointable import LocalStore, archive, container, layout, slabs
+from checkpointable.coordinator import _neighbours
 from checkpointable.distributed import check_together, head_of
 from checkpointable.layout import laid_out
 from checkpointable.policy import optimum_interval
@@ -132,10 +136,41 @@ def test_lost_nodes_cost_more_the_longer_a_copy_takes() -> None:
         lost(Saves(1, 30, 0.0, 20, copy=copy, restore_lost=20), 300, 9000, 0.5, 60)
         for copy in (0, 200, 1000, 4000)
     ]
-    assert found == sorted(found)
+    assert all(one < other for one, other in pairwise(found))
     assert found[0] == lost(Saves(1, 30, 0.0, 20), 300, 9000, 0.5, 60)
 
 
 def test_deltas_write_as_much_together_as_a_full_one_at_most() -> None:
     assert cluster.average_share(0.2) == pytest.approx(2 / 6)
     assert cluster.average_share(0.7) == pytest.approx(1.7 / 2)
+
+
+# --- ranks that hear from each other by a tree ----------------------------------------------------
+
+TREE = """
+from mpi4py import MPI
+from checkpointable import MpiCoordinator, coordinator
+coordinator._FAN = 2
+ranks = MpiCoordinator()
+for n in range(20):
+    found = ranks.gather((ranks.rank, n))
+    assert found == ([(rank, n) for rank in range(ranks.size)] if ranks.rank == 0 else [])
+    assert ranks.broadcast((ranks.rank, n)) == (0, n)
+large = b"x" * 200_000  # more than is sent before it is asked for
+assert [*map(len, ranks.gather(large))] == [len(large)] * (ranks.size if ranks.rank == 0 else 0)
+print("told", flush=True)
+"""
+
+
+def test_all_are_heard_in_their_order_and_told_the_same(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(TREE)
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    command = [str(mpiexec), "-n", "6", sys.executable, "-m", "mpi4py", "program.py"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.split() == ["told"] * 6, ended.stderr
+
+
+@pytest.mark.parametrize("size", [1, 2, 33, 34, 5000])
+def test_each_rank_tells_one_that_hears_it(size: int) -> None:
+    heard = {rank: above for above in range(size) for rank in _neighbours(above, size)[1]}
+    assert heard == {rank: _neighbours(rank, size)[0] for rank in range(1, size)}
