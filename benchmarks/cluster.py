@@ -47,7 +47,7 @@ class Cluster:
     disk_read: float = 12.0  # GiB/s a node; assumed
     link: float = 5.0  # GiB/s a node to the shared store; assumed: half of 100 Gb/s
     shared: float = 500.0  # GiB/s in all; assumed: a quarter of Meta's 2 TB/s, sustained (Llama 3)
-    per_rank: float = 5e-4  # s of a save, for each rank, at rank 0; measured by `ranks`, rounded up
+    per_rank: float = 1e-4  # s of a save, for each rank, at rank 0; measured by `heads`, rounded up
     node_lost: float = 5 * YEAR  # between two of one node; assumed
     process_fails: float = 1 * YEAR  # the same; assumed. Together 0.83 years; 0.72 in Llama 3
     again: float = 300.0  # s from a failure to the beginning of the restore; assumed
