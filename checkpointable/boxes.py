@@ -24,7 +24,9 @@ def check_box(
     if not len(offset) == len(lengths) == len(shape) or any(
         begin + length > size for begin, length, size in zip(offset, lengths, shape, strict=True)
     ):
-        what = f"{box_text(box)} is not inside of the global array, of shape {shape}"
+        what = (
+            f"a part of shape {lengths} at {offset} is not inside of the global array, of {shape}"
+        )
         raise error(what, where=where, hint="give Shard the global shape, and where it begins")
 
 

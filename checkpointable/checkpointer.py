@@ -150,13 +150,12 @@ class Checkpointer(Generic[C]):
         from concurrent.futures import ThreadPoolExecutor
 
         await self.close()
-        check_not_lost()
+        distributed.on_all(self.coordinator, check_not_lost)
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
         with self._staging.in_use():
-            checkpoint = await self._taken()
+            checkpoint, metadata = await self._taken()
         number = getattr(self.kernel, "step", None) if step is None else step
-        metadata = kernel_metadata(self.kernel)
         stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
         stall = combined(self.coordinator, stall, max)
 
@@ -171,13 +170,13 @@ class Checkpointer(Generic[C]):
         pool.shutdown(wait=False)  # when the save has ended
         return self._saving
 
-    async def _taken(self) -> C:
-        """The kernel's checkpoint; if it fails on one rank, all raise that error."""
+    async def _taken(self) -> tuple[C, KernelMetadata | None]:
+        """The kernel's checkpoint, and what it is; if it fails on one rank, all raise that."""
         if self.coordinator.size == 1:
-            return await self.kernel.checkpoint()
-        taken: C | distributed.Failure
+            return await self.kernel.checkpoint(), kernel_metadata(self.kernel)
+        taken: tuple[C, KernelMetadata | None] | distributed.Failure
         try:
-            taken = await self.kernel.checkpoint()
+            taken = await self.kernel.checkpoint(), kernel_metadata(self.kernel)
         except Exception as error:  # whatever the kernel raises
             taken = distributed.failure_of(self.coordinator.rank, error)
         failure = distributed.first_failure(self.coordinator, taken)
@@ -279,7 +278,8 @@ class Checkpointer(Generic[C]):
 
         give_up = time.monotonic() + self.patience
         while True:
-            mine = (not can_checkpoint(self.kernel), time.monotonic() >= give_up)
+            ready = distributed.on_all(self.coordinator, lambda: can_checkpoint(self.kernel))
+            mine = (not ready, time.monotonic() >= give_up)
             wait, late = combined(self.coordinator, mine, _any_of_each)
             if not wait:
                 return

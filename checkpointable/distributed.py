@@ -12,13 +12,13 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from attrs import evolve, frozen
 
-from checkpointable import archive, codec, container, layout
+from checkpointable import archive, codec, container, errors, layout
 from checkpointable.archive import Entry, Skipped
 from checkpointable.boxes import Box, check_boxes
 from checkpointable.container import Packed
@@ -42,6 +42,7 @@ from checkpointable.threads import in_thread
 C = TypeVar("C")
 T = TypeVar("T")
 Shards: TypeAlias = Mapping[str, Shard[Any]]
+_OF_ALL = "raised by all ranks"
 
 
 @frozen
@@ -56,7 +57,9 @@ class Failure:
 
     def error(self) -> CheckpointableError:
         """The error that all ranks raise."""
-        return self.kind(f"rank {self.rank}: {self.what}", where=self.where, hint=self.hint)
+        error = self.kind(f"rank {self.rank}: {self.what}", where=self.where, hint=self.hint)
+        error.add_note(_OF_ALL)
+        return error
 
 
 @frozen(eq=False)
@@ -106,9 +109,15 @@ def attempt(coordinator: Coordinator, work: Callable[[], T]) -> T | Failure:
 
 
 def failure_of(rank: int, error: Exception) -> Failure:
-    """How it failed, with what the others have to know."""
+    """How it failed, with what the others have to know.
+
+    Of a user's class of errors they know only ours that is above it: it may be local to a function,
+    or take arguments of its own.
+    """
     if isinstance(error, CheckpointableError):
-        return Failure(rank, type(error), error.what, error.where, error.hint)
+        ours = [kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
+        what = error.what if type(error) is ours[0] else f"{type(error).__name__}: {error.what}"
+        return Failure(rank, ours[0], what, error.where, error.hint)
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     return Failure(rank, CheckpointableError, f"{type(error).__name__}: {error}", where)
@@ -141,6 +150,20 @@ def on_all(coordinator: Coordinator, work: Callable[[], T]) -> T:
     return mine
 
 
+@contextmanager
+def ending_together(coordinator: Coordinator) -> Iterator[None]:
+    """Let an error that all ranks raise pass when it has come so far on all of them.
+
+    The first to end with it ends the others, also those that have something to say yet.
+    """
+    try:
+        yield
+    except CheckpointableError as error:
+        if _OF_ALL in getattr(error, "__notes__", ()):
+            coordinator.barrier()
+        raise
+
+
 def save(
     store: Store,
     checkpoint: object,
@@ -169,7 +192,6 @@ def save(
             return (_next_step(store) if step is None else step), os.urandom(8).hex()
 
         number, nonce = by_first(coordinator, begin)
-        place = store if rank == 0 else _of_others(store)
         name = archive.rank_file_name(number, rank, nonce)
         made: list[tuple[Meta, Previous]] = []
 
@@ -179,6 +201,7 @@ def save(
             meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
+            place = _of_rank(rank, store)
             written, kept = _write(place, name, meta, arrays, shards, rank, key, previous)
             made.append((meta, kept))
             return written
@@ -189,7 +212,7 @@ def save(
     if outcome.failure is not None:
         if not outcome.head_tried:
             with suppress(CheckpointableError):  # or by the next prune
-                place.delete(name)
+                _of_rank(rank, store).delete(name)
         raise outcome.failure.error()
     return outcome.entry, made[0][1]
 
@@ -252,8 +275,10 @@ def _next_step(store: Store) -> int:
     return found[-1].step + 1 if found else 0
 
 
-def _of_others(store: Store) -> Store:
-    """The store as ranks other than 0 use it, which holds the lock for all."""
+def _of_rank(rank: int, store: Store) -> Store:
+    """The store as a rank writes to it: rank 0 holds the lock for all."""
+    if rank == 0:
+        return store
     make = getattr(store, "without_lock", None)
     if make is None:
         hint = "use a directory, or an object store, or give it a method without_lock()"
@@ -333,13 +358,19 @@ def _committed(
     failures = [one for one in told if isinstance(one, Failure)]
     if failures:
         return _Outcome(failure=failures[0])
-    refused = attempt(coordinator, lambda: check_together(written, cls))
+    refused = attempt(coordinator, lambda: _check_saved(store, written, cls))
     if isinstance(refused, Failure):
         return _Outcome(failure=refused)
     entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, key))
     if isinstance(entry, Failure):
         return _Outcome(failure=entry, head_tried=True)
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
+
+
+def _check_saved(store: Store, written: Sequence[Written], cls: Any) -> None:
+    """The same, and raise `StoreError` if they wrote to different places, as to each machine's."""
+    check_together(written, cls)
+    _check_there(store, written)
 
 
 def check_together(written: Sequence[Written], cls: Any) -> None:
@@ -356,6 +387,26 @@ def check_together(written: Sequence[Written], cls: Any) -> None:
     for at, (_, shape) in first.specs.items():
         boxes = [one.boxes[at] for one in written if at in one.boxes]
         check_boxes(boxes, shape, f"{name}.{at.removesuffix('.local')}")
+
+
+def _check_there(store: Store, written: Sequence[Written]) -> None:
+    listed = {entry.name for entry in store.list()}
+    for rank, one in enumerate(written):
+        if one.file.name not in listed and not _is_there(store, one.file.name):
+            raise StoreError(
+                f"what rank {rank} has written is not there",
+                where=f"{store!r}: {one.file.name}",
+                hint="give all ranks one store, such as a directory that all machines share",
+            )
+
+
+def _is_there(store: Store, name: str) -> bool:
+    """Ask for it by name: network file systems list what they remember."""
+    try:
+        with store.open(name):
+            return True
+    except NoCheckpoint:
+        return False
 
 
 def _create_head(store: Store, meta: Meta, written: Sequence[Written], key: bytes | None) -> Entry:

@@ -79,7 +79,10 @@ def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
             and re.fullmatch("[0-9a-f]{64}", pair[1])
         ):
             raise CorruptCheckpoint("not the names of files that it continues", hint=OLDER)
-    return tuple(Parent(*pair) for pair in pairs)
+    parents = tuple(Parent(*pair) for pair in pairs)
+    if sharded and len({parent.name for parent in parents}) < len(parents):
+        raise CorruptCheckpoint("it names the file of a rank twice", hint=OLDER)
+    return parents
 
 
 def extents_from_json(described: Mapping[str, Any], parents: int) -> dict[str, tuple[Extent, ...]]:

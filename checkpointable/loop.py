@@ -281,6 +281,11 @@ class Loop:
         if gone:
             self.means.on_event(events.Pruned(gone))
 
+    def wait(self) -> None:
+        """Wait for the save under way, without a word to other ranks, which may be elsewhere."""
+        if self.flight is not None:
+            self.flight.saving.result()
+
     def _stop(self, restored: Restored | None) -> None:
         """Save what can be saved in the time that the signal has left."""
         now, durations = self.means.clock(), dict[str, float | None]()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -54,8 +55,14 @@ def prune(
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
-        by_threads(store.delete, [n for n in strays if n not in stays], _AT_ONCE, "delete")
+        gone = [name for name in strays if name not in stays]
+        by_threads(partial(_delete_stray, store), gone, _AT_ONCE, "delete")
     return surplus
+
+
+def _delete_stray(store: Store, name: str) -> None:
+    with suppress(NoCheckpoint):  # its rank does the same after a save that has failed
+        store.delete(name)
 
 
 def _history(store: Store, found: list[Entry]) -> list[Past]:

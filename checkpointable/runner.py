@@ -11,7 +11,7 @@ from typing import TypeVar
 from checkpointable import archive, events
 from checkpointable.checkpointer import Checkpointer, complete
 from checkpointable.coordinator import Alone, Coordinator, combined
-from checkpointable.distributed import by_first, on_all
+from checkpointable.distributed import by_first, ending_together, on_all
 from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.events import Event
 from checkpointable.keep import AnyKeep, last
@@ -24,7 +24,7 @@ from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.sinks import OnEvent, to_file, to_log
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore
-from checkpointable.supervised import Link, check_health
+from checkpointable.supervised import check_health, no_link
 from checkpointable.supervised import link as link_to_supervisor
 
 __all__ = ["EX_PREEMPTED", "Preempted", "Progress", "Report", "run"]
@@ -112,7 +112,7 @@ def run(
     1000
     """
     ranks = Alone() if coordinator is None else coordinator
-    link = link_to_supervisor() if ranks.rank == 0 else Link()
+    link = link_to_supervisor() if ranks.rank == 0 else no_link()
     with link.failing():
         check_kernel(kernel, steppable=True)
         validate(kernel)
@@ -153,7 +153,7 @@ def run(
     caught = Signals(signals, means.when.signals, time.monotonic)
     caught.agree = lambda wanted: combined(ranks, wanted, any)
     loop = Loop(kernel, until, means, caught)
-    with link.failing(), ExitStack() as held, caught.taken():
+    with ending_together(ranks), link.failing(), ExitStack() as held, caught.taken():
         by_first(ranks, lambda: held.enter_context(place.lock()))
         begin = means.clock()
         restored = complete(checkpointer.restore_latest(partial(link.tell, "reading")))
@@ -164,7 +164,7 @@ def run(
             report = loop.work(restored)
         finally:
             with suppress(Exception):  # the kernel has failed: what was begun is not given up
-                loop.settle(wait=True)
+                loop.settle(wait=True) if ranks.size == 1 else loop.wait()
         ranks.barrier()  # one that ends with a code other than 0 ends the others
         if report.step < until:
             raise Preempted(report)

@@ -56,7 +56,10 @@ class Shard(Generic[D]):
         keys = key if isinstance(key, tuple) else (key,)
         if len(keys) > len(self.shape) or Ellipsis in keys or None in keys:
             raise IndexError(f"a shard of {len(self.shape)} axes takes a slice or index for each")
-        return self.local[tuple(self._moved(axis, part) for axis, part in enumerate(keys))]
+        rest = [slice(None)] * (len(self.shape) - len(keys))  # of the global array, too
+        return self.local[
+            tuple(self._moved(axis, part) for axis, part in enumerate([*keys, *rest]))
+        ]
 
     def _moved(self, axis: int, key: Any) -> Any:
         """The same part of an axis, counted from where this shard begins."""

@@ -147,6 +147,12 @@ def link() -> Link:
     return made
 
 
+def no_link() -> Link:
+    """None, though the environment names one: it is for another rank of the job."""
+    os.environ.pop(VARIABLE, None)
+    return Link()
+
+
 def _watch(channel: "socket.socket", grace: float) -> None:
     with suppress(OSError):
         while channel.recv(1):

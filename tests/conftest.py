@@ -11,6 +11,10 @@ from hypothesis import HealthCheck, settings
 
 from checkpointable.testing import KernelTests
 
+# Numba's threads wait for each other asleep: on cores that other tests want, too, spinning takes
+# three times as long. Read when their library is loaded, here and in each process from here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("deep", max_examples=10_000, deadline=None, suppress_health_check=_QUIET)

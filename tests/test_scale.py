@@ -167,7 +167,7 @@ def test_all_are_heard_in_their_order_and_told_the_same(tmp_path: Path) -> None:
     mpiexec = Path(sys.executable).parent / "mpiexec"
     command = [str(mpiexec), "-n", "6", sys.executable, "-m", "mpi4py", "program.py"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert ended.stdout.split() == ["told"] * 6, ended.stderr
+    assert (ended.returncode, ended.stdout.count("told")) == (0, 6), ended.stderr
 
 
 @pytest.mark.parametrize("size", [1, 2, 33, 34, 5000])

@@ -2,8 +2,7 @@
 
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,8 @@ ROUNDS = int(os.environ.get("CRASH_STATES_ROUNDS", 1))
 LEAST = {"saves_and_prunes": 20_000, "runs_a_kernel": 20_000, "two_processes_save": 20_000}
 """Different states that there must be, where unfinished files have names: 60,000 in all."""
 
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory, if there is one: tens of thousands of states are built there."""
-    shm = Path("/dev/shm")
-    where = shm if os.access(shm, os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(prefix="checkpointable-", dir=where) as name:
-        yield Path(name)
+FEWER = {"ranks_save": 16}
+"""So many subsets are drawn at each crash of these in the default suite: of `nox -s crash` all."""
 
 
 def recorded(workload: str, way: str, tmp_path: Path) -> tuple[list[Call], Path]:
@@ -58,7 +51,8 @@ def test_every_crash_state_keeps_every_promise(
     memory: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    found = explored(workload, way, tmp_path, memory, limit=LIMITS, seed=seed, enough=5)
+    limit = min(LIMITS, FEWER.get(workload, LIMITS)) if ROUNDS == 1 else LIMITS
+    found = explored(workload, way, tmp_path, memory, limit=limit, seed=seed, enough=5)
     record_property("crash states", found.states)
     assert not found.wrong
     assert way == "" or found.states >= LEAST.get(workload, 1)
@@ -69,6 +63,7 @@ def test_every_crash_state_keeps_every_promise(
     [
         ("without_file_fsync", "saves_and_prunes", "I4"),
         ("without_directory_fsync", "saves_and_prunes", "I4"),
+        ("without_file_fsync", "ranks_save", "I4"),
         ("prune_before_save", "saves_and_prunes", "I4"),
         ("prune_before_directory_fsync", "saves_and_prunes", "I1"),
         ("overwriting_rename", "two_processes_save", "I2"),

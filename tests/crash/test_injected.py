@@ -1,4 +1,7 @@
-"""SIGKILL, or an error, at every system call of every workload: strace puts it there."""
+"""SIGKILL, or an error, at every system call of every workload: strace puts it there.
+
+The files are in memory: neither takes from a file what was written, so no disk need be waited for.
+"""
 
 import errno
 import os
@@ -52,12 +55,12 @@ def test_killed_at_every_call(
     prey: Victims,
     workload: str,
     way: str,
-    tmp_path: Path,
+    memory: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    points = calls(prey, workload, way, tmp_path)
+    points = calls(prey, workload, way, memory)
     for name, number in points:
-        root = tmp_path / "killed"
+        root = memory / "killed"
         lay(workload, root)
         inject = ["-e", f"inject={name}:signal=SIGKILL:when={number}"]
         code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
@@ -75,21 +78,21 @@ def test_an_error_at_every_call(
     prey: Victims,
     workload: str,
     way: str,
-    tmp_path: Path,
+    memory: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    points = calls(prey, workload, way, tmp_path)
+    points = calls(prey, workload, way, memory)
     succeeded = 0
     wrong = []
     for name, number in points:
         for error in ERRORS:
-            root = tmp_path / "failed"
+            root = memory / "failed"
             lay(workload, root)
             number_of = getattr(errno, error)  # strace does not know all names
             inject = ["-e", f"inject={name}:error={number_of}:when={number}"]
             code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
             where = f"{error} at call {number} of {name}"
-            said = tmp_path / "failed.errors"
+            said = memory / "failed.errors"
             if code not in (0, 3):
                 wrong.append(
                     (where, code, said.read_text().splitlines()[-1] if said.exists() else "")

@@ -4,6 +4,7 @@ Forked from one that has everything loaded, a child costs milliseconds, and the 
 that strace sees of it is the workload's. It begins when the tracer is attached.
 """
 
+import linecache
 import os
 import signal
 import subprocess
@@ -98,6 +99,9 @@ def _serve() -> None:
         with tempfile.TemporaryDirectory() as folder:
             lay(name, Path(folder) / "root")
             workloads.WORKLOADS[name](Path(folder) / "root")
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(("checkpointable", "tests")):
+            linecache.getlines(str(module.__file__))  # or each child reads them, for its traceback
     while line := _line():
         name, root, way = line.decode().removesuffix("\n").split(" ")
         ready, go = os.pipe()  # of its own: one that is killed early leaves nothing in ours

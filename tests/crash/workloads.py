@@ -25,6 +25,7 @@ from checkpointable import (
     LocalStore,
     archive,
     capture,
+    distributed,
     every,
     last,
     layout,
@@ -33,9 +34,11 @@ from checkpointable import (
     run,
     save_file,
 )
+from checkpointable.coordinator import Coordinator
 from checkpointable.errors import CheckpointExists, StoreLocked
 from checkpointable.stores import writer
 from tests.crash import wrong_ways
+from tests.ranks import on_ranks
 from tests.same import same
 
 SIZE = 320
@@ -194,6 +197,18 @@ def runs_a_kernel(root: Path) -> None:
         run(Kernel(), root / "store", until, save=every(steps=1), keep=keep)
 
 
+def ranks_save(root: Path) -> None:
+    """Two ranks, which write at once, and a head that commits what they have written."""
+    store = LocalStore(root / "store")
+    for step in (1, 2):
+
+        def work(ranks: Coordinator, step: int = step) -> str:
+            return distributed.save(store, state(step, ""), step, coordinator=ranks)[0].name
+
+        say(root, saved=[f"store/{on_ranks(2, work)[0]}", step, ""])
+    prune(root, 1)
+
+
 def renames(root: Path) -> None:
     """The older of two is put aside, and is whole under its new name from then on."""
     name, latest, aside = save(root, 1), save(root, 2), "step-000000000001.aside.safetensors"
@@ -259,16 +274,18 @@ WORKLOADS: dict[str, Callable[[Path], None]] = {
         prunes_when_the_newest_are_damaged,
         restores,
         renames,
+        ranks_save,
         runs_a_kernel,
         two_processes_save,
     )
 }
 
-_MANY_THREADS = ("two_processes_save", "runs_a_kernel", "saves_large_files")
+_MANY_THREADS = ("two_processes_save", "runs_a_kernel", "ranks_save", "saves_large_files")
 IN_ONE_THREAD = [n for n in WORKLOADS if n not in _MANY_THREADS]
 """Those of which strace can count the calls."""
 
 
+@cache
 @small_blocks()
 def before(name: str) -> dict[str, bytes | None]:
     """What is there, durably, before a workload begins: for most, what others have left."""

@@ -18,16 +18,19 @@ from checkpointable import (
     Checkpointable,
     CheckpointableKernel,
     Checkpointer,
+    Coordinator,
     GpuKernel,
     HealthStatus,
     KernelMetadata,
     LazyArray,
     LocalStore,
     MemoryStore,
+    MpiCoordinator,
     Report,
     Restored,
     Saved,
     Saving,
+    Shard,
     SteppableKernel,
     Store,
     archive,
@@ -281,6 +284,59 @@ def runs(heat: Heat, path: Path) -> None:
     run(heat, path, 100, delta=True, full=every(steps=1000))
     run(Stepper(), MemoryStore(), 100, cls=WalkCheckpoint, on_progress=print, on_event=print)
     run(Inheriting(), path, until=100, on_progress=lambda progress: progress.rate)
+
+
+# --- many ranks ----------------------------------------------------------------------------------
+
+
+@frozen
+class RowsCheckpoint:
+    step: int
+    rows: Shard[np.float32]
+
+
+class Rows:
+    def __init__(self) -> None:
+        self.step = 0
+        self.own = np.zeros((3, 4), np.float32)
+
+    @property
+    def rows(self) -> Shard[np.float32]:
+        return Shard(self.own, shape=(12, 4), offset=(3, 0))
+
+    def advance(self, steps: int) -> None:
+        self.step += steps
+
+    async def checkpoint(self) -> RowsCheckpoint:
+        return await capture(RowsCheckpoint, self)
+
+    async def restore(self, checkpoint: RowsCheckpoint) -> None:
+        assert_type(checkpoint.rows, Shard[np.float32])
+        self.own[:] = checkpoint.rows[self.rows.box]
+
+
+class Neighbours:
+    """A coordinator that is ours in nothing but its methods."""
+
+    rank, size = 0, 1
+
+    def gather(self, value: T, /) -> list[T]:
+        return [value]
+
+    def broadcast(self, value: T, /) -> T:
+        return value
+
+    def barrier(self) -> None: ...
+
+    def twin(self) -> "Neighbours":
+        return Neighbours()
+
+
+def ranks() -> None:
+    given: Coordinator = Neighbours()
+    run(Rows(), "runs/rows", until=100, coordinator=given)
+    run(Rows(), "runs/rows", until=100, coordinator=MpiCoordinator())
+    assert_type(Checkpointer(Rows(), "runs/rows", coordinator=given), Checkpointer[RowsCheckpoint])
 
 
 # --- the kit, and older files --------------------------------------------------------------------

@@ -20,6 +20,7 @@ from checkpointable import (
     Checkpointer,
     GpuKernel,
     KernelMetadata,
+    Shard,
     SteppableKernel,
     archive,
     capture,
@@ -206,6 +207,21 @@ def stores() -> None:
     Checkpointer(Sound(), NoLock())  # type: ignore[arg-type]
     run(Sound(), NoLock(), until=3)  # type: ignore[arg-type]
     archive.latest("runs/heat", State)  # type: ignore[arg-type]
+
+
+class NoTwin:
+    rank, size = 0, 1
+
+    def gather(self, value: object, /) -> list[object]: ...
+
+    def broadcast(self, value: object, /) -> object: ...
+
+    def barrier(self) -> None: ...
+
+
+def ranks() -> None:
+    run(Sound(), "runs/heat", until=3, coordinator=NoTwin())  # type: ignore[arg-type]
+    Shard(np.zeros(3), (3,))  # type: ignore[call-arg]
 
 
 def arrays(single: NDArray[np.float32]) -> None:
