@@ -131,10 +131,10 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure us, the peers (large to install) and the physical limit side by side: 30 minutes."""
-    session.install("-e", ".[cli]", *group("bench"), *group("peers"))
-    for name in ("structured", "import_time", "listing"):
+    session.install("-e", ".[cli,mpi]", "mpich>=5", *group("bench"), *group("peers"))
+    for name in ("structured", "import_time", "listing", "heads", "cluster"):
         session.run("python", "-m", f"benchmarks.{name}")
-    for name in ("durable", "delta", "partial", "beside"):
+    for name in ("durable", "delta", "partial", "beside", "ranks"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
     session.run("python", "-m", "benchmarks.objects")
 

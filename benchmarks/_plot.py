@@ -8,6 +8,11 @@ from typing import Any
 OURS, PEERS, LIMITS = "#1f6feb", "#8c959f", "#d0b46c"
 SERIES = ("#d1495b", "#2e8b57", "#d08c2f", "#8c959f")  # of the lines that are not ours
 
+APART = (  # colours of Okabe and Ito, which all can tell apart
+    ("#000000", ":", "s"), ("#0072b2", "-.", "^"), ("#e69f00", "--", "D"),
+    ("#009e73", (0, (5, 1, 1, 1, 1, 1)), "v"), ("#d55e00", "-", "o"),
+)  # fmt: skip
+
 
 def _pyplot() -> Any:
     """Without matplotlib None, and it says so."""
@@ -110,6 +115,40 @@ def losses(path: Path, found: Mapping[str, Any]) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     axes.set_title("Simulated: saves cost 5 s, restores 30 s", loc="left", fontsize=10)
+    _save(figure, pyplot, path)
+
+
+def shares(
+    path: Path, panels: Mapping[str, Mapping[str, Mapping[int, Any]]], scale: str = "log"
+) -> None:
+    """For each panel what is lost over the number of GPUs, a line for each way to save: simulated.
+
+    Told apart by marker and dashes too, not by colour alone.
+    """
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    size = (1.2 + 5.4 * len(panels), 4.8)
+    figure, drawn = pyplot.subplots(
+        1, len(panels), figsize=size, layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, (title, found) in zip(drawn[0], panels.items(), strict=True):
+        for (name, said), (color, dashes, marker) in zip(found.items(), APART, strict=False):
+            axes.plot(
+                list(said), [100 * one["lost"] for one in said.values()],
+                color=color, linestyle=dashes, marker=marker, ms=5, lw=1.6, label=name,
+            )  # fmt: skip
+        ticks = [n for n in said if n not in (1024, 4096, 8192)]
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        axes.minorticks_off()
+        axes.set_yscale(scale)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("GPUs, 8 a node")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
+        axes.set_title(f"{title} (simulated)", loc="left", fontsize=10)
+    drawn[0][0].set_ylabel("% of the time lost to saves and failures")
     _save(figure, pyplot, path)
 
 

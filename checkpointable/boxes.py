@@ -13,7 +13,7 @@ Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 _ONE = "each element belongs to one rank"
 
-_Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def check_box(
@@ -63,13 +63,14 @@ def check_boxes(
         raise error(what, where=where, hint=_ONE)
 
 
-def bounds(boxes: Sequence[Box], rank: int) -> tuple[_Numbers, _Numbers]:
-    """Where boxes begin and end, a row each."""
-    low = np.array([box[0] for box in boxes], np.int64).reshape(len(boxes), rank)
-    return low, low + np.array([box[1] for box in boxes], np.int64).reshape(len(boxes), rank)
+def bounds(boxes: Sequence[Box], rank: int) -> tuple[Numbers, Numbers]:
+    """Where boxes begin and end, a row each; by columns in memory: fast to compare."""
+    low, size = (np.array([box[i] for box in boxes], np.int64) for i in (0, 1))
+    low = np.asfortranarray(low.reshape(len(boxes), rank))
+    return low, low + np.asfortranarray(size.reshape(len(boxes), rank))
 
 
-def _overlap(low: _Numbers, high: _Numbers) -> tuple[int, int] | None:
+def _overlap(low: Numbers, high: Numbers) -> tuple[int, int] | None:
     """Two boxes that have an element in common, if any do; all have some elements."""
     if not low.shape[1]:
         return (0, 1) if len(low) > 1 else None
@@ -87,7 +88,7 @@ def _overlap(low: _Numbers, high: _Numbers) -> tuple[int, int] | None:
     return None
 
 
-def overlapping(box: Box, low: _Numbers, high: _Numbers) -> list[tuple[int, Box]]:
+def overlapping(box: Box, low: Numbers, high: Numbers) -> list[tuple[int, Box]]:
     """Which of the boxes with these bounds a box meets, and in which part of the global array.
 
     >>> overlapping(((1,), (3,)), *bounds([((0,), (2,)), ((2,), (5,)), ((7,), (2,))], 1))

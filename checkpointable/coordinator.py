@@ -8,6 +8,7 @@ in the package knows MPI.
 import pickle
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 from attrs import field, frozen
@@ -16,6 +17,7 @@ from checkpointable.errors import InvalidKernel
 
 T = TypeVar("T")
 
+_FAN = 32  # ranks that one hears from: each of them costs it time, each level between waits too
 _SHORTEST, _LONGEST = 2e-5, 2e-3  # seconds between two looks
 
 
@@ -124,18 +126,21 @@ class MpiCoordinator:
 
     def gather(self, value: T, /) -> list[T]:
         """See `Coordinator`."""
+        above, below = _neighbours(self.rank, self.size)
+        found = [(self.rank, value)]
+        for rank in below:
+            found += self._receive(rank)
         if self.rank:
-            self._send([0], value)
+            self._send([above], found)
             return []
-        return [value, *(self._receive(rank) for rank in range(1, self.size))]
+        return [one for _, one in sorted(found, key=itemgetter(0))]
 
     def broadcast(self, value: T, /) -> T:
         """See `Coordinator`."""
-        if self.rank:
-            received: T = self._receive(0)
-            return received
-        self._send(range(1, self.size), value)
-        return value
+        above, below = _neighbours(self.rank, self.size)
+        told: T = self._receive(above) if self.rank else value
+        self._send(below, told)
+        return told
 
     def barrier(self) -> None:
         """See `Coordinator`."""
@@ -158,6 +163,16 @@ class MpiCoordinator:
         data = bytearray(status.Get_count(mpi.BYTE))
         self.comm.Recv(data, rank)
         return pickle.loads(data)
+
+
+def _neighbours(rank: int, size: int) -> tuple[int, range]:
+    """Whom a rank tells, and who tell it: a tree, of so few levels that each costs little.
+
+    >>> _neighbours(0, 100), _neighbours(1, 100)
+    ((-1, range(1, 33)), (0, range(33, 65)))
+    """
+    first = _FAN * rank + 1
+    return (rank - 1) // _FAN, range(min(first, size), min(first + _FAN, size))
 
 
 def _wait(done: Callable[[], bool]) -> None:

@@ -21,6 +21,7 @@ from checkpointable import archive, codec, container, layout
 from checkpointable.agreement import Failure, attempt, by_first, failure_of, first_failure
 from checkpointable.archive import Entry, Skipped
 from checkpointable.boxes import Box, check_boxes
+from checkpointable.container import Packed
 from checkpointable.coordinator import Coordinator
 from checkpointable.delta import Base
 from checkpointable.device.arrays import on_host
@@ -54,7 +55,7 @@ class Previous:
 
 
 @frozen
-class _Written:
+class Written:
     """What a rank has written: its file, what this continues, and which boxes of arrays it has.
 
     `same` are the digests of what has to be the same on all ranks, `specs` the dtypes and global
@@ -109,7 +110,7 @@ def save(
         name = archive.rank_file_name(number, rank, nonce)
         made: list[tuple[Meta, Previous]] = []
 
-        def write() -> _Written:
+        def write() -> Written:
             if step not in (None, number):
                 raise InvalidCheckpoint(f"it is at step {step}, and rank 0 at step {number}")
             meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
@@ -218,7 +219,7 @@ def _whole(tree: Mapping[str, Any], shards: Shards) -> dict[str, Any]:
 def _write(
     store: Store, name: str, meta: Meta, arrays: Mapping[str, Any], shards: Shards, rank: int,
     key: bytes | None, previous: Previous | None,
-) -> tuple[_Written, Previous]:  # fmt: skip
+) -> tuple[Written, Previous]:  # fmt: skip
     """Write this rank's file: its shards, and on rank 0 all else."""
     own = {n: array for n, array in arrays.items() if rank == 0 or n in shards}
     sizes = {} if previous is None else previous.sizes
@@ -235,7 +236,7 @@ def _write(
     specs = {n: (a.dtype, shapes[n]) for n, a in header.arrays.items() if rank == 0}
     same = _same(meta, {n: a for n, a in arrays.items() if n not in shards}, shards)
     file = Parent(name, seal.hex())
-    written = _Written(file, packed.size, header.parents, boxes, specs, same)
+    written = Written(file, packed.size, header.parents, boxes, specs, same)
     sizes = {parent.name: sizes[parent.name] for parent in header.parents}
     sizes[name] = packed.size if header.parents else 0
     return written, Previous(Base(name, header, table, seal), sizes)
@@ -267,15 +268,15 @@ def _same(meta: Meta, arrays: Mapping[str, Any], shards: Shards) -> dict[str, by
 
 
 def _committed(
-    store: Store, told: Sequence[_Written | Failure], made: Sequence[tuple[Meta, Previous]],
+    store: Store, told: Sequence[Written | Failure], made: Sequence[tuple[Meta, Previous]],
     coordinator: Coordinator, cls: Any, key: bytes | None,
 ) -> _Outcome:  # fmt: skip
     """Create the head, if all have written, and it fits."""
-    written = [one for one in told if isinstance(one, _Written)]
+    written = [one for one in told if isinstance(one, Written)]
     failures = [one for one in told if isinstance(one, Failure)]
     if failures:
         return _Outcome(failure=failures[0])
-    refused = attempt(coordinator, lambda: _check_together(store, written, cls))
+    refused = attempt(coordinator, lambda: _check_saved(store, written, cls))
     if isinstance(refused, Failure):
         return _Outcome(failure=refused)
     entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, key))
@@ -284,11 +285,14 @@ def _committed(
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
 
 
-def _check_together(store: Store, written: Sequence[_Written], cls: Any) -> None:
-    """Raise `InvalidCheckpoint` unless the ranks agree, and their shards make the whole.
+def _check_saved(store: Store, written: Sequence[Written], cls: Any) -> None:
+    """The same, and raise `StoreError` if they wrote to different places, as to each machine's."""
+    check_together(written, cls)
+    _check_there(store, written)
 
-    `StoreError` if they have written to different places, as to a directory of each machine.
-    """
+
+def check_together(written: Sequence[Written], cls: Any) -> None:
+    """Raise `InvalidCheckpoint` unless the ranks agree, and their shards make the whole."""
     first, name = written[0], getattr(cls, "__name__", str(cls))
     for rank, one in enumerate(written):
         for at in first.same.keys() | one.same.keys():
@@ -301,6 +305,9 @@ def _check_together(store: Store, written: Sequence[_Written], cls: Any) -> None
     for at, (_, shape) in first.specs.items():
         boxes = [one.boxes[at] for one in written if at in one.boxes]
         check_boxes(boxes, shape, f"{name}.{at.removesuffix('.local')}")
+
+
+def _check_there(store: Store, written: Sequence[Written]) -> None:
     listed = {entry.name for entry in store.list()}
     for rank, one in enumerate(written):
         if one.file.name not in listed and not _is_there(store, one.file.name):
@@ -320,7 +327,14 @@ def _is_there(store: Store, name: str) -> bool:
         return False
 
 
-def _create_head(store: Store, meta: Meta, written: Sequence[_Written], key: bytes | None) -> Entry:
+def _create_head(store: Store, meta: Meta, written: Sequence[Written], key: bytes | None) -> Entry:
+    packed = head_of(meta, written, key)
+    attempt_number = archive.next_attempt(archive.entries(store), meta.step)
+    return archive.create(store, meta.step, packed, attempt_number)
+
+
+def head_of(meta: Meta, written: Sequence[Written], key: bytes | None = None) -> Packed:
+    """The head of what the ranks have written, in the order of ranks."""
     files = [one.file for one in written]
     continued = dict.fromkeys(parent for one in written for parent in one.parents)
     specs = written[0].specs
@@ -329,6 +343,4 @@ def _create_head(store: Store, meta: Meta, written: Sequence[_Written], key: byt
         for name, box in one.boxes.items():
             parts[name].append(Part(source, box))
     given = {name: tuple(found) for name, found in parts.items()}
-    packed = container.pack_head(meta, specs, (*files, *continued), given, key)
-    attempt_number = archive.next_attempt(archive.entries(store), meta.step)
-    return archive.create(store, meta.step, packed, attempt_number)
+    return container.pack_head(meta, specs, (*files, *continued), given, key)

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
 
-from checkpointable.boxes import Box
+from checkpointable.boxes import Box, Numbers, bounds
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 
 BLOCK = 1 << 20
@@ -106,6 +107,11 @@ class Placed:
     first_own: int
     extents: tuple[Extent, ...]
     parts: tuple[Part, ...] = ()
+
+    @cached_property
+    def bounds(self) -> tuple[Numbers, Numbers]:
+        """Where its parts begin and end, a row each: made once, however many boxes are read."""
+        return bounds([part.box for part in self.parts], len(self.shape))
 
     @property
     def blocks(self) -> int:

@@ -6,6 +6,7 @@ Nothing here knows what the arrays mean, or where the files are kept.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from checkpointable.errors import (
     InvalidCheckpoint,
     NoCheckpoint,
 )
-from checkpointable.layout import Header, Parent
+from checkpointable.layout import Header, Parent, Part, Placed
 from checkpointable.store import Reader
 
 Siblings: TypeAlias = Callable[[str], Reader]
@@ -126,6 +127,15 @@ class _RankFiles:
     found: dict[int, Opened] = field(factory=dict)
     guard: threading.Lock = field(factory=threading.Lock)
 
+    @cached_property
+    def due(self) -> dict[int, list[tuple[Placed, Part]]]:
+        """What each file has to have, by its number."""
+        due: dict[int, list[tuple[Placed, Part]]] = {}
+        for array in self.head.arrays.values():
+            for part in array.parts:
+                due.setdefault(part.source, []).append((array, part))
+        return due
+
     def __call__(self, source: int) -> Opened:
         with self.guard:
             if source not in self.found:
@@ -140,13 +150,11 @@ class _RankFiles:
 
     def _check_parts(self, source: int, found: Opened) -> None:
         """Raise `CorruptCheckpoint` unless the file has the parts that the head says."""
-        for array in self.head.arrays.values():
-            for part in array.parts:
-                own = found.header.arrays.get(array.name)
-                due = (array.dtype, part.box[1])
-                if part.source == source and (own is None or (own.dtype, own.shape) != due):
-                    what = f"it has not the shard of array {array.name!r} that the head says"
-                    raise CorruptCheckpoint(what, where=found.name, hint=layout.OLDER)
+        for array, part in self.due.get(source, []):
+            own = found.header.arrays.get(array.name)
+            if own is None or (own.dtype, own.shape) != (array.dtype, part.box[1]):
+                what = f"it has not the shard of array {array.name!r} that the head says"
+                raise CorruptCheckpoint(what, where=found.name, hint=layout.OLDER)
 
 
 def read_sealed(

@@ -14,11 +14,11 @@ import numpy as np
 
 from checkpointable import digests, layout, slabs
 from checkpointable.blocks import device_digests
-from checkpointable.boxes import Box, bounds, overlapping
+from checkpointable.boxes import Box, overlapping
 from checkpointable.device.arrays import HostArray
 from checkpointable.device.lazy import LazyArray
 from checkpointable.errors import CheckpointableError, errors_at
-from checkpointable.layout import Header, Part, Placed
+from checkpointable.layout import Header, Placed
 from checkpointable.opening import Opened
 from checkpointable.stores.files import FileReader
 from checkpointable.threads import THREADS, by_threads
@@ -43,21 +43,28 @@ def read_box(
 
     `into` is what it is read into: an array of the same dtype and of the box's shape.
     """
-    shards = [(Part(0, box), box)]
-    if checkpoint.header.meta.sharded:
-        low, high = bounds([part.box for part in placed.parts], len(placed.shape))
-        shards = [(placed.parts[i], here) for i, here in overlapping(box, low, high)]
+    parts = parts_of(checkpoint.header, placed, box)
     # Each is opened before there is an array: its size is not to be believed until then.
-    files = [checkpoint.rank_file(part.source) if part.source else checkpoint for part, _ in shards]
+    files = [checkpoint.rank_file(source) if source else checkpoint for source, *_ in parts]
     # np.empty would make S1 of S0.
     array: HostArray = np.ndarray(box[1], placed.dtype) if into is None else into
-    for file, (part, here) in zip(files, shards, strict=True):
-        with errors_at(file.name if part.source else ""):
+    for file, (source, here, local) in zip(files, parts, strict=True):
+        with errors_at(file.name if source else ""):
             own = file.header.arrays[placed.name]
-            first = part.box[0] if part.source else (0,) * len(here[0])
             target = array[_slices(_from(box[0], here))]  # a view, also of a single number
-            slabs.read_box(own, _from(first, here), target, partial(_fill, file, own))
+            slabs.read_box(own, local, target, partial(_fill, file, own))
     return array
+
+
+def parts_of(header: Header, placed: Placed, box: Box) -> list[tuple[int, Box, Box]]:
+    """Which files a box of an array lies in, as parents are numbered, and which box of it each has.
+
+    That comes twice: as it is in the array, and as in the file. No I/O.
+    """
+    if not header.meta.sharded:
+        return [(0, box, box)]
+    found = ((placed.parts[i], here) for i, here in overlapping(box, *placed.bounds))
+    return [(part.source, here, _from(part.box[0], here)) for part, here in found]
 
 
 def _from(origin: tuple[int, ...], box: Box) -> Box:

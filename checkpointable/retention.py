@@ -15,6 +15,9 @@ from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckp
 from checkpointable.keep import AnyKeep, Past, chosen
 from checkpointable.layout import Bytes
 from checkpointable.store import Layered, Store
+from checkpointable.threads import by_threads
+
+_AT_ONCE = 16  # deletions, each of which waits for the disk
 
 
 def prune(
@@ -70,11 +73,14 @@ def prune_alone(
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
-        for name in strays:
-            if name not in stays:
-                with suppress(NoCheckpoint):  # its rank does the same after a save that has failed
-                    store.delete(name)
+        gone = [name for name in strays if name not in stays]
+        by_threads(partial(_delete_stray, store), gone, _AT_ONCE, "delete")
     return surplus
+
+
+def _delete_stray(store: Store, name: str) -> None:
+    with suppress(NoCheckpoint):  # its rank does the same after a save that has failed
+        store.delete(name)
 
 
 def history(store: Store, found: list[Entry]) -> list[Past]:

@@ -7,12 +7,12 @@ array. It is read by slabs of some rows, of each the blocks that the pieces touc
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from checkpointable import layout
-from checkpointable.boxes import Box
+from checkpointable.boxes import Box, Numbers
 from checkpointable.layout import AnyArray, Placed
 
 Fill: TypeAlias = Callable[[range, memoryview], None]
@@ -31,51 +31,109 @@ def read_box(placed: Placed, box: Box, out: AnyArray, fill: Fill) -> None:
         return
     if not placed.shape:  # one element, and not in C order: it cannot be
         raise AssertionError(placed)
-    _read(placed, box, out, fill, 0, 0)
+    for slab in _slabs(placed, box):
+        _read_slab(placed, slab, out[slab.place], fill)
 
 
-def _read(placed: Placed, box: Box, out: AnyArray, fill: Fill, axis: int, first: int) -> None:
-    """Fill `out` from the part of the array that has its element `first` as its own first one."""
-    offset, lengths = (part[axis:] for part in box)
-    inner = placed.shape[axis + 1 :]
+def blocks_of(placed: Placed, box: Box) -> Iterator[range]:
+    """The blocks that `read_box` asks for, in that order; two slabs may have one in common.
+
+    >>> from checkpointable.layout import Meta, laid_out
+    >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
+    >>> placed = laid_out(meta, {"grid": (np.dtype(np.float32), (4096, 1024))}).arrays["grid"]
+    >>> [*blocks_of(placed, ((1000, 0), (30, 512)))]
+    [range(3, 5)]
+    """
+    if not math.prod(box[1]) * placed.dtype.itemsize:
+        return
+    if box[1] == placed.shape:
+        yield range(placed.blocks)
+        return
+    for slab in _slabs(placed, box):
+        yield from _blocks(placed, slab)[2]
+
+
+class _Slab(NamedTuple):
+    """Rows of a box: their `place` in it, and the `shape` of what is asked for.
+
+    They are rows of shape `inner`, of each from `offset` on; element `first` of the array is the
+    first one's first.
+    """
+
+    place: tuple[int | slice, ...]
+    shape: tuple[int, ...]
+    first: int
+    inner: tuple[int, ...]
+    offset: tuple[int, ...]
+
+
+def _slabs(placed: Placed, box: Box, first: int = 0, at: tuple[int, ...] = ()) -> Iterator[_Slab]:
+    """The slabs of a box, within the part `at` of it, that has element `first` as its first."""
+    offset, lengths = (part[len(at) :] for part in box)
+    inner = placed.shape[len(at) + 1 :]
     row = math.prod(inner) * placed.dtype.itemsize
     if len(inner) and row > SLAB:
         for i in range(lengths[0]):
-            _read(placed, box, out[i], fill, axis + 1, first + (offset[0] + i) * math.prod(inner))
+            yield from _slabs(placed, box, first + (offset[0] + i) * math.prod(inner), (*at, i))
         return
     rows = max(1, SLAB // row)
     for begin in range(0, lengths[0], rows):
-        part = out[begin : begin + rows]
+        shape = min(rows, lengths[0] - begin), *lengths[1:]
         start = first + (offset[0] + begin) * math.prod(inner)
-        _read_slab(placed, part, start, inner, offset[1:], fill)
+        yield _Slab((*at, slice(begin, begin + rows)), shape, start, inner, offset[1:])
 
 
-def _read_slab(
-    placed: Placed, out: AnyArray, first: int, inner: tuple[int, ...], offset: tuple[int, ...],
-    fill: Fill,
-) -> None:  # fmt: skip
-    """Fill `out` from rows of shape `inner`, of which element `first` of the array is the first."""
+def _blocks(placed: Placed, slab: _Slab) -> tuple[int, int, list[range]]:
+    """Where the blocks that a slab touches begin and end in the array; and these blocks."""
     size = placed.dtype.itemsize
-    begins, length = _pieces(out.shape, inner, offset)
-    begins = (begins + first) * size
-    touched = _touched(begins // layout.BLOCK, (begins + length * size - 1) // layout.BLOCK)
-    low, high = touched[0].start, touched[-1].stop
-    end = min(high * layout.BLOCK, placed.nbytes)
-    span = np.empty(end - low * layout.BLOCK, np.uint8)
+    begin, length, gap = _span(slab.shape, slab.inner, slab.offset)
+    if gap * size < layout.BLOCK:  # then none lies in a gap
+        begin = (begin + slab.first) * size
+        touched = [range(begin // layout.BLOCK, -(-(begin + length * size) // layout.BLOCK))]
+    else:
+        begins, length = _pieces(slab.shape, slab.inner, slab.offset)
+        begins = (begins + slab.first) * size
+        touched = _touched(begins // layout.BLOCK, (begins + length * size - 1) // layout.BLOCK)
+    end = min(touched[-1].stop * layout.BLOCK, placed.nbytes)
+    return touched[0].start * layout.BLOCK, end, touched
+
+
+def _read_slab(placed: Placed, slab: _Slab, out: AnyArray, fill: Fill) -> None:
+    size = placed.dtype.itemsize
+    low, high, touched = _blocks(placed, slab)
+    span = np.empty(high - low, np.uint8)
     for blocks in touched:
-        fill(blocks, span.data[(blocks.start - low) * layout.BLOCK :])
+        fill(blocks, span.data[blocks.start * layout.BLOCK - low :])
     # A view of the rows, though of the last one there may be only the part that is asked for.
-    strides = [math.prod(inner[i:]) * size for i in range(len(inner) + 1)]
-    begin = first * size + sum(o * s for o, s in zip(offset, strides[1:], strict=True))
+    strides = [math.prod(slab.inner[i:]) * size for i in range(len(slab.inner) + 1)]
+    begin = slab.first * size + sum(o * s for o, s in zip(slab.offset, strides[1:], strict=True))
     # As plain bytes: a copy of structured elements would leave out their padding.
     plain = np.dtype(f"V{size}") if placed.dtype.kind == "V" else placed.dtype
-    begin -= low * layout.BLOCK
-    out.view(plain)[...] = np.ndarray(out.shape, plain, span.data, begin, tuple(strides))
+    out.view(plain)[...] = np.ndarray(out.shape, plain, span.data, begin - low, tuple(strides))
+
+
+def _span(
+    shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """Where a box begins, how long it is from there to its end, and its longest gap; in elements.
+
+    >>> _span((2, 3), (10,), (4,))
+    (4, 13, 7)
+    """
+    begin, length, gap, stride = 0, 1, 0, 1
+    for axis in reversed(range(len(shape))):
+        if shape[axis] > 1:
+            gap = max(gap, stride - length)
+        length += (shape[axis] - 1) * stride
+        if axis:
+            begin += offset[axis - 1] * stride
+            stride *= inner[axis - 1]
+    return begin, length, gap
 
 
 def _pieces(
     shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
-) -> tuple["np.ndarray[Any, np.dtype[np.int64]]", int]:
+) -> tuple[Numbers, int]:
     """Where the pieces of a box begin that lie in one go, in elements, and how long they are."""
     whole = len(inner)  # the axes from here on are as wide as the array
     while whole and shape[whole] == inner[whole - 1]:
@@ -90,14 +148,12 @@ def _pieces(
     return begins + sizes[whole] * last, shape[whole] * last
 
 
-def _touched(first: Any, last: Any) -> list[range]:
-    """The blocks that pieces begin and end in, and those between, as ranges."""
-    low = int(first.min())
-    edges = np.zeros(int(last.max()) - low + 2, np.int64)
-    np.add.at(edges, first - low, 1)
-    np.add.at(edges, last + 1 - low, -1)
-    held = np.flatnonzero(np.diff(np.cumsum(edges) > 0, prepend=False, append=False))
-    return [range(low + begin, low + end) for begin, end in held.reshape(-1, 2).tolist()]
+def _touched(first: Numbers, last: Numbers) -> list[range]:
+    """The blocks that pieces begin and end in, and those between, as ranges; they are in order."""
+    breaks = np.flatnonzero(first[1:] > last[:-1] + 1).tolist()
+    begins = [0, *(n + 1 for n in breaks)]
+    ends = [*breaks, -1]
+    return [range(int(first[a]), int(last[b]) + 1) for a, b in zip(begins, ends, strict=True)]
 
 
 def boxes_of(shape: tuple[int, ...], begin: int, end: int) -> Iterator[Box]:
