@@ -56,9 +56,11 @@ OnProgress = Callable[[Progress], object]
 class Heard:
     """What came from outside, to one rank or to any: the same on all, once they agree on it.
 
-    The signal that stops the run and how long ago it came, in seconds, those that ask for a save,
-    and whether the save under way has ended.
+    The time, the signal that stops the run and how long ago it came, in seconds, those that ask for
+    a save, and whether the save under way has ended.
     """
+
+    now: float = 0.0
 
     stopped_by: int | None = None
     stopped_ago: float = 0.0
@@ -67,14 +69,15 @@ class Heard:
 
 
 def of_any(heard: Sequence[Heard]) -> Heard:
-    """What any rank has heard; a save has ended when it has on all.
+    """What any rank has heard, by the first one's clock; a save has ended when it has on all.
 
-    >>> of_any([Heard(), Heard(stopped_by=15, stopped_ago=0.5), Heard(done=False)])
-    Heard(stopped_by=15, stopped_ago=0.5, asked=frozenset(), done=False)
+    >>> of_any([Heard(7.0), Heard(9.0, stopped_by=15, stopped_ago=0.5), Heard(done=False)])
+    Heard(now=7.0, stopped_by=15, stopped_ago=0.5, asked=frozenset(), done=False)
     """
     first = max(heard, key=lambda one: (one.stopped_by is not None, one.stopped_ago))
     asked = frozenset[int]().union(*(one.asked for one in heard))
-    return evolve(first, asked=asked, done=all(one.done for one in heard))
+    done = all(one.done for one in heard)
+    return evolve(first, now=heard[0].now, asked=asked, done=done)
 
 
 @frozen
@@ -85,8 +88,8 @@ class Means:
     on; `kind_of` a save is "full" or "delta", and `dirty` its share of a full one. `prune` deletes
     what is not kept, now that a save is durable, and gives the names. `delta` says whether saves
     are deltas, but for those that `full` makes full ones. `finish` waits, in the end, until what
-    was saved is everywhere it belongs. Where many ranks run the same, `clock` and `agree` give the
-    same to all, and so do `save`'s results: then all decide the same.
+    was saved is everywhere it belongs. Where many ranks run the same, `agree` gives the same to
+    all, and so do `save`'s results: then all decide the same.
     """
 
     save: Callable[[bool], Saving]
@@ -138,13 +141,12 @@ class Loop:
     def work(self, restored: Restored | None) -> Report:
         """Run to the last step, or to a signal; saved then, as far as there is time."""
         first_step = self.full_step = self.kernel.step
-        self.begun = self.saved_at = self.full_at = self.means.clock()
+        self.begun = self.saved_at = self.full_at = self._now()
         self.saved_step = None if restored is None else restored.step
         size, rate = 1, 0.0
         while self._goes_on():
             self.signals.told = False
             done, seconds = self._advance(self._next_steps(size))
-            self._listen()
             rate = done / seconds if seconds > 0 else rate
             size = _resized(size, done, seconds, self._slice_seconds())
             self.settle(wait=False)
@@ -158,7 +160,7 @@ class Loop:
         self.settle(wait=True)
         self._tell(rate)
         self.means.finish()
-        seconds = self.means.clock() - self.begun
+        seconds = self._now() - self.begun
         report = Report(first_step, self.kernel.step, seconds, restored, tuple(self.saves))
         if stopped:
             newest = self.saves[-1] if self.saves else restored
@@ -175,8 +177,12 @@ class Loop:
     def _listen(self) -> None:
         """Hear what has come in since, here or on any other rank."""
         signals, done = self.signals, self.flight is None or self.flight.saving.done()
-        own = Heard(signals.stopped_by, signals.stopped_ago(), frozenset(signals.asked), done)
-        self.heard = self.means.agree(own)
+        by, ago, asked = signals.stopped_by, signals.stopped_ago(), frozenset(signals.asked)
+        self.heard = self.means.agree(Heard(self.means.clock(), by, ago, asked, done))
+
+    def _now(self) -> float:
+        self._listen()
+        return self.heard.now
 
     # --- steps -----------------------------------------------------------------------------------
 
@@ -193,10 +199,10 @@ class Loop:
 
     def _advance(self, steps: int) -> tuple[int, float]:
         """Do a slice of steps; say how many were done, and in how many seconds."""
-        before, start = self.kernel.step, self.means.clock()
+        before, start = self.kernel.step, self.heard.now
         beside = self.flight is not None
         self.kernel.advance(steps)
-        seconds, done = self.means.clock() - start, self.kernel.step - before
+        seconds, done = self._now() - start, self.kernel.step - before
         if done != steps and not (self.signals.told and 0 <= done < steps):
             raise InvalidKernel(
                 f"advance({steps}) took step from {before} to {self.kernel.step}",
@@ -210,7 +216,7 @@ class Loop:
     # --- saves -----------------------------------------------------------------------------------
 
     def _save_if_due(self, first_step: int) -> None:
-        now = self.means.clock()
+        now = self.heard.now
         moment = Moment(
             self.kernel.step,
             first_step if self.saved_step is None else self.saved_step,
@@ -237,23 +243,24 @@ class Loop:
 
     def _save(self, full: bool | None = None) -> None:
         """Begin a save, when the one before has ended; a full one if that is due, unless told."""
-        begin, stalled = self.means.clock(), self.stalled
+        begin, stalled = self._now(), self.stalled
         self.settle(wait=True)
+        asked = self.heard.asked
         pruning = self.stalled - stalled  # has been counted
         full = self._full_is_due() if full is None else full
         saving = self.means.save(full)
         if full:
             self.full_step, self.full_at = self.kernel.step, begin
-        self.signals.asked -= self.heard.asked
+        self.signals.asked -= asked
         self.skipped = False
-        self.saved_step, self.saved_at = self.kernel.step, self.means.clock()
+        self.saved_step, self.saved_at = self.kernel.step, self._now()
         stood = self.saved_at - begin - pruning
         begun = self.saved_at - saving.stall
         self.flight = _Flight(saving, self.kernel.step, begun, stood, self._kind(full))
         self.stalled += stood
 
     def _full_is_due(self) -> bool:
-        now = self.means.clock()
+        now = self.heard.now
         moment = Moment(self.kernel.step, self.full_step, now - self.full_at, now - self.begun)
         return self.means.full is not None and self.means.full.due(moment) > Due.NO
 
@@ -266,10 +273,10 @@ class Loop:
         if flight is None or not (wait or self.heard.done):
             return
         self.flight = None
-        saved, begin = flight.saving.result(), self.means.clock()
+        saved, begin = flight.saving.result(), self._now()
         self.saves.append(saved)
         gone = self.means.prune(saved)
-        spent = self.means.clock() - begin
+        spent = self._now() - begin
         self.stalled += spent
         kind = "delta" if is_delta(saved.name) else "full"
         if is_sharded(saved.name):
@@ -291,7 +298,7 @@ class Loop:
 
     def _stop(self, restored: Restored | None) -> None:
         """Save what can be saved in the time that the signal has left."""
-        now, durations = self.means.clock(), dict[str, float | None]()
+        now, durations = self.heard.now, dict[str, float | None]()
         left = None
         if self.means.grace is not None:
             left = self.means.grace - self.heard.stopped_ago
@@ -313,7 +320,7 @@ class Loop:
         return 0.0 if self.heard.done else max(predicted - (now - flight.begun), 0.0)
 
     def _tell(self, rate: float) -> None:
-        seconds = max(self.means.clock() - self.begun, 1e-9)
+        seconds = max(self.heard.now - self.begun, 1e-9)
         latest = self.saves[-1] if self.saves else None
         share = self.stalled / seconds
         self.means.on_progress(Progress(self.kernel.step, self.until, rate, latest, share))

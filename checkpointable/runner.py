@@ -158,7 +158,7 @@ def run(
         delta=delta,
         latency=latency,
         grace=grace,
-        clock=lambda: ranks.broadcast(time.monotonic()),
+        clock=time.monotonic,
         on_event=tell,
         on_progress=tell_progress,
         finish=lambda: finish(),
