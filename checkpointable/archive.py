@@ -65,7 +65,7 @@ __all__ = [
 C = TypeVar("C")
 R = TypeVar("R")
 CHANGING = threading.RLock()
-"""Held while a delta is made, and while others are deleted: it must not lose what it continues."""
+"""Held while a delta or shards are made, and while others are deleted, which they are to need."""
 
 _MOST_PARENTS = 16
 _MOST_ROOM = 1  # of the deltas, times a full one

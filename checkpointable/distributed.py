@@ -101,6 +101,8 @@ def save(
     """
     rank, cls = coordinator.rank, cls or type(checkpoint)
     with ExitStack() as stack:
+        if rank == 0:  # who prunes: not before there is a head that has what is written now
+            stack.enter_context(archive.CHANGING)
 
         def begin() -> tuple[int, str]:
             stack.enter_context(store.lock())

@@ -38,7 +38,8 @@ def prune(
     `sound` is the name of one that the caller has just written, which saves reading it. Whenever
     the process dies, each kept one can be read. Of a `Tiered` it is the fast tier's.
 
-    What ranks have written that no checkpoint has is deleted as well: so no rank may be saving.
+    What ranks have written that no checkpoint has is deleted as well: so where there are many, rank
+    0 calls this, as `run` does, and nobody while they save.
     """
     alone = partial(prune_alone, keep=keep, compact=compact, sound=sound, key=key)
     with archive.CHANGING:

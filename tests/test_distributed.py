@@ -1,6 +1,7 @@
 """Checkpoints of many ranks: threads of this process, which really save and restore at once."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -408,6 +409,24 @@ class TestPrune:
         memory.create(archive.rank_file_name(9, 1, "0" * 16), 1, [b"x"])
         assert prune(memory, last(5)) == []
         assert names(memory) == before
+
+    def test_it_waits_for_a_save_under_way(self) -> None:
+        """Or it would take the files of ranks that have no head yet."""
+        memory, whole = MemoryStore(), filled((6, 5), "<f8")
+        pruner = threading.Thread(target=prune, args=(memory, last(1)))
+
+        class Pruned(Failing):
+            def create(self, name: str, size: int, chunks: Any) -> None:
+                if "sharded" in name:
+                    pruner.start()
+                    pruner.join(0.2)  # it must not come to its end
+                    assert pruner.is_alive()
+                super().create(name, size, chunks)
+
+        store: Any = Pruned(memory, "nothing")
+        shared(store, whole, rows((6, 5), 2))
+        pruner.join()
+        assert same(read_back(memory, (6, 5), "<f8", rows((6, 5), 2))[0], whole)
 
     def test_with_a_head_that_cannot_be_read_all_ranks_files_stay(self) -> None:
         memory, shape = MemoryStore(), (6, 5)
