@@ -149,6 +149,11 @@ def _read_blocks(
     return None
 
 
+def is_far(checkpoint: Opened) -> bool:
+    """Whether reading it takes requests to another machine."""
+    return any(getattr(reader, "part", 0) for reader in checkpoint.files)
+
+
 def _runs(checkpoint: Opened, placed: Placed, blocks: range) -> list[range]:
     """Blocks that are read at once: neighbours in a file that is far away; none if no file is."""
     part = max(getattr(reader, "part", 0) for reader in checkpoint.files)

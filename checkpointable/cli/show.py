@@ -36,6 +36,7 @@ from checkpointable.cli._tree import shape_text, tree_lines
 from checkpointable.errors import NoCheckpoint
 from checkpointable.layout import Header
 from checkpointable.opening import Opened
+from checkpointable.reading import is_far
 from checkpointable.single import opened_file
 from checkpointable.store import Store
 
@@ -44,9 +45,13 @@ Panels = list[tuple[str, Picture]]
 
 @frozen(eq=False)
 class Found:
-    """A checkpoint as it was read: the figures of its arrays, and pictures of those asked for."""
+    """A checkpoint as it was read: the figures of its arrays, and pictures of those asked for.
+
+    Of one that is far away `whole` is False, and there are figures only of what was asked for.
+    """
 
     header: Header
+    whole: bool
     figures: dict[str, Statistics]
     sketches: Panels
     panels: Panels
@@ -84,7 +89,8 @@ def show(
 ) -> None:
     """Show a checkpoint: its origin, values and arrays; or one of its arrays alone.
 
-    Of a store it is the newest that verifies, or that of STEP. Every byte shown is verified.
+    Of a store it is the newest that verifies, or that of STEP. Every byte shown is verified. Of an
+    object store only the header is read, but for an ARRAY that is named.
     Minimum, maximum and mean of an array leave NaN out.
     """
     path = Path(place)
@@ -141,7 +147,9 @@ def _read(checkpoint: Opened, asked: _Asked) -> Found:
         if asked.plot:
             found = pictures(checkpoint, a, CELLS, CELLS, every_axis=True)
             panels += [(a.name, one) for one in found]
-    return Found(header, {a.name: statistics(checkpoint, a) for a in arrays}, sketches, panels)
+    whole = bool(asked.array) or asked.plot or not is_far(checkpoint)
+    figures = {a.name: statistics(checkpoint, a) if whole else Statistics() for a in arrays}
+    return Found(header, whole, figures, sketches, panels)
 
 
 def _read_file(place: str, key: bytes | None, asked: _Asked) -> Found:
@@ -216,7 +224,8 @@ def _say_text(where: str, found: Found, *, keyed: bool) -> None:
         "schema": _named(meta.schema.get("name"), meta.schema.get("version")),
         "step": meta.step,
         "created": meta.created,
-        "size": f"{size_text(whole_size(header))}, every byte verified",
+        "size": f"{size_text(whole_size(header))}, "
+        + ("every byte verified" if found.whole else "of which the header was read: name an ARRAY"),
     }
     if meta.sharded:
         ranks = {part.source for array in header.arrays.values() for part in array.parts}

@@ -158,9 +158,11 @@ def command(*words: str) -> tuple[int, str]:
 
 
 def test_commands_that_list_read_headers_only(proxy: Proxy, url: str, stored: str) -> None:
-    code, said = command("ls", "--long", url)
-    assert (code, stored in said) == (0, True)
-    assert proxy.received < 200_000
+    for words in (["ls", "--long", url], ["show", url]):
+        proxy.reset()
+        code, said = command(*words)
+        assert (code, stored in said) == (0, True)
+        assert proxy.received < 200_000
 
 
 def test_commands_name_places_by_their_address(url: str, stored: str) -> None:
