@@ -153,9 +153,14 @@ def test_a_checkpointer_that_is_closed_has_it_in_both() -> None:
 def test_prometheus_has_the_newest_that_is_in_the_slow_tier() -> None:
     client = pytest.importorskip("prometheus_client")
     registry, slow = client.CollectorRegistry(), Switched()
-    kernel = Losing(lambda: setattr(slow, "full", True), lambda: None)
+    tiered = Tiered(MemoryStore(), slow)
+
+    def lose() -> None:
+        assert tiered.flush()
+        slow.full = True
+
     export = prometheus(registry)
-    run(kernel, Tiered(MemoryStore(), slow), 50, save=every(steps=10), on_event=export)
+    run(Losing(lose, lambda: None), tiered, 50, save=every(steps=10), on_event=export)
     size = sum(entry.size for entry in entries(slow))
     assert registry.get_sample_value("checkpointable_copied_step") == steps(slow)[-1]
     assert registry.get_sample_value("checkpointable_copied_bytes_total") == size

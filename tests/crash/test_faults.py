@@ -28,7 +28,6 @@ from checkpointable import (
 )
 from checkpointable.archive import name_of
 from checkpointable.errors import (
-    CheckpointExists,
     NoCheckpoint,
     StoreFull,
 )
@@ -320,4 +319,4 @@ def test_a_file_instead_of_the_directory(tmp_path: Path) -> None:
         path.unlink()
         (tmp_path / "aside").rename(path)
 
-    endures(tmp_path, replaced(), CheckpointExists, unreadable=NoCheckpoint)
+    endures(tmp_path, replaced(), StoreError, unreadable=NoCheckpoint)

@@ -100,7 +100,7 @@ def prune_without_looking() -> None:
 
 
 def prune_without_parents() -> None:
-    put(retention, "_needed", lambda store, found, wanted: {entry.name for entry in wanted})
+    put(retention, "_needed", lambda store, found, wanted, files: {e.name for e in wanted})
 
 
 WAYS: dict[str, Callable[[], None]] = {
