@@ -1,11 +1,10 @@
 """Two stores as one: durable in the fast one, then copied to the slow one in the background."""
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 from attrs import frozen
@@ -29,6 +28,7 @@ from checkpointable.layout import Parent
 from checkpointable.store import Buffer, Entry, Layered, Open, Reader, Store
 from checkpointable.stores import open_store
 from checkpointable.stores.files import check_name
+from checkpointable.stores.holds import Holds
 from checkpointable.tier import Held, Source, Tier, listed, locked, release
 from checkpointable.verbatim import verbatim
 
@@ -85,9 +85,7 @@ class Tiered(Layered):
         self._fast = Tier(self.fast, _address(fast), self._told.append)
         self._slow = Tier(self.slow, _address(slow), self._told.append)
         self._copier = Copier(self._fast, self._slow, keep, key, patience)
-        self._guard = threading.Lock()
-        self._holds = 0
-        self._held: Held = []
+        self._lock = Holds(self._take, release)
 
     def __repr__(self) -> str:
         return f"Tiered({self._fast.address!r}, {self._slow.address!r})"
@@ -242,21 +240,14 @@ class Tiered(Layered):
             raise errors[0]
         self._copier.bad.discard(name)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """See `checkpointable.store.Lock`: of both, or of the one that can be had."""
-        with self._guard:
-            if not self._holds:
-                self._held = locked(self._fast, self._slow)
-                self._copier.wake()
-            self._holds += 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._holds -= 1
-                if not self._holds:
-                    release(self._held)
+        return self._lock.held()
+
+    def _take(self) -> Held:
+        held = locked(self._fast, self._slow)
+        self._copier.wake()
+        return held
 
     # --- as one of two ---------------------------------------------------------------------------
 

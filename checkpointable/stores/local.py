@@ -2,9 +2,8 @@
 
 import fcntl
 import os
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -25,6 +24,7 @@ from checkpointable.stores.files import (
     sync_directory,
     write_durably,
 )
+from checkpointable.stores.holds import Holds
 
 _LOCK = ".lock"
 _SCANS = 10  # a scan of a directory that changes may miss both the old and the new
@@ -39,9 +39,7 @@ class LocalStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()  # the process may change its directory
-        self._guard = threading.Lock()
-        self._holds = 0
-        self._lock_file = -1
+        self._lock = Holds(lambda: _acquire(self.path), _release)
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.path)!r})"
@@ -97,23 +95,12 @@ class LocalStore:
                 (self.path / name).rename(self.path / new)
                 sync_directory(self.path)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """See `checkpointable.store.Lock`; threads that use this object share it, at once too.
 
         Taking it removes what a killed writer has left behind.
         """
-        with self._guard:
-            if not self._holds:
-                self._lock_file = _acquire(self.path)
-            self._holds += 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._holds -= 1
-                if not self._holds:
-                    _release(self._lock_file)
+        return self._lock.held()
 
     def without_lock(self) -> "LocalStore":
         """See `checkpointable.store.Shared`."""

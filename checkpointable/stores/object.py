@@ -6,7 +6,6 @@ none: it is the commit. An upload without a head is a leftover, which the next w
 """
 
 import secrets
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from checkpointable.errors import (
 from checkpointable.store import Buffer, Entry, Reader
 from checkpointable.stores.bucket import Bucket, Listed
 from checkpointable.stores.files import check_name
+from checkpointable.stores.holds import Holds
 from checkpointable.stores.lease import Lease, probe
 from checkpointable.stores.uploads import (
     HEADS,
@@ -62,8 +62,7 @@ class ObjectStore:
         prefix = prefix.strip("/")
         self._bucket = Bucket(store, prefix, address or _address(store, prefix))
         self._lease = Lease(self._bucket)
-        self._guard = threading.Lock()
-        self._holds = 0
+        self._lock = Holds(self._take, lambda _: self._lease.give_back())
         self._probed = False
 
     def __repr__(self) -> str:
@@ -119,25 +118,14 @@ class ObjectStore:
             if key:
                 delete_upload(self._bucket, key)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """See `checkpointable.store.Lock`; threads that use this object share it, at once too.
 
         Who cannot renew the lease, as when the network is gone for a minute, loses it: `create`
         and `delete` then raise `StoreLocked`. Taking it removes what a killed writer has left
         behind, and raises `StoreError` if the server takes no notice of conditions.
         """
-        with self._guard:
-            if not self._holds:
-                self._take()
-            self._holds += 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._holds -= 1
-                if not self._holds:
-                    self._lease.give_back()
+        return self._lock.held()
 
     def without_lock(self) -> "ObjectStore":
         """See `checkpointable.store.Shared`."""
