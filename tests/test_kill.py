@@ -24,7 +24,7 @@ KILLS = {"wave": 10, "ising": 10, "sketch": 10, "nbody": 4, "pagerank": 4}
 def command(kernel: str, store: Path, folder: Path) -> list[str]:
     options = {
         "wave": [],  # PREM, as it comes
-        "ising": ["--sweeps", "1500", "--warmup", "100"],
+        "ising": ["--sweeps", "900", "--warmup", "100"],
         "sketch": ["--path", str(folder / "stream.f64"), "--batch", "20000"],
         "nbody": ["--n", "500"],
         "pagerank": [

@@ -62,6 +62,8 @@ class TestInMemory(StoreTests):
 
 
 class TestInDirectories(StoreTests):
+    settings = settings(StoreTests.settings, max_examples=15, stateful_step_count=20)
+
     def make(self) -> Store:
         return Tiered(tempfile.mkdtemp(), tempfile.mkdtemp())
 

@@ -18,7 +18,10 @@ ROUNDS = int(os.environ.get("CRASH_STATES_ROUNDS", 1))
 LEAST = {"saves_and_prunes": 20_000, "runs_a_kernel": 20_000, "two_processes_save": 20_000}
 """Different states that there must be, where unfinished files have names: 60,000 in all."""
 
-FEWER = {"ranks_save": 16, "saves_deltas": 1024, "compacts_deltas": 1024, "runs_a_kernel": 1500}
+FEWER = {
+    "ranks_save": 16, "saves_deltas": 1024, "compacts_deltas": 1024, "runs_a_kernel": 1500,
+    "two_processes_save": 2048,
+}  # fmt: skip
 """So many subsets are drawn at each crash of these in the default suite: of `nox -s crash` all."""
 
 

@@ -24,7 +24,7 @@ from checkpointable.testing import KernelTests
 from checkpointable.testing.kernels import SETTINGS, C
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
-FEW = hypothesis.settings(SETTINGS, max_examples=3, stateful_step_count=6)
+FEW = hypothesis.settings(SETTINGS, max_examples=2, stateful_step_count=5)
 
 
 def arrays(checkpoint: Any) -> dict[str, Any]:

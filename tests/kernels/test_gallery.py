@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_origin, get_type_hints
 
 import attrs
+import hypothesis
 import numba
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.kernels.wave_mpi import WaveMpi, WaveMpiCheckpoint
 from checkpointable.testing import KernelTests
+from checkpointable.testing.kernels import SETTINGS
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 UNTIL = 24
@@ -86,7 +88,9 @@ class TestWave(KernelTests[WaveCheckpoint]):
 
 
 class TestWaveMpi(KernelTests[WaveMpiCheckpoint]):
-    """On one rank; on more in `test_wave_mpi`."""
+    """On one rank, with fewer examples than `Wave`, whose code it is; more in `test_wave_mpi`."""
+
+    settings = hypothesis.settings(SETTINGS, max_examples=8, stateful_step_count=8)
 
     def make(self) -> WaveMpi:
         return cast(WaveMpi, made("wave-mpi", Path()))

@@ -28,7 +28,7 @@ class TestMoto(OfObjects):
 
 
 class TestSeaweedFS(OfObjects):
-    settings = hypothesis.settings(StoreTests.settings, max_examples=20, stateful_step_count=20)
+    settings = hypothesis.settings(StoreTests.settings, max_examples=10, stateful_step_count=15)
 
     @pytest.fixture(autouse=True)
     def server(self, seaweedfs: str) -> None:
