@@ -138,7 +138,8 @@ def shares(
                 list(said), [100 * one["lost"] for one in said.values()],
                 color=color, linestyle=dashes, marker=marker, ms=5, lw=1.6, label=name,
             )  # fmt: skip
-        ticks = [n for n in said if n not in (1024, 4096, 8192)]
+        numbers = next(iter(found.values()))
+        ticks = [n for n in numbers if n not in (1024, 4096, 8192)]
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
         axes.minorticks_off()

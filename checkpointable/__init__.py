@@ -24,6 +24,8 @@ again         `supervisor`: the main job in a process that is started again when
 Errors are in `errors`. Importing this package does not import Numba.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from checkpointable.annotations import Array
 from checkpointable.attributes import capture, check_fit, reinstate
 from checkpointable.checkpointer import Checkpointer
@@ -79,7 +81,9 @@ from checkpointable.shards import Shard
 from checkpointable.single import load_file, save_file
 from checkpointable.store import Store
 from checkpointable.stores import LocalStore, MemoryStore, open_store
-from checkpointable.tiers import Tiered
+
+if TYPE_CHECKING:
+    from checkpointable.tiers import Tiered
 
 __all__ = [
     "EX_PREEMPTED",
@@ -149,3 +153,11 @@ __all__ = [
     "within",
     "young_daly",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Tiered":  # when it is asked for: it takes a while to import, and few need it
+        from checkpointable.tiers import Tiered
+
+        return Tiered
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,9 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from checkpointable import agreement, archive, distributed
+from checkpointable import agreement, archive
 from checkpointable.archive import Entry, Found
 from checkpointable.attributes import arrays_of
 from checkpointable.coordinator import Alone, Coordinator, combined
@@ -29,6 +29,9 @@ from checkpointable.shards import shard_fields
 from checkpointable.store import Layered, Store
 from checkpointable.stores import open_store
 from checkpointable.threads import in_thread
+
+if TYPE_CHECKING:
+    from checkpointable.distributed import Previous
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -111,9 +114,11 @@ class Checkpointer(Generic[C]):
         # By one rank, too, if it has shards: what they are saved as can be restored on many.
         self._together = self.coordinator.size > 1 or bool(shard_fields(self.cls))
         if self.coordinator.size > 1:
+            from checkpointable import distributed  # which takes a while, and few need
+
             distributed.of_rank(1, self.store)  # raises if it is not for many ranks
         self._beside = self.coordinator.twin()  # for saves, which go on in a thread of their own
-        self._previous: distributed.Previous | None = None
+        self._previous: Previous | None = None
         self._staging = Staging(reserve)
         self._saving: Saving | None = None
         self._base: str | None = None
@@ -200,6 +205,8 @@ class Checkpointer(Generic[C]):
         about: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
         if self._together:
             about |= {"previous": self._previous if delta else None, "coordinator": self._beside}
+            from checkpointable import distributed
+
             entry, self._previous = distributed.save(self.store, checkpoint, step, **about)
             return entry
         step = self._next_step() if step is None else step
@@ -270,6 +277,8 @@ class Checkpointer(Generic[C]):
     async def _restore_together(
         self, step: int | None, on_read: Callable[[str], object] | None
     ) -> Restored | None:
+        from checkpointable import distributed
+
         found = await distributed.restore(
             self.store, self.kernel, self.cls, coordinator=self.coordinator, step=step,
             key=self.key, on_read=on_read,

@@ -5,7 +5,6 @@ by all of them at once. What they have to tell each other goes through a `Coordi
 in the package knows MPI.
 """
 
-import pickle
 import time
 from collections.abc import Callable
 from operator import itemgetter
@@ -151,11 +150,15 @@ class MpiCoordinator:
         return MpiCoordinator(self.comm)
 
     def _send(self, to: Any, value: Any) -> None:
+        import pickle  # here, since it takes a while
+
         data = pickle.dumps(value)
         for request in [self.comm.Isend(data, rank) for rank in to]:
             _wait(request.Test)
 
     def _receive(self, rank: int) -> Any:
+        import pickle
+
         from mpi4py import MPI as mpi
 
         status = mpi.Status()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from checkpointable import archive, events
 from checkpointable.agreement import by_first, ending_together, on_all
@@ -22,11 +22,13 @@ from checkpointable.protocol import SteppableKernel, check_kernel, validate
 from checkpointable.retention import prune
 from checkpointable.saving import Restored, Saved, Saving
 from checkpointable.sinks import OnEvent, to_file, to_log
-from checkpointable.store import Store
+from checkpointable.store import Layered, Store
 from checkpointable.stores import LocalStore
 from checkpointable.supervised import check_health, no_link
 from checkpointable.supervised import link as link_to_supervisor
-from checkpointable.tiers import Tiered
+
+if TYPE_CHECKING:
+    from checkpointable.tiers import Tiered
 
 __all__ = ["EX_PREEMPTED", "Preempted", "Progress", "Report", "run"]
 
@@ -123,7 +125,7 @@ def run(
             raise ValueError(f"latency is {latency!r} and grace {grace!r}, but must be above 0")
         checkpointer = Checkpointer(kernel, store, cls=cls, key=key, delta=delta, coordinator=ranks)
     place, kept = checkpointer.store, last(3) if keep is None else keep
-    tiers = place if isinstance(place, Tiered) else None
+    tiers = cast("Tiered", place) if isinstance(place, Layered) else None
     nearest = place if tiers is None else tiers.fast
     sinks = [to_log(), *([to_file(nearest.path)] if isinstance(nearest, LocalStore) else [])]
 
