@@ -18,7 +18,7 @@ from checkpointable.opening import opened
 from checkpointable.reading import read_array
 from tests.same import same
 
-KILLS = {"wave": 10, "ising": 10, "sketch": 10, "nbody": 4, "pagerank": 4}
+KILLS = {"wave": 10, "ising": 10, "sketch": 10, "nbody": 2, "pagerank": 2}
 
 
 def command(kernel: str, store: Path, folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ LEAST = {"saves_and_prunes": 20_000, "runs_a_kernel": 20_000, "two_processes_sav
 
 FEWER = {
     "ranks_save": 16, "saves_deltas": 1024, "compacts_deltas": 1024, "runs_a_kernel": 1500,
-    "two_processes_save": 2048,
+    "two_processes_save": 2048, "saves_and_prunes": 3000,
 }  # fmt: skip
 """So many subsets are drawn at each crash of these in the default suite: of `nox -s crash` all."""
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
 
@@ -93,6 +93,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 changes = st.lists(st.tuples(st.integers(0, 499), st.floats(0, 9, width=32)), max_size=4)
 
 
+@settings(max_examples=60)  # the simulator is slow; on the host the same is tested with all
 @given(st.lists(changes, max_size=5), st.booleans())
 def test_every_save_is_the_kernel_as_it_was(rounds: list[Any], delta: bool) -> None:
     kernel, store = Kernel(), MemoryStore()
