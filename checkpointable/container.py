@@ -70,7 +70,7 @@ class Packed:
     """A checkpoint ready to be written: `prefix` is the file up to its data.
 
     `read` gives the bytes of blocks, and `digests` has those of each array whose blocks have been
-    digested before.
+    digested before. `end` has the digests and the seal as soon as all chunks were given.
     """
 
     header: Header
@@ -78,6 +78,7 @@ class Packed:
     read: Read
     digests: Mapping[str, bytes]
     key: bytes | None = field(default=None, repr=False)
+    end: list[bytes] = field(factory=list, init=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -109,6 +110,7 @@ class Packed:
                 yield block
         yield table
         sealed = seal(self.prefix, table)
+        self.end[:] = bytes(table), sealed
         yield sealed
         if self.key is not None:
             yield signature(self.key, table, sealed)

@@ -56,8 +56,9 @@ class Copier:
     """Copies from `fast` to `slow` what `keep` wants there, the oldest first.
 
     `owed` are the names still to be copied; `bad` those whose copy in the fast tier is not to be
-    relied on; `direct` is one that was written to the slow tier at once. Who writes to the slow
-    tier, or deletes there, holds `changing`.
+    relied on; `direct` is one that was written to the slow tier at once, `loose` what ranks have
+    written so, and no head has yet. Who writes to the slow tier, or deletes there, holds
+    `changing`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Copier:
         self.owed: frozenset[str] = frozenset()
         self.bad: set[str] = set()
         self.direct = ""
+        self.loose: set[str] = set()
         self._pruned: set[str] = set()
         self._seals: dict[str, str] = {}  # of the slow tier's files
         self._state = threading.Condition()
@@ -116,7 +118,10 @@ class Copier:
                 self._state.notify_all()
         if copied and self.keep is not None:
             with self.changing:
-                gone = prune_alone(self.slow.store, self.keep, sound=copied, key=self.key)
+                spared = frozenset(self.loose)
+                gone = prune_alone(
+                    self.slow.store, self.keep, sound=copied, key=self.key, spared=spared
+                )
                 self.forget([entry.name for entry in gone])
             if gone:
                 names = tuple(entry.name for entry in gone)

@@ -9,8 +9,7 @@ failure of one is the error of all, and nobody is left waiting.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, TypeAlias, TypeVar
 
@@ -33,7 +32,7 @@ from checkpointable.errors import (
     NoCheckpoint,
     StoreError,
 )
-from checkpointable.layout import Bytes, Meta, Parent, Part, Spec
+from checkpointable.layout import Meta, Parent, Part, Spec
 from checkpointable.protocol import Checkpointable, KernelMetadata
 from checkpointable.shards import Shard, shard_fields
 from checkpointable.store import Store
@@ -229,9 +228,8 @@ def _write(
     packed = codec.pack(evolve(meta, tree={"rank": rank}), own, key, base)
     if not archive.pays(packed, sizes):
         packed = container.pack_whole(packed)
-    last: deque[Bytes] = deque(maxlen=2 if key is None else 3)  # digests, seal, and signature
-    store.create(name, packed.size, _noted(packed.chunks(), last))
-    table, seal = bytes(last[0]), bytes(last[1])
+    store.create(name, packed.size, packed)
+    table, seal = packed.end
     header = packed.header
     boxes = {n: (_offset(n, a.shape, shards), a.shape) for n, a in header.arrays.items()}
     shapes = {n: shards[n].shape if n in shards else a.shape for n, a in header.arrays.items()}
@@ -246,13 +244,6 @@ def _write(
 
 def _offset(name: str, shape: tuple[int, ...], shards: Shards) -> tuple[int, ...]:
     return shards[name].offset if name in shards else (0,) * len(shape)
-
-
-def _noted(chunks: Iterable[Bytes], last: deque[Bytes]) -> Iterator[Bytes]:
-    """Pass the chunks on, and keep the last of them."""
-    for chunk in chunks:
-        last.append(chunk)
-        yield chunk
 
 
 def _same(meta: Meta, arrays: Mapping[str, Any], shards: Shards) -> dict[str, bytes]:

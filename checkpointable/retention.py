@@ -70,7 +70,7 @@ def prune_alone(
         wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
         if compact:
             wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
-        stays = _needed(store, found, wanted, strays)
+        stays = _needed(store, found, wanted, strays) | spared
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)

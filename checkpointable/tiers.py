@@ -10,7 +10,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from checkpointable import events, opening
-from checkpointable.archive import is_delta, step_of
+from checkpointable.archive import is_delta, is_rank_file, step_of
 from checkpointable.container import Packed
 from checkpointable.copier import Copier, Unfit
 from checkpointable.digests import check_key
@@ -25,6 +25,7 @@ from checkpointable.errors import (
 from checkpointable.events import Event
 from checkpointable.keep import AnyKeep
 from checkpointable.layout import Parent
+from checkpointable.names import parsed
 from checkpointable.store import Buffer, Entry, Layered, Open, Reader, Store
 from checkpointable.stores import open_store
 from checkpointable.stores.files import check_name
@@ -147,7 +148,7 @@ class Tiered(Layered):
             self._create_in_slow(name, size, source, parents, error)
         else:
             self._fast.works()
-            if step_of(name) is not None:
+            if parsed(name):
                 self._copier.add(name)
 
     def _slow_has(self, name: str) -> bool:
@@ -177,6 +178,9 @@ class Tiered(Layered):
             with self._copier.changing:
                 self._copier.bring(parents, step)
                 self.slow.create(name, size, source)
+                self._copier.loose -= {parent.name for parent in parents}
+                if is_rank_file(name):  # which a prune would take, until there is a head
+                    self._copier.loose.add(name)
         except (CheckpointExists, StoreLocked):
             raise
         except (Unfit, CheckpointableError) as error:
@@ -192,7 +196,7 @@ class Tiered(Layered):
         self._slow.works()
         seconds = time.monotonic() - begin
         self._told.append(events.Copied(step, name, self._slow.address, size, seconds))
-        if step_of(name) is not None:
+        if parsed(name):
             self._copier.direct = name
             self._copier.wake()  # to prune
 
@@ -236,6 +240,7 @@ class Tiered(Layered):
                 except StoreError as error:
                     errors.insert(0, error)
             self._copier.forget([name])
+            self._copier.loose.discard(name)
         if errors and not (gone and isinstance(errors[0], NoCheckpoint)):
             raise errors[0]
         self._copier.bad.discard(name)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -37,6 +38,7 @@ from checkpointable.testing import FaultyStore, StoreTests
 from checkpointable.testing._store_subject import listed, read
 from tests.same import same
 from tests.test_delta_runs import SweepCheckpoint, after
+from tests.test_distributed import GridCheckpoint, rows, shared
 
 
 @pytest.fixture(autouse=True)
@@ -633,3 +635,30 @@ def test_whatever_happens_the_newest_that_is_anywhere_is_restored(
 
     Kept.keep = keep
     run_state_machine_as_test(Kept, settings=settings(max_examples=60, stateful_step_count=25))
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["alone", "after another"])
+def test_shards_that_the_slow_tier_gets_at_once_stay_until_there_is_a_head(behind: bool) -> None:
+    """A pass of the copier between a rank's file and the head, as it may come at any time."""
+
+    class Passing(Tiered):
+        passes = False
+
+        def list(self) -> Iterator[Entry]:  # which a save does between the two
+            if self.passes:
+                if behind and not entries(fast):
+                    save(fast, 1)  # to be copied, and then to prune
+                self._copier.copy_missing()
+            return super().list()
+
+    fast, slow = MemoryStore(), MemoryStore()
+    refusing: Any = FaultyStore(fast, "fail", "create")
+    tiered = Passing(refusing, slow, keep=last(1))
+    tiered.passes = True
+    whole = np.arange(12.0).reshape(3, 4)
+    shared(tiered, whole, rows((3, 4), 1), step=2)
+    tiered.close()
+    found = archive.latest(slow, GridCheckpoint)
+    assert found is not None
+    assert (found.entry.step, found.entry.sharded) == (2, True)
+    assert same(found.checkpoint.grid[:], whole)
