@@ -52,11 +52,7 @@ def check_boxes(
     low, high = bounds(held, len(shape))
     if found := _overlap(low, high):
         one, two = (box_text(held[i]) for i in sorted(found))
-        raise error(
-            f"the shards {one} and {two} overlap",
-            where=where,
-            hint="each element belongs to one rank",
-        )
+        raise error(f"the shards {one} and {two} overlap", where=where, hint=_ONE)
     missing = math.prod(shape) - sum(math.prod(box[1]) for box in held)
     if missing:
         what = f"the shards leave a gap: {missing} of {math.prod(shape)} elements are nobody's"

@@ -14,6 +14,7 @@ from checkpointable.device.lost import check_not_lost
 from checkpointable.device.staging import Staging
 from checkpointable.digests import check_key
 from checkpointable.errors import NotNow
+from checkpointable.names import next_step
 from checkpointable.protocol import (
     Checkpointable,
     KernelMetadata,
@@ -209,7 +210,7 @@ class Checkpointer(Generic[C]):
 
             entry, self._previous = distributed.save(self.store, checkpoint, step, **about)
             return entry
-        step = self._next_step() if step is None else step
+        step = next_step(self.store) if step is None else step
         base = self._base if delta else None
         entry = archive.save(self.store, checkpoint, step, base=base, **about)
         self._base = entry.name
@@ -225,10 +226,6 @@ class Checkpointer(Generic[C]):
         return (
             size * last.seconds / last.bytes if last is not None and last.bytes and size else None
         )
-
-    def _next_step(self) -> int:
-        found = archive.entries(self.store)
-        return found[-1].step + 1 if found else 0
 
     async def restore_latest(
         self, on_read: Callable[[str], object] | None = None

@@ -271,6 +271,7 @@ class Copier:
                 self._answered, self._moved = asked, self._moved + 1
                 self._state.notify_all()
                 if self._asked == asked and not good and not stop.is_set():
+                    # The lambda is not kept: it sees no later `asked`.
                     self._state.wait_for(lambda: self._asked != asked or stop.is_set(), delay)  # noqa: B023
                     delay = min(2 * delay, _LAST_DELAY)
                 if stop.is_set() or (good and self._asked == asked):

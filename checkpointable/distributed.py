@@ -33,6 +33,7 @@ from checkpointable.errors import (
     StoreError,
 )
 from checkpointable.layout import Meta, Parent, Part, Spec
+from checkpointable.names import listed, next_step
 from checkpointable.protocol import Checkpointable, KernelMetadata
 from checkpointable.shards import Shard, shard_fields
 from checkpointable.store import Store
@@ -105,7 +106,7 @@ def save(
 
         def begin() -> tuple[int, str]:
             stack.enter_context(store.lock())
-            return (_next_step(store) if step is None else step), os.urandom(8).hex()
+            return (next_step(store) if step is None else step), os.urandom(8).hex()
 
         number, nonce = by_first(coordinator, begin)
         name = archive.rank_file_name(number, rank, nonce)
@@ -152,9 +153,9 @@ async def restore(
     All raise `NoCheckpoint` if none is left, and what a kernel's `restore` raises but
     `CorruptCheckpoint`; else as `archive.latest`.
     """
-    listed = by_first(coordinator, lambda: archive.entries(store))
+    entries = by_first(coordinator, lambda: archive.entries(store))
     skipped: list[tuple[Entry, CheckpointableError]] = []
-    for entry in reversed(listed):
+    for entry in reversed(entries):
         if step not in (None, entry.step):
             continue
         if on_read is not None:
@@ -169,7 +170,7 @@ async def restore(
     if skipped:
         raise archive.none_verifies(tuple(skipped))
     if step is not None:
-        raise archive.not_there(step, [entry.step for entry in listed])
+        raise archive.not_there(step, [entry.step for entry in entries])
     return None
 
 
@@ -184,11 +185,6 @@ async def _attempt_restore(
     except Exception as error:  # whatever the kernel raises: it must not hang the others
         return failure_of(rank, error)
     return None
-
-
-def _next_step(store: Store) -> int:
-    found = archive.entries(store)
-    return found[-1].step + 1 if found else 0
 
 
 def of_rank(rank: int, store: Store) -> Store:
@@ -269,19 +265,24 @@ def _committed(
     failures = [one for one in told if isinstance(one, Failure)]
     if failures:
         return _Outcome(failure=failures[0])
-    refused = attempt(coordinator, lambda: _check_saved(store, written, cls))
-    if isinstance(refused, Failure):
-        return _Outcome(failure=refused)
-    entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, key))
+    found = attempt(coordinator, lambda: _check_saved(store, written, cls))
+    if isinstance(found, Failure):
+        return _Outcome(failure=found)
+    entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, found, key))
     if isinstance(entry, Failure):
         return _Outcome(failure=entry, head_tried=True)
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
 
 
-def _check_saved(store: Store, written: Sequence[Written], cls: Any) -> None:
-    """The same, and raise `StoreError` if they wrote to different places, as to each machine's."""
+def _check_saved(store: Store, written: Sequence[Written], cls: Any) -> list[Entry]:
+    """The same, and raise `StoreError` if they wrote to different places, as to each machine's.
+
+    Gives the checkpoints that are there.
+    """
     check_together(written, cls)
-    _check_there(store, written)
+    found, rank_files = listed(store)
+    _check_there(store, written, set(rank_files))
+    return found
 
 
 def check_together(written: Sequence[Written], cls: Any) -> None:
@@ -300,10 +301,9 @@ def check_together(written: Sequence[Written], cls: Any) -> None:
         check_boxes(boxes, shape, f"{name}.{at.removesuffix('.local')}")
 
 
-def _check_there(store: Store, written: Sequence[Written]) -> None:
-    listed = {entry.name for entry in store.list()}
+def _check_there(store: Store, written: Sequence[Written], there: set[str]) -> None:
     for rank, one in enumerate(written):
-        if one.file.name not in listed and not _is_there(store, one.file.name):
+        if one.file.name not in there and not _is_there(store, one.file.name):
             raise StoreError(
                 f"what rank {rank} has written is not there",
                 where=f"{store!r}: {one.file.name}",
@@ -320,10 +320,11 @@ def _is_there(store: Store, name: str) -> bool:
         return False
 
 
-def _create_head(store: Store, meta: Meta, written: Sequence[Written], key: bytes | None) -> Entry:
+def _create_head(
+    store: Store, meta: Meta, written: Sequence[Written], found: list[Entry], key: bytes | None
+) -> Entry:
     packed = head_of(meta, written, key)
-    attempt_number = archive.next_attempt(archive.entries(store), meta.step)
-    return archive.create(store, meta.step, packed, attempt_number)
+    return archive.create(store, meta.step, packed, archive.next_attempt(found, meta.step))
 
 
 def head_of(meta: Meta, written: Sequence[Written], key: bytes | None = None) -> Packed:

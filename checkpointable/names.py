@@ -106,11 +106,23 @@ def next_attempt(found: list[Entry], step: int) -> int:
     return max((entry.attempt for entry in found if entry.step == step), default=-1) + 1
 
 
+def next_step(store: Store) -> int:
+    """The step after the newest in a store; 0 if it has none."""
+    found = entries(store)
+    return found[-1].step + 1 if found else 0
+
+
 def entries(store: Store) -> list[Entry]:
     """List the checkpoints of a store, oldest first, without opening any."""
-    found, ranks = [], Counter[int]()
+    return listed(store)[0]
+
+
+def listed(store: Store) -> tuple[list[Entry], list[str]]:
+    """The same, and the names of what ranks have written."""
+    found, rank_files, ranks = [], list[str](), Counter[int]()
     for blob in store.list():
         if match := _RANK_FILE.fullmatch(blob.name):
+            rank_files.append(blob.name)
             ranks[int(match[1])] += blob.size
         elif said := parsed(blob.name):
             (step, attempt, kind), size = said, blob.size
@@ -118,4 +130,4 @@ def entries(store: Store) -> list[Entry]:
             if blob.name == name_of(step, attempt, delta=delta, sharded=sharded):
                 found.append(Entry(step, attempt, blob.name, size, blob.created, delta, sharded))
     found = [evolve(e, size=e.size + ranks[e.step]) if e.sharded else e for e in found]
-    return sorted(found, key=lambda entry: (entry.step, entry.attempt, not entry.delta))
+    return sorted(found, key=lambda e: (e.step, e.attempt, not e.delta)), rank_files

@@ -63,8 +63,8 @@ def read_header(reader: Reader) -> Header:
 
 
 def _read_prefix(reader: Reader) -> bytes:
-    start = _read(reader, 0, min(8, reader.size))
-    return _read(reader, 0, container.header_size(start, reader.size))
+    start = read_bytes(reader, 0, min(8, reader.size))
+    return read_bytes(reader, 0, container.header_size(start, reader.size))
 
 
 def opened(
@@ -172,7 +172,7 @@ def read_sealed(
         raise
     table, seal = _read_seal(reader, prefix, header.digests_offset, header.seal_offset)
     if key is not None:
-        said = _read(reader, header.signature_offset, reader.size - header.signature_offset)
+        said = read_bytes(reader, header.signature_offset, reader.size - header.signature_offset)
         digests.check_signature(key, header, table, seal, said)
     if step is not None and header.meta.step != step:
         what = f"it is of step {header.meta.step}, and its name says {step}"
@@ -181,13 +181,14 @@ def read_sealed(
 
 
 def _read_seal(reader: Reader, prefix: bytes, begin: int, offset: int) -> tuple[bytes, bytes]:
-    table = _read(reader, begin, offset - begin)
-    seal = _read(reader, offset, layout.SEAL_SIZE)
+    table = read_bytes(reader, begin, offset - begin)
+    seal = read_bytes(reader, offset, layout.SEAL_SIZE)
     digests.check_seal(prefix, table, seal)
     return table, seal
 
 
-def _read(reader: Reader, offset: int, size: int) -> bytes:
+def read_bytes(reader: Reader, offset: int, size: int) -> bytes:
+    """So many bytes of a file, from one of them on."""
     buffer = bytearray(size)
     reader.read_into(offset, memoryview(buffer))
     return bytes(buffer)

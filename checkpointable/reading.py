@@ -92,7 +92,8 @@ def lazy_array(checkpoint: Opened, name: str) -> LazyArray:
             return read_box(checkpoint, placed, box)
 
     def read() -> HostArray:
-        return part(((0,) * len(placed.shape), placed.shape))
+        with errors_at(checkpoint.name):
+            return read_array(checkpoint, name)
 
     return LazyArray(placed.dtype, placed.shape, read, part)
 
@@ -151,12 +152,17 @@ def _read_blocks(
 
 def is_far(checkpoint: Opened) -> bool:
     """Whether reading it takes requests to another machine."""
-    return any(getattr(reader, "part", 0) for reader in checkpoint.files)
+    return _part(checkpoint) > 0
+
+
+def _part(checkpoint: Opened) -> int:
+    """The bytes worth asking for at once where a file is far away; 0 if none is."""
+    return max(getattr(reader, "part", 0) for reader in checkpoint.files)
 
 
 def _runs(checkpoint: Opened, placed: Placed, blocks: range) -> list[range]:
     """Blocks that are read at once: neighbours in a file that is far away; none if no file is."""
-    part = max(getattr(reader, "part", 0) for reader in checkpoint.files)
+    part = _part(checkpoint)
     if not part or not blocks:
         return []
     breaks = set(blocks[:: max(1, part // layout.BLOCK)])

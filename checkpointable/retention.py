@@ -9,11 +9,12 @@ from typing import Any
 from attrs import evolve
 
 from checkpointable import archive, container, layout, reading
-from checkpointable.archive import Entry, entries, name_of
+from checkpointable.archive import Entry, name_of
 from checkpointable.blocks import Place
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.keep import AnyKeep, Past, chosen
 from checkpointable.layout import Bytes
+from checkpointable.names import listed
 from checkpointable.store import Layered, Store
 from checkpointable.threads import by_threads
 
@@ -59,9 +60,8 @@ def prune_alone(
 ) -> list[Entry]:
     """The same where nobody else makes a delta meanwhile; those `spared` stay as well."""
     with store.lock():
-        found = entries(store)
+        found, strays = listed(store)
         kept = chosen(keep, history(store, found))
-        strays = [e.name for e in store.list() if archive.is_rank_file(e.name)]
         if all(entry.step in kept for entry in found) and not compact and not strays:
             return []
         names = [entry.name for entry in found]

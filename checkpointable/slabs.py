@@ -29,8 +29,6 @@ def read_box(placed: Placed, box: Box, out: AnyArray, fill: Fill) -> None:
     if box[1] == placed.shape and out.flags.c_contiguous:
         fill(range(placed.blocks), out.reshape(-1).view(np.uint8).data)
         return
-    if not placed.shape:  # one element, and not in C order: it cannot be
-        raise AssertionError(placed)
     for slab in _slabs(placed, box):
         _read_slab(placed, slab, out[slab.place], fill)
 

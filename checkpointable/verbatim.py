@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from checkpointable import digests, layout
 from checkpointable.errors import CorruptCheckpoint
 from checkpointable.layout import Bytes
-from checkpointable.opening import Opened
-from checkpointable.store import Reader
+from checkpointable.opening import Opened, read_bytes
 
 
 def verbatim(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
@@ -16,7 +15,7 @@ def verbatim(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
     of a signed file, its signature is given as it is.
     """
     reader, header = file.files[0], file.header
-    prefix = _read(reader, 0, header.data_offset)
+    prefix = read_bytes(reader, 0, header.data_offset)
     digests.check_seal(prefix, file.table, file.seal)
     yield prefix
     offset, buffer = header.data_offset, memoryview(bytearray(layout.BLOCK))
@@ -32,13 +31,9 @@ def verbatim(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
     yield file.table
     yield file.seal
     if header.meta.signed:
-        said = _read(reader, header.signature_offset, header.file_size - header.signature_offset)
+        said = read_bytes(
+            reader, header.signature_offset, header.file_size - header.signature_offset
+        )
         if key is not None:
             digests.check_signature(key, header, file.table, file.seal, said)
         yield said
-
-
-def _read(reader: Reader, offset: int, size: int) -> bytes:
-    buffer = bytearray(size)
-    reader.read_into(offset, memoryview(buffer))
-    return bytes(buffer)

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 from attrs import asdict, evolve, frozen
@@ -176,9 +176,9 @@ def probe(bucket: "Bucket") -> "datetime":
             bucket.delete(key)
 
 
-def _must_fail(bucket: "Bucket", key: str, mode: "Version | str", what: str) -> None:
+def _must_fail(bucket: "Bucket", key: str, mode: 'Literal["create"] | Version', what: str) -> None:
     try:
-        bucket.put(key, b"3", mode)  # type: ignore[arg-type]
+        bucket.put(key, b"3", mode)
     except CheckpointExists:
         return
     hint = "use a server with conditional writes, as those of S3, GCS and Azure are"
