@@ -4,7 +4,7 @@ They never only wait for each other: they tell what came of it.
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -79,7 +79,19 @@ def by_first(coordinator: Coordinator, work: Callable[[], T]) -> T:
 
 def on_all(coordinator: Coordinator, work: Callable[[], T]) -> T:
     """Do the work on every rank; if it fails on one, all raise that error."""
-    mine = attempt(coordinator, work)
+    return agreed(coordinator, attempt(coordinator, work))
+
+
+async def attempted(rank: int, work: Awaitable[T]) -> T | Failure:
+    """What comes of `work`, or how it failed on this rank."""
+    try:
+        return await work
+    except Exception as error:  # whatever a kernel raises: it must not hang the others
+        return failure_of(rank, error)
+
+
+def agreed(coordinator: Coordinator, mine: T | Failure) -> T:
+    """What came of it here, if it failed on no rank; else all raise that error."""
     failure = first_failure(coordinator, mine)
     if failure is not None:
         raise failure.error()

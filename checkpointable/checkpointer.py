@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from checkpointable import agreement, archive
 from checkpointable.archive import Entry, Found
@@ -188,17 +188,14 @@ class Checkpointer(Generic[C]):
 
     async def _taken(self) -> tuple[C, KernelMetadata | None]:
         """The kernel's checkpoint, and what it is; if it fails on one rank, all raise that."""
-        if self.coordinator.size == 1:
+
+        async def take() -> tuple[C, KernelMetadata | None]:
             return await self.kernel.checkpoint(), kernel_metadata(self.kernel)
-        taken: tuple[C, KernelMetadata | None] | agreement.Failure
-        try:
-            taken = await self.kernel.checkpoint(), kernel_metadata(self.kernel)
-        except Exception as error:  # whatever the kernel raises
-            taken = agreement.failure_of(self.coordinator.rank, error)
-        failure = agreement.first_failure(self.coordinator, taken)
-        if failure is not None or isinstance(taken, agreement.Failure):
-            raise cast(agreement.Failure, failure or taken).error()
-        return taken
+
+        if self.coordinator.size == 1:
+            return await take()
+        mine = await agreement.attempted(self.coordinator.rank, take())
+        return agreement.agreed(self.coordinator, mine)
 
     def _store(
         self, checkpoint: C, step: int | None, kernel: KernelMetadata | None, *, delta: bool

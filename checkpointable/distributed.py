@@ -17,7 +17,7 @@ import orjson
 from attrs import evolve, frozen
 
 from checkpointable import archive, codec, container, layout
-from checkpointable.agreement import Failure, attempt, by_first, failure_of, first_failure
+from checkpointable.agreement import Failure, attempt, attempted, by_first, first_failure
 from checkpointable.archive import Entry, Skipped
 from checkpointable.boxes import Box, check_boxes
 from checkpointable.container import Packed
@@ -160,7 +160,7 @@ async def restore(
             continue
         if on_read is not None:
             on_read(entry.name)
-        mine = await _attempt_restore(store, entry.name, kernel, cls, coordinator.rank, key)
+        mine = await attempted(coordinator.rank, _restored(store, entry.name, kernel, cls, key))
         failure = first_failure(coordinator, mine)
         if failure is None:
             return entry, tuple(skipped)
@@ -174,17 +174,11 @@ async def restore(
     return None
 
 
-async def _attempt_restore(
-    store: Store, name: str, kernel: Checkpointable[C], cls: type[C], rank: int, key: bytes | None
-) -> Failure | None:
-    try:
-        checkpoint = await in_thread(
-            lambda: archive.load(store, name, cls, key=key, arrays="shards")
-        )
-        await kernel.restore(checkpoint)
-    except Exception as error:  # whatever the kernel raises: it must not hang the others
-        return failure_of(rank, error)
-    return None
+async def _restored(
+    store: Store, name: str, kernel: Checkpointable[C], cls: type[C], key: bytes | None
+) -> None:
+    checkpoint = await in_thread(lambda: archive.load(store, name, cls, key=key, arrays="shards"))
+    await kernel.restore(checkpoint)
 
 
 def of_rank(rank: int, store: Store) -> Store:
