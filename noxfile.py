@@ -40,8 +40,8 @@ def tests(session: nox.Session) -> None:
 def ptx(session: nox.Session) -> None:
     """Every CUDA kernel to machine code, and numba-cuda's simulator; no device is needed."""
     session.install("-e", ".[cli,cuda13,testing]", "pytest>=8.4")
-    files = ["ptx", "test_device_arrays.py", "test_simulated.py", "kernels/test_devices.py"]
-    files = session.posargs or [f"tests/{name}" for name in files]
+    files = ["arrays/ptx", "arrays/test_device_arrays.py", "arrays/test_simulated.py"]
+    files = session.posargs or [f"tests/{name}" for name in (*files, "kernels/test_devices.py")]
     session.run(
         "python", "-W", "error", "-m", "pytest", "-m", "not gpu", *files,
         env={"REQUIRE_PTX": "1", "NUMBA_ENABLE_CUDASIM": "0"},
@@ -52,7 +52,7 @@ def ptx(session: nox.Session) -> None:
 def faces(session: nox.Session) -> None:
     """Arrays of torch and JAX, on the host."""
     session.install("-e", ".[test]", "torch>=2.6", "jax>=0.6")
-    session.run("pytest", "-W", "error", *(session.posargs or ["tests/test_faces.py"]))
+    session.run("pytest", "-W", "error", *(session.posargs or ["tests/arrays/test_interop.py"]))
 
 
 @nox.session
@@ -73,9 +73,9 @@ def versions(session: nox.Session) -> None:
 def deep(session: nox.Session) -> None:
     """The properties with 10,000 examples each, and the conformance kit far deeper."""
     session.install("-e", ".[cli,test]")
-    names = ("tree", "schema", "fingerprint", "migrations", "capture", "container", "delta", "lazy")
-    files = [f"tests/test_{name}.py" for name in names]
-    files += ["tests/testing", "tests/kernels/test_gallery.py"]
+    names = ["arrays/test_lazy.py", "archive/test_delta.py", "format/test_container.py", "schema"]
+    names += ["test_capture.py", "tree", "testing", "kernels/test_gallery.py"]
+    files = [f"tests/{name}" for name in names]
     session.run(
         "pytest", "-n", "2", *(session.posargs or files), env={"HYPOTHESIS_PROFILE": "deep"}
     )
@@ -101,7 +101,7 @@ def kills(session: nox.Session) -> None:
 def grace(session: nox.Session) -> None:
     """100 times SIGTERM at a random moment of a real run: saved and gone in time? 5 minutes."""
     session.install("-e", ".[cli,test]")
-    session.run("python", "-m", "tests.supervision.grace", *session.posargs)
+    session.run("python", "-m", "tests.supervisor.grace", *session.posargs)
 
 
 @nox.session
@@ -125,7 +125,7 @@ def fuzz(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Kernels under supervision, harmed at random: 10 minutes."""
     session.install("-e", ".[cli,test]")
-    session.run("python", "-m", "tests.supervision.soak", *(session.posargs or ["--minutes", "10"]))
+    session.run("python", "-m", "tests.supervisor.soak", *(session.posargs or ["--minutes", "10"]))
 
 
 @nox.session

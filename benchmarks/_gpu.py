@@ -22,10 +22,11 @@ from attrs import frozen
 from numba import cuda
 
 from benchmarks import _limits
-from checkpointable import Array, MemoryStore, capture, layout, reinstate
-from checkpointable.device import digest, memory
-from checkpointable.device.lazy import Region
-from checkpointable.device.programs import kernel
+from checkpointable import Array, MemoryStore, capture, reinstate
+from checkpointable.arrays.cuda import digest, memory
+from checkpointable.arrays.cuda.programs import kernel
+from checkpointable.arrays.lazy import Region
+from checkpointable.format import layout
 
 Grid: TypeAlias = tuple[int, int]
 """Blocks and threads in a block; every kernel here goes over its array in strides of the grid."""

@@ -23,8 +23,8 @@ if not __package__:
 
 from benchmarks._measure import Goal, options, report, write
 from checkpointable import Checkpointer, LocalStore, last
+from checkpointable.archive.prune import prune
 from checkpointable.kernels.wave import Wave
-from checkpointable.retention import prune
 
 STEPS = 4
 """Steps of a round without a save."""

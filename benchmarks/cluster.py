@@ -3,7 +3,8 @@
     python -m benchmarks.cluster
 
 No machine like that was at hand. The assumptions are in `Cluster`, each with where it is from; the
-model is in `lost`. All in seconds and GiB. `tests/test_scale.py` holds it against Daly's formula.
+model is in `lost`. All in seconds and GiB. `tests/distributed/test_scale.py` compares it
+with Daly's formula.
 
 - slow: every save goes to the shared store; each failure restores from there.
 - fast + slow: as `Tiered` does, to the node's own disk, and from there, in the background, to the
@@ -26,7 +27,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks._plot import shares
-from checkpointable.policy import optimum_interval
+from checkpointable.runner.when import optimum_interval
 
 RESULTS = Path(__file__).parent / "results"
 YEAR = 365 * 86400.0

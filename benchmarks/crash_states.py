@@ -44,7 +44,7 @@ if not __package__:
 
 from benchmarks._measure import write
 from checkpointable import Array, LocalStore, archive, last
-from checkpointable.retention import prune
+from checkpointable.archive.prune import prune
 from tests.crash.disk import Disk
 from tests.crash.explorer import explore
 from tests.crash.recorder import Call, record

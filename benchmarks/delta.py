@@ -26,7 +26,8 @@ if not __package__:
 
 from benchmarks import _limits, _plot
 from benchmarks._measure import RESULTS, Goal, Timed, measure, options, report, write
-from checkpointable import Array, LocalStore, archive, digests, layout
+from checkpointable import Array, LocalStore, archive
+from checkpointable.format import digests, layout
 
 FULL, DIGEST = "checkpointable, full", "digests of the state, 2 threads"
 SHARES = (0.001, 0.01, 0.1, 1.0)

@@ -47,8 +47,9 @@ if not __package__:
 from benchmarks import _gpu, _limits
 from benchmarks._gpu_table import Figure, table, text_of
 from benchmarks._measure import RESULTS, options, write
-from checkpointable import Checkpointer, LocalStore, MemoryStore, layout
-from checkpointable.device import memory
+from checkpointable import Checkpointer, LocalStore, MemoryStore
+from checkpointable.arrays.cuda import memory
+from checkpointable.format import layout
 
 Samples: TypeAlias = defaultdict[str, list[float]]
 Work: TypeAlias = Callable[[], float | dict[str, float]]

@@ -39,13 +39,14 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks._measure import options, write
-from checkpointable import LocalStore, archive, slabs
-from checkpointable.boxes import Box
-from checkpointable.distributed import Written, check_together, head_of
-from checkpointable.keep import last
-from checkpointable.layout import BLOCK, Header, Meta, Parent, Placed, Spec, laid_out
-from checkpointable.reading import parts_of
-from checkpointable.retention import prune
+from checkpointable import LocalStore, archive
+from checkpointable.archive.keep import last
+from checkpointable.archive.prune import prune
+from checkpointable.arrays.boxes import Box
+from checkpointable.distributed.checkpoints import Written, check_together, head_of
+from checkpointable.format import selection
+from checkpointable.format.layout import BLOCK, Header, Meta, Parent, Placed, Spec, laid_out
+from checkpointable.format.read_arrays import parts_of
 
 RANKS = (1, 4, 16, 64, 256, 1024, 4096)
 ARRAYS = ("position.local", "velocity.local", "stress.local")
@@ -159,7 +160,7 @@ def planned(header: Header, boxes: Iterable[Box], own: dict[int, dict[str, Place
                 opened.add(source)
                 pieces += 1
                 placed = own[source][name]
-                for blocks in slabs.blocks_of(placed, local):
+                for blocks in selection.blocks_of(placed, local):
                     ranges += 1
                     size += min(blocks.stop * BLOCK, placed.nbytes) - blocks.start * BLOCK
         files += len(opened)

@@ -24,8 +24,8 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks._measure import Goal, measure, options, report, write
-from checkpointable.stores.object import ObjectStore
-from tests.objects import servers
+from checkpointable.stores.object.store import ObjectStore
+from tests.stores.object import servers
 
 OURS_PUT, BARE_PUT = "checkpointable, put", "obstore, put"
 OURS_GET, BARE_GET = "checkpointable, get", "obstore, get"

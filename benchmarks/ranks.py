@@ -38,17 +38,9 @@ from benchmarks import _limits
 from benchmarks._measure import RESULTS, Goal, Timed, measure, options, report, write
 from benchmarks.durable import DIRECT, FRESH, RAW, WARM, better, clear, place, raw_writes
 from benchmarks.peers import DCP, quiet
-from checkpointable import (
-    Array,
-    LocalStore,
-    MpiCoordinator,
-    Shard,
-    archive,
-    capture,
-    distributed,
-    reinstate,
-)
-from checkpointable.coordinator import Coordinator
+from checkpointable import Array, LocalStore, MpiCoordinator, Shard, archive, capture, reinstate
+from checkpointable.distributed import checkpoints
+from checkpointable.distributed.coordinator import Coordinator
 
 Variants: TypeAlias = dict[str, Callable[[], object]]
 
@@ -168,7 +160,7 @@ class Job:
     def save(self) -> None:
         ranks = self.savers
         state = State(*(part(a, ranks.rank, ranks.size) for a in self.whole.values()))
-        distributed.save(self.store, state, 1, coordinator=ranks)
+        checkpoints.save(self.store, state, 1, coordinator=ranks)
 
     def measure(self, variants: Variants, after: Callable[[], object]) -> dict[str, list[float]]:
         """As `measure`, with all ranks at the same variant at the same time."""
@@ -246,7 +238,7 @@ def restores(job: Job) -> Any:
     def restorer(ranks: Coordinator) -> Callable[[], object]:
         again = Kernel(*(part(a, ranks.rank, ranks.size, empty=True) for a in job.whole.values()))
         restored.append((again, ranks))
-        return lambda: asyncio.run(distributed.restore(job.store, again, State, coordinator=ranks))
+        return lambda: asyncio.run(checkpoints.restore(job.store, again, State, coordinator=ranks))
 
     variants: Variants = dict.fromkeys((WARM, FRESH), _nothing)
     if job.first:

@@ -23,8 +23,9 @@ import cattrs.preconf.orjson
 import msgspec
 
 from benchmarks._measure import Goal, measure, options, report, write
-from checkpointable import MemoryStore, archive, strictjson
-from checkpointable.tree import from_tree, to_tree
+from checkpointable import MemoryStore, archive
+from checkpointable.format import strictjson
+from checkpointable.tree.tree import from_tree, to_tree
 
 GOAL = 1.3
 OBJECTS = 200_000

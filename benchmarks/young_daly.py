@@ -2,9 +2,9 @@
 
     python -m benchmarks.young_daly
 
-Simulated, as in `tests/test_policy.py`: the loop of `run` on a clock that goes on by the work done.
-Each run does 40 h of steps; saves stall it for 3 s, and slow its steps by a fifth for 10 s beside
-it, so that they cost 5 s; failures come at random.
+Simulated, as in `tests/runner/test_when.py`: the loop of `run`, on a clock that advances by the
+work done. Each run does 40 h of steps; saves stall it for 3 s, and slow its steps by a fifth for
+10 s, so that they cost 5 s; failures come at random.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks._plot import losses
 from checkpointable import every, young_daly
-from checkpointable.policy import When, optimum_interval
-from tests.virtual import World
+from checkpointable.runner.when import When, optimum_interval
+from tests.helpers.simulated_run import World
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 144_000  # of a second

@@ -26,11 +26,11 @@ Errors are in `errors`. Importing this package does not import Numba.
 
 from typing import TYPE_CHECKING, Any
 
-from checkpointable.annotations import Array
-from checkpointable.attributes import capture, check_fit, reinstate
-from checkpointable.checkpointer import Checkpointer
-from checkpointable.coordinator import Coordinator, MpiCoordinator
-from checkpointable.device.lazy import LazyArray
+from checkpointable.archive import best, every_nth, last, spread, within
+from checkpointable.arrays import LazyArray
+from checkpointable.capture import capture, check_fit, reinstate
+from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
+from checkpointable.distributed import Coordinator, MpiCoordinator
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
@@ -48,17 +48,7 @@ from checkpointable.errors import (
     Unhealthy,
     UnsupportedType,
 )
-from checkpointable.keep import best, every_nth, last, spread, within
-from checkpointable.migrations import migrate
-from checkpointable.policy import (
-    at,
-    continuously,
-    every,
-    on_signal,
-    overhead,
-    young_daly,
-)
-from checkpointable.preempt import safe_point
+from checkpointable.files import load_file, save_file
 from checkpointable.protocol import (
     Checkpointable,
     CheckpointableKernel,
@@ -74,13 +64,22 @@ from checkpointable.protocol import (
     shutdown,
     validate,
 )
-from checkpointable.runner import EX_PREEMPTED, Preempted, Progress, Report, run
-from checkpointable.saving import Restored, Saved, Saving
-from checkpointable.schema import checkpoint
-from checkpointable.shards import Shard
-from checkpointable.single import load_file, save_file
-from checkpointable.store import Store
-from checkpointable.stores import LocalStore, MemoryStore, open_store
+from checkpointable.runner import (
+    EX_PREEMPTED,
+    Preempted,
+    at,
+    continuously,
+    every,
+    on_signal,
+    overhead,
+    run,
+    safe_point,
+    young_daly,
+)
+from checkpointable.runner.run import Progress, Report
+from checkpointable.schema import Array, Shard, checkpoint
+from checkpointable.stores import LocalStore, MemoryStore, Store, open_store
+from checkpointable.tree import migrate
 
 if TYPE_CHECKING:
     from checkpointable.tiers import Tiered

@@ -2,19 +2,20 @@
 
 import os
 import time
-from collections.abc import Callable, Coroutine
+import warnings
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from checkpointable import agreement, archive
-from checkpointable.archive import Entry, Found
-from checkpointable.attributes import arrays_of
-from checkpointable.coordinator import Alone, Coordinator, combined
-from checkpointable.device.arrays import is_on_device
-from checkpointable.device.lost import check_not_lost
-from checkpointable.device.staging import Staging
-from checkpointable.digests import check_key
+from attrs import frozen
+
+from checkpointable import archive
+from checkpointable.archive import Entry, Found, Skipped, next_step
+from checkpointable.arrays import Snapshot, Staging, is_on_device
+from checkpointable.arrays.cuda.lost import check_not_lost
+from checkpointable.capture import arrays_of
+from checkpointable.distributed import Alone, Coordinator, agreement, combined
 from checkpointable.errors import NotNow
-from checkpointable.names import next_step
+from checkpointable.format import check_key
 from checkpointable.protocol import (
     Checkpointable,
     KernelMetadata,
@@ -24,19 +25,85 @@ from checkpointable.protocol import (
     checkpoint_size_estimate,
     kernel_metadata,
 )
-from checkpointable.saving import Restored, Saved, Saving
-from checkpointable.schema import schema_of
-from checkpointable.shards import shard_fields
-from checkpointable.store import Layered, Store
-from checkpointable.stores import open_store
+from checkpointable.schema import schema_of, shard_fields
+from checkpointable.stores import Layered, Store, open_store
 from checkpointable.threads import in_thread
 
 if TYPE_CHECKING:
-    from checkpointable.distributed import Previous
+    from concurrent.futures import Future
+
+if TYPE_CHECKING:
+    from checkpointable.distributed.checkpoints import Previous
 
 C = TypeVar("C")
 R = TypeVar("R")
 _POLL_SECONDS = 0.01
+
+
+@frozen
+class Saved:
+    """What a save did: `bytes` of file, `seconds` until durable, of which the kernel stood
+    still for `stall` seconds. `snapshot` says how its device arrays were copied, if it has any."""
+
+    step: int
+    name: str
+    bytes: int
+    seconds: float
+    stall: float
+    snapshot: Snapshot | None = None
+
+
+class Saving:
+    """A save under way, for which the kernel stood still for `stall` seconds and no longer has to.
+
+    `snapshot` says how its device arrays were copied, if it has any.
+
+    Awaited, it gives `Saved` when the checkpoint is durable, or raises why it is not; so does
+    `result()`, which blocks. `told` says whether either has been done.
+    """
+
+    def __init__(
+        self, stall: float, future: "Future[Saved]", snapshot: Snapshot | None = None
+    ) -> None:
+        self.stall = stall
+        self.snapshot = snapshot
+        self._future = future
+        self.told = False
+
+    def __repr__(self) -> str:
+        return f"Saving(stall={self.stall:.6f}, done={self.done()})"
+
+    def done(self) -> bool:
+        """Say whether it has ended, well or not."""
+        return self._future.done()
+
+    def result(self) -> Saved:
+        """Wait until the checkpoint is durable; raises `InvalidCheckpoint` and `StoreError`."""
+        try:
+            return self._future.result()
+        finally:
+            self.told = True
+
+    def __await__(self) -> Generator[Any, None, Saved]:
+        import asyncio  # here, since it takes a quarter of the time to import the package
+        from concurrent.futures import wait
+
+        if not self.done():  # in a thread: who waits may be cancelled, and the save may not
+            yield from asyncio.to_thread(wait, [self._future]).__await__()
+        return self.result()
+
+    def __del__(self) -> None:
+        if self.done() and not self.told and (error := self._future.exception()):
+            warnings.warn(f"a save failed, and nobody asked: {error}", RuntimeWarning, stacklevel=2)
+
+
+@frozen
+class Restored:
+    """What a restore used, and the newer checkpoints that it passed over, each with why."""
+
+    step: int
+    name: str
+    skipped: Skipped = ()
 
 
 class Checkpointer(Generic[C]):
@@ -115,9 +182,9 @@ class Checkpointer(Generic[C]):
         # By one rank, too, if it has shards: what they are saved as can be restored on many.
         self._together = self.coordinator.size > 1 or bool(shard_fields(self.cls))
         if self.coordinator.size > 1:
-            from checkpointable import distributed  # which takes a while, and few need
+            from checkpointable.distributed import checkpoints  # which takes a while, and few need
 
-            distributed.of_rank(1, self.store)  # raises if it is not for many ranks
+            checkpoints.of_rank(1, self.store)  # raises if it is not for many ranks
         self._beside = self.coordinator.twin()  # for saves, which go on in a thread of their own
         self._previous: Previous | None = None
         self._staging = Staging(reserve)
@@ -203,9 +270,9 @@ class Checkpointer(Generic[C]):
         about: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
         if self._together:
             about |= {"previous": self._previous if delta else None, "coordinator": self._beside}
-            from checkpointable import distributed
+            from checkpointable.distributed import checkpoints
 
-            entry, self._previous = distributed.save(self.store, checkpoint, step, **about)
+            entry, self._previous = checkpoints.save(self.store, checkpoint, step, **about)
             return entry
         step = next_step(self.store) if step is None else step
         base = self._base if delta else None
@@ -271,9 +338,9 @@ class Checkpointer(Generic[C]):
     async def _restore_together(
         self, step: int | None, on_read: Callable[[str], object] | None
     ) -> Restored | None:
-        from checkpointable import distributed
+        from checkpointable.distributed import checkpoints
 
-        found = await distributed.restore(
+        found = await checkpoints.restore(
             self.store, self.kernel, self.cls, coordinator=self.coordinator, step=step,
             key=self.key, on_read=on_read,
         )  # fmt: skip
@@ -307,16 +374,3 @@ class Checkpointer(Generic[C]):
 
 def _any_of_each(said: list[tuple[bool, bool]]) -> tuple[bool, bool]:
     return any(one for one, _ in said), any(two for _, two in said)
-
-
-def complete(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()

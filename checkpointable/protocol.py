@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from attrs import field, frozen, validators
 
-from checkpointable.errors import InvalidKernel
+from checkpointable.errors import InvalidKernel, Unhealthy
 
 C = TypeVar("C")
 
@@ -305,3 +305,14 @@ def checkpoint_class(kernel: Checkpointable[C]) -> type[C]:
     if found is None or isinstance(found, TypeVar):
         raise InvalidKernel("no return annotation names the class", where=where, hint=hint)
     return typing.cast("type[C]", found)
+
+
+def check_health(kernel: object) -> None:
+    """Raise `Unhealthy` if the kernel says that its state is not sound."""
+    status = health_check(kernel)
+    if not status.healthy:
+        raise Unhealthy(
+            status.reason or "the kernel says that it is not healthy",
+            where=f"{type(kernel).__qualname__}, at step {getattr(kernel, 'step', '?')}",
+            hint="it is not saved; go on from the newest checkpoint, or look for the cause there",
+        )

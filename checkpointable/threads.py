@@ -1,7 +1,7 @@
 """Work that is done by threads: by a few, where the GIL is released, or beside an event loop."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 S = TypeVar("S")
@@ -32,3 +32,16 @@ async def in_thread(work: Callable[[], R]) -> R:
         await asyncio.wait([task])
         raise
     return result
+
+
+def complete(work: Coroutine[Any, Any, R]) -> R:
+    """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

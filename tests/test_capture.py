@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointable import Array, InvalidCheckpoint, InvalidKernel, capture, check_fit, reinstate
-from tests.same import same
-from tests.strategies import Pair, checkpoints
+from tests.helpers.equality import same
+from tests.helpers.strategies import Pair, checkpoints
 
 
 @attrs.frozen

@@ -32,11 +32,11 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.archive import entries, load, name_of
-from checkpointable.attributes import arrays_of
-from checkpointable.store import Buffer, Reader
-from tests.same import same
-from tests.test_archive import damage
-from tests.toys import Counter, CounterCheckpoint, after, finish
+from checkpointable.capture import arrays_of
+from checkpointable.stores.protocol import Buffer, Reader
+from tests.archive.test_archive import damage
+from tests.helpers.equality import same
+from tests.helpers.kernels import Counter, CounterCheckpoint, after, finish
 
 
 def test_a_save_says_what_it_did(tmp_path: Path) -> None:

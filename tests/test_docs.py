@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 import checkpointable
 from checkpointable.archive import name_of
 from checkpointable.cli import main
-from checkpointable.cli._kernel import find_factory, read_options
-from checkpointable.cli._mpi import name_on_ranks
+from checkpointable.cli.run._factory import find_factory, read_options
+from checkpointable.cli.run._mpi import name_on_ranks
 
 ROOT = Path(__file__).parents[1]
 
@@ -205,7 +205,7 @@ def test_the_batch_examples_ask_for_what_there_is(words: list[str], tmp_path: Pa
     store = words.index("--store") + 1
     words[store] = str(tmp_path)
     assert words[:2] == ["checkpointable", "run"]
-    assert main(["run", "tests.test_delta_runs:Sweep", *words[3:]]) == 0
+    assert main(["run", "tests.runner.test_delta_runs:Sweep", *words[3:]]) == 0
     assert (tmp_path / name_of(40)).exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from checkpointable import LocalStore, archive
-from tests.mpi import ROOT, ring, run_on_ranks, saved
+from tests.helpers.mpiexec import ROOT, ring, run_on_ranks, saved
 
 
 def test_the_mpi_example_goes_on_on_another_number_of_ranks(tmp_path: Path) -> None:

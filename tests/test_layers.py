@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,28 +12,29 @@ import pytest
 import checkpointable
 
 ROOT = Path(checkpointable.__file__).parent
-LAYERS = {
-    "errors": 0,
-    "protocol": 1, "annotations": 1, "dtypes": 1, "strictjson": 1, "device": 1,
-    "threads": 1, "events": 1, "policy": 1, "costs": 1, "preempt": 1, "coordinator": 1, "boxes": 1,
-    "fields": 2, "agreement": 2, "layout": 2, "store": 2, "sinks": 2, "supervised": 2,
-    "supported": 3, "shards": 3, "digests": 3, "blocks": 3, "slabs": 3, "headers": 3, "delta": 3,
-    "convert": 3, "stores": 3,
-    "container": 4, "names": 4, "keep": 4, "schema": 4, "tree": 4,
-    "opening": 5, "attributes": 5, "migrations": 5,
-    "reading": 6,
-    "codec": 7, "verbatim": 7,
-    "archive": 8, "single": 8,
-    "distributed": 9, "saving": 9, "retention": 9, "tier": 9,
-    "checkpointer": 10, "copier": 10,
-    "tiers": 11, "loop": 11, "child": 11,
-    "runner": 12,
-    "endings": 13,
-    "supervisor": 14,
-    "__init__": 14,
-    "kernels": 15, "testing": 15, "cli": 16, "__main__": 17,
-}  # fmt: skip
+LAYERS = [
+    ["errors", "threads", "events"],
+    ["arrays", "protocol", "sinks"],
+    ["schema", "stores"],
+    ["tree", "format"],
+    ["archive", "capture"],
+    ["distributed", "tiers", "files"],
+    ["checkpointer"],
+    ["runner", "testing"],
+    ["supervisor", "__init__"],
+    ["kernels"],
+    ["cli"],
+    ["__main__"],
+]
+LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {_dotted(path): path for path in MODULES}
 
 
 def _part(path: Path) -> str:
@@ -40,41 +42,70 @@ def _part(path: Path) -> str:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The parts of the package that a module imports, wherever in it."""
+    """The modules of the package that a module imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
-            assert not isinstance(node, ast.ImportFrom), f"{path}: a relative import"
             continue
         for name in names:
+            package, _, last = name.rpartition(".")
+            public = package == "checkpointable" and last in checkpointable.__all__
             if name.split(".")[0] == "checkpointable":
-                part = [*name.split("."), "__init__"][1]
-                yield part if part in LAYERS else "__init__"
+                yield name if name in NAMES and not public else package
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_downward(path: Path) -> None:
-    own = _part(path)
-    for imported in _imports(path):
-        assert imported == own or LAYERS[imported] < LAYERS[own], f"{own} imports {imported}"
+def _imported_parts(path: Path) -> set[str]:
+    return {_part(NAMES[name]) for name in _imports(path)}
+
+
+def test_imports_point_downward() -> None:
+    for path in MODULES:
+        own = _part(path)
+        for part in _imported_parts(path) - {own}:
+            assert LEVELS[part] < LEVELS[own], f"{path.relative_to(ROOT)} imports {part}"
+
+
+def test_no_modules_import_each_other() -> None:
+    """In a folder, too; its `__init__` imports them, and they import one another, but not it."""
+    modules = {
+        name: set(_imports(path)) for name, path in NAMES.items() if path.name != "__init__.py"
+    }
+    for name in modules:
+        package = name.rpartition(".")[0]
+        inside = {package, *(name.rsplit(".", n)[0] for n in range(1, name.count(".")))}
+        assert not modules[name] & (inside - {"checkpointable"}), f"{name} imports its own folder"
+    list(
+        TopologicalSorter(
+            {n: imported & modules.keys() for n, imported in modules.items()}
+        ).static_order()
+    )
+
+
+def test_the_top_shows_the_architecture() -> None:
+    modules = {path.stem for path in ROOT.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert len(modules) <= 10
+    assert len(folders) <= 14
+    assert modules | folders | {"__init__", "__main__"} == set(LEVELS)
 
 
 def test_only_the_kit_knows_the_kit() -> None:
     for path in MODULES:
-        assert _part(path) == "testing" or "testing" not in set(_imports(path)), path.name
+        assert _part(path) == "testing" or "testing" not in _imported_parts(path), path.name
 
 
 def test_kernels_use_the_public_api_only() -> None:
-    for path in (ROOT / "kernels").glob("*.py"):
-        assert set(_imports(path)) <= {"__init__", "kernels"}, path.name
+    for path in (ROOT / "kernels").rglob("*.py"):
+        assert _imported_parts(path) <= {"__init__", "kernels"}, path.name
 
 
-def test_only_device_and_kernels_know_numba() -> None:
+def test_only_device_arrays_and_kernels_know_numba() -> None:
     for path in MODULES:
-        if _part(path) not in ("device", "kernels"):
+        if _part(path) != "kernels" and path.parent != ROOT / "arrays" / "cuda":
             assert "numba" not in {
                 (node.names[0].name if isinstance(node, ast.Import) else str(node.module)).split(
                     "."

@@ -17,16 +17,16 @@ from checkpointable import (
     LocalStore,
     archive,
     capture,
-    codec,
     last,
     load_file,
-    opening,
     reinstate,
     save_file,
 )
-from checkpointable.retention import prune
-from checkpointable.store import Reader
-from checkpointable.stores.files import open_reader
+from checkpointable.archive import codec
+from checkpointable.archive.prune import prune
+from checkpointable.format.reader import read_header
+from checkpointable.stores.local.file import open_reader
+from checkpointable.stores.protocol import Reader
 
 MIB = 1 << 20
 STATE = 256  # MiB, of the two arrays together
@@ -205,7 +205,7 @@ def test_metadata_of_a_huge_file_takes_its_header_only(tmp_path: Path) -> None:
     assert path.stat().st_size > 100_000_000_000
     with open_reader(path) as reader:
         counting = Counting(reader)
-        header = opening.read_header(counting)
+        header = read_header(counting)
         assert header.arrays["field"].shape == (cells,)
         assert header.meta.step == 7
         assert len(packed.prefix) <= counting.count <= len(packed.prefix) + 8

@@ -7,16 +7,7 @@ from typing import Any
 
 import pytest
 
-from checkpointable import (
-    LocalStore,
-    MemoryStore,
-    Preempted,
-    archive,
-    every,
-    last,
-    layout,
-    run,
-)
+from checkpointable import LocalStore, MemoryStore, Preempted, archive, every, last, run
 from checkpointable.archive import entries, name_of
 from checkpointable.events import (
     FILE,
@@ -31,11 +22,12 @@ from checkpointable.events import (
     Stopping,
     from_json,
 )
+from checkpointable.format import layout
 from checkpointable.sinks import prometheus, to_file, to_log
-from tests.test_archive import damage
-from tests.test_delta_runs import Sweep
-from tests.test_preempt import Signalled
-from tests.toys import Counter
+from tests.archive.test_archive import damage
+from tests.helpers.kernels import Counter
+from tests.runner.test_delta_runs import Sweep
+from tests.runner.test_signals import Signalled
 
 
 def told_by(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
@@ -78,7 +70,7 @@ def test_a_run_that_is_stopped_tells_why_and_what_is_saved() -> None:
 
 
 def test_a_delta_tells_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_MOST_ROOM", 1000)
+    monkeypatch.setattr(archive.steps, "_MOST_ROOM", 1000)
     monkeypatch.setattr(layout, "BLOCK", 64)
     store = MemoryStore()
     told = told_by(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from checkpointable.supervised import EX_CONFIG, EX_USAGE
+from checkpointable.runner import EX_CONFIG, EX_USAGE
 
 if TYPE_CHECKING:
     import typer
@@ -58,19 +58,9 @@ def app() -> typer.Typer:
     """Build the application; this needs the extra `cli`."""
     import typer
 
-    from checkpointable.cli import (
-        bisect,
-        diff,
-        fork,
-        ls,
-        prune,
-        replay,
-        report,
-        run,
-        schema,
-        show,
-        verify,
-    )
+    from checkpointable.cli import bisect, diff, fork, ls, prune, replay, schema, show, verify
+    from checkpointable.cli.report import report
+    from checkpointable.cli.run import run
 
     made = typer.Typer(
         name="checkpointable",

@@ -10,14 +10,11 @@ import orjson
 import typer
 
 from checkpointable.archive import entries, opened
-from checkpointable.digests import check_key
 from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
-from checkpointable.layout import Header
-from checkpointable.opening import Opened
-from checkpointable.single import opened_file
-from checkpointable.store import Store
-from checkpointable.stores import open_store
-from checkpointable.supervised import EX_CONFIG, exit_code
+from checkpointable.files import opened_file
+from checkpointable.format import Header, Opened, check_key
+from checkpointable.runner import EX_CONFIG, exit_code
+from checkpointable.stores import Store, open_store
 
 why = in_one_line
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]

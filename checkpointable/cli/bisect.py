@@ -7,23 +7,14 @@ from typing import Annotated
 
 import typer
 
-from checkpointable import archive, reading
+from checkpointable import archive
 from checkpointable.archive import Entry
-from checkpointable.cli._expression import Expression, parse_expression
-from checkpointable.cli._shared import (
-    KeyFile,
-    errors_told,
-    read_key,
-    say,
-    say_json,
-    store_at,
-    why,
-)
+from checkpointable.cli._shared import KeyFile, errors_told, read_key, say, say_json, store_at, why
+from checkpointable.cli.view.expression import Expression, parse_expression
 from checkpointable.errors import CorruptCheckpoint, NoCheckpoint
+from checkpointable.format import OLDER, AnyArray, Opened, read_arrays
 from checkpointable.kernels import KERNELS
-from checkpointable.layout import OLDER, AnyArray
-from checkpointable.opening import Opened
-from checkpointable.store import Store
+from checkpointable.stores import Store
 
 
 def bisect(
@@ -110,7 +101,7 @@ def _holds(asked: Expression, checkpoint: Opened) -> bool:
     def read(name: str) -> AnyArray:
         if name not in checkpoint.header.arrays:
             raise CorruptCheckpoint(f"it has no array {name!r}", hint=OLDER)
-        return reading.read_array(checkpoint, name)
+        return read_arrays.read_array(checkpoint, name)
 
     return asked.holds(checkpoint.header.meta.tree, read)
 

@@ -8,7 +8,6 @@ import typer
 from attrs import asdict
 
 from checkpointable import archive
-from checkpointable.cli._compare import ArrayDifference, Change, compare_array, tree_changes
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
@@ -19,11 +18,11 @@ from checkpointable.cli._shared import (
     store_at,
     usage_error,
 )
-from checkpointable.cli._tree import shape_text
+from checkpointable.cli.view.compare import ArrayDifference, Change, compare_array, tree_changes
+from checkpointable.cli.view.tree import shape_text
 from checkpointable.errors import CheckpointableError, NoCheckpoint
-from checkpointable.layout import Placed
-from checkpointable.opening import Opened
-from checkpointable.single import opened_file
+from checkpointable.files import opened_file
+from checkpointable.format import Opened, Placed
 
 
 def diff(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from checkpointable import archive, reading
+from checkpointable import archive
 from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
     KeyFile,
@@ -22,11 +22,8 @@ from checkpointable.cli._shared import (
     why,
 )
 from checkpointable.errors import CheckpointExists, NoCheckpoint
-from checkpointable.store import Store
-from checkpointable.stores import LocalStore
-from checkpointable.stores.copies import How, duplicate
-from checkpointable.stores.errors import os_errors
-from checkpointable.stores.files import sync_directory
+from checkpointable.format import read_arrays
+from checkpointable.stores import How, LocalStore, Store, duplicate, os_errors, sync_directory
 
 
 def fork(
@@ -114,7 +111,7 @@ def _forked(
         }
         with archive.opened(LocalStore(scratch), entry.name, key=key) as checkpoint:
             if "copied" in done.values():
-                reading.verify(checkpoint)
+                read_arrays.verify(checkpoint)
         with os_errors(new):
             sync_directory(scratch)
             scratch.rename(new)  # which never replaces a directory that holds anything

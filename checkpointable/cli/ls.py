@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from attrs import frozen
 
-from checkpointable import archive, reading
+from checkpointable import archive
 from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
     KeyFile,
@@ -22,8 +22,8 @@ from checkpointable.cli._shared import (
     why,
 )
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
-from checkpointable.layout import Header
-from checkpointable.store import Store
+from checkpointable.format import Header, read_arrays
+from checkpointable.stores import Store
 
 
 @frozen
@@ -94,7 +94,7 @@ def _look(store: Store, entry: Entry, key: bytes | None, *, every_byte: bool) ->
     try:
         with archive.opened(store, entry.name, key=key) as checkpoint:
             if every_byte:
-                reading.verify(checkpoint)
+                read_arrays.verify(checkpoint)
             return Inside(checkpoint.seal.hex(), dirty_share(checkpoint.header))
     except CheckpointableError as error:
         return Inside(error=error)

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from checkpointable import retention
+from checkpointable import archive
 from checkpointable.archive import entries
-from checkpointable.cli._policies import KeepOption, read_keep
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
@@ -17,6 +16,7 @@ from checkpointable.cli._shared import (
     size_text,
     store_at,
 )
+from checkpointable.cli.run._policies import KeepOption, read_keep
 
 
 def prune(
@@ -36,7 +36,7 @@ def prune(
     with errors_told(as_json):
         place, secret, kept = store_at(store), read_key(key), read_keep(keep)
         before = {entry.name for entry in entries(place)}
-        gone = retention.prune(place, kept, compact=compact, key=secret)
+        gone = archive.prune(place, kept, compact=compact, key=secret)
         left = entries(place)
     new = [entry for entry in left if entry.name not in before]
     for event, changed in (("stored", new), ("deleted", gone)):

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from checkpointable import archive, digests, layout, reading
-from checkpointable.checkpointer import Checkpointer, complete
-from checkpointable.cli._compare import Change, Index, digests_in, tree_changes
+from checkpointable import archive
+from checkpointable.arrays import on_host
+from checkpointable.checkpointer import Checkpointer
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
@@ -20,14 +20,15 @@ from checkpointable.cli._shared import (
     store_at,
     usage_error,
 )
-from checkpointable.cli._told import tell_json, tell_line
-from checkpointable.cli.run import made_kernel, others_told
-from checkpointable.device.arrays import on_host
+from checkpointable.cli.run._progress import tell_json, tell_line
+from checkpointable.cli.run.run import made_kernel, others_told
+from checkpointable.cli.view.compare import Change, Index, digests_in, tree_changes
 from checkpointable.errors import InvalidKernel, NoCheckpoint, SchemaMismatch
-from checkpointable.opening import Opened
+from checkpointable.format import Opened, digests, layout, read_arrays
 from checkpointable.protocol import shutdown
 from checkpointable.schema import is_same, schema_from_json, schema_of
-from checkpointable.store import Store
+from checkpointable.stores import Store
+from checkpointable.threads import complete
 from checkpointable.tree import to_tree
 
 Difference = tuple[str, Index, int]
@@ -125,7 +126,7 @@ def _compared(opened: Opened, name: str, value: Any) -> Difference | None:
         return None
     first = changed[0]
     buffer = memoryview(bytearray(layout.BLOCK))
-    old = np.frombuffer(reading.read_block(opened, placed, first, buffer), np.uint8)
+    old = np.frombuffer(read_arrays.read_block(opened, placed, first, buffer), np.uint8)
     new = np.frombuffer(layout.gather(array, first), np.uint8)
     byte = first * layout.BLOCK + int(np.flatnonzero(old != new)[0])
     place = np.unravel_index(byte // placed.dtype.itemsize, placed.shape)

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 import typer
 from attrs import asdict
 
-from checkpointable import codec
-from checkpointable.cli._kernel import find_factory
+from checkpointable.archive import codec
 from checkpointable.cli._shared import (
     checkpoints_at,
     errors_told,
@@ -16,10 +15,11 @@ from checkpointable.cli._shared import (
     usage_error,
     why,
 )
+from checkpointable.cli.run._factory import find_factory
 from checkpointable.errors import CheckpointableError
-from checkpointable.migrations import step_from
 from checkpointable.protocol import checkpoint_class
 from checkpointable.schema import Schema, schema_of
+from checkpointable.tree import step_from
 
 
 def schema(

@@ -13,10 +13,6 @@ from rich.text import Text
 
 from checkpointable import archive
 from checkpointable.archive import Entry
-from checkpointable.cli._arrays import Statistics, statistics
-from checkpointable.cli._pictures import Picture, cells_for, pictures, sketched
-from checkpointable.cli._plot import CELLS, check_plot
-from checkpointable.cli._plot import plot as draw
 from checkpointable.cli._shared import (
     KeyFile,
     clean,
@@ -32,13 +28,15 @@ from checkpointable.cli._shared import (
     why,
     within,
 )
-from checkpointable.cli._tree import shape_text, tree_lines
+from checkpointable.cli.view.pictures import Picture, cells_for, pictures, sketched
+from checkpointable.cli.view.plot import CELLS, check_plot
+from checkpointable.cli.view.plot import plot as draw
+from checkpointable.cli.view.statistics import Statistics, statistics
+from checkpointable.cli.view.tree import shape_text, tree_lines
 from checkpointable.errors import NoCheckpoint
-from checkpointable.layout import Header
-from checkpointable.opening import Opened
-from checkpointable.reading import is_far
-from checkpointable.single import opened_file
-from checkpointable.store import Store
+from checkpointable.files import opened_file
+from checkpointable.format import Header, Opened, is_far
+from checkpointable.stores import Store
 
 Panels = list[tuple[str, Picture]]
 

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from checkpointable import reading
 from checkpointable.cli._shared import (
     KeyFile,
     checkpoints_at,
@@ -19,8 +18,8 @@ from checkpointable.cli._shared import (
     why,
 )
 from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
-from checkpointable.layout import Header
-from checkpointable.store import Store
+from checkpointable.format import Header, read_arrays
+from checkpointable.stores import Store
 
 
 def verify(
@@ -61,7 +60,7 @@ def _check(
 ) -> Header | CheckpointableError:
     try:
         with open_checkpoint(path, store, name, key) as checkpoint:
-            return reading.verify(checkpoint)
+            return read_arrays.verify(checkpoint)
     except CheckpointableError as error:
         return error
 

@@ -19,7 +19,7 @@ Importing this package imports no Numba; making a kernel object does.
 
 KERNELS: dict[str, str] = {
     "wave": "checkpointable.kernels.wave:Wave",
-    "wave-mpi": "checkpointable.kernels.wave_mpi:WaveMpi",
+    "wave-mpi": "checkpointable.kernels.wave.mpi:WaveMpi",
     "ising": "checkpointable.kernels.ising:Ising",
     "sketch": "checkpointable.kernels.sketch:Sketch",
     "nbody": "checkpointable.kernels.nbody:NBody",

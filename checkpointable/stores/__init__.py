@@ -1,43 +1,27 @@
-"""The stores that come with the package, and `open_store`, which finds the one that is meant."""
+"""Named, immutable blobs: what a store promises, and the stores that come with the package.
 
-import os
-import re
-from typing import cast
+`protocol` has one Protocol for each capability, `open` finds the store that an address means.
+`local/` is a directory, `memory` the memory of the process, `object/` an object store.
+"""
 
-from checkpointable.errors import StoreError
-from checkpointable.store import Store
-from checkpointable.stores.address import SCHEMES, object_store
-from checkpointable.stores.local import LocalStore
+from checkpointable.stores.local.copies import How, duplicate
+from checkpointable.stores.local.errors import os_errors
+from checkpointable.stores.local.file import (
+    FileReader,
+    check_name,
+    exactly,
+    open_reader,
+    sync_directory,
+    write_durably,
+)
+from checkpointable.stores.local.store import LocalStore
 from checkpointable.stores.memory import MemoryStore
+from checkpointable.stores.open import open_store
+from checkpointable.stores.protocol import Buffer, Entry, Layered, Open, Reader, Store, orders
+from checkpointable.stores.shared_lock import Holds
 
-__all__ = ["LocalStore", "MemoryStore", "open_store"]
-
-_METHODS = ("create", "open", "list", "delete", "lock")
-
-
-def open_store(where: str | os.PathLike[str] | Store) -> Store:
-    """Give the store that `where` means.
-
-    A path is a directory for a `LocalStore` (made at the first write), "memory://" a new
-    `MemoryStore`, "s3://bucket/prefix", gs:// or az:// a place in an object store (with the extra
-    `object`; see docs/object-stores.md), and a store is itself. Anything else raises `StoreError`.
-
-    >>> type(open_store("runs/heat")).__name__
-    'LocalStore'
-    >>> list(open_store("memory://").list())
-    []
-    """
-    if all(callable(getattr(where, method, None)) for method in _METHODS):
-        return cast(Store, where)
-    hint = 'give a directory, "s3://bucket/prefix", "memory://", or an object with ' + ", ".join(
-        _METHODS
-    )
-    if where == "memory://":
-        return MemoryStore()
-    if isinstance(where, str) and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", where)):
-        if found[1].lower() in SCHEMES:
-            return object_store(where)
-        raise StoreError("no store for such an address", where=where, hint=hint)
-    if not where or not isinstance(where, (str, os.PathLike)):
-        raise StoreError(f"{where!r} is no place for checkpoints", hint=hint)
-    return LocalStore(where)
+__all__ = [
+    "Buffer", "Entry", "FileReader", "Holds", "How", "Layered", "LocalStore", "MemoryStore",
+    "Open", "Reader", "Store", "check_name", "duplicate", "exactly", "open_reader", "open_store",
+    "orders", "os_errors", "sync_directory", "write_durably",
+]  # fmt: skip

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from checkpointable.errors import StoreError
 
 if TYPE_CHECKING:
-    from checkpointable.stores.object import ObjectStore
+    from checkpointable.stores.object.store import ObjectStore
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "https")
 """Those that obstore knows, but for directories and the memory, which we have better."""
@@ -40,7 +40,7 @@ def object_store(url: str) -> "ObjectStore":
     except ModuleNotFoundError:
         hint = "pip install 'checkpointable[object]'"
         raise StoreError("object stores need obstore", where=shown(url), hint=hint) from None
-    from checkpointable.stores.object import ObjectStore
+    from checkpointable.stores.object.store import ObjectStore
 
     config, client, retry = _options(url)
     place = url.partition("?")[0].rstrip("/")

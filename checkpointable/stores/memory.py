@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from attrs import define, field, frozen
 
 from checkpointable.errors import CheckpointExists, CorruptCheckpoint, NoCheckpoint
-from checkpointable.store import Buffer, Entry, Reader
-from checkpointable.stores.files import check_name, exactly
+from checkpointable.stores.local.file import check_name, exactly
+from checkpointable.stores.protocol import Buffer, Entry, Reader
 
 
 @define(eq=False)
@@ -24,7 +24,7 @@ class MemoryStore:
     _blobs: dict[str, tuple[bytearray, float]] = field(factory=dict, init=False, repr=False)
 
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
-        """See `checkpointable.store.Create`."""
+        """See `checkpointable.stores.Create`."""
         check_name(name)
         if name not in self._blobs:
             blob, begin = bytearray(size), 0
@@ -37,26 +37,26 @@ class MemoryStore:
         raise CheckpointExists("the name is taken", where=name, hint="save under another name")
 
     def open(self, name: str, /) -> AbstractContextManager[Reader]:
-        """See `checkpointable.store.Open`."""
+        """See `checkpointable.stores.Open`."""
         return _open(self._blobs, name)
 
     def list(self) -> Iterator[Entry]:
-        """See `checkpointable.store.List`."""
+        """See `checkpointable.stores.List`."""
         blobs = self._blobs.copy().items()
         return iter([Entry(name, len(blob), created) for name, (blob, created) in blobs])
 
     def delete(self, name: str, /) -> None:
-        """See `checkpointable.store.Delete`."""
+        """See `checkpointable.stores.Delete`."""
         check_name(name)
         if self._blobs.pop(name, None) is None:
             raise NoCheckpoint("no such checkpoint in this store", where=name)
 
     def lock(self) -> AbstractContextManager[None]:
-        """See `checkpointable.store.Lock`: there is only this object, so nobody is kept out."""
+        """See `checkpointable.stores.Lock`: there is only this object, so nobody is kept out."""
         return nullcontext()
 
     def without_lock(self) -> "MemoryStore":
-        """See `checkpointable.store.Shared`: the lock keeps nobody out as it is."""
+        """See `checkpointable.stores.Shared`: the lock keeps nobody out as it is."""
         return self
 
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from checkpointable.annotations import type_name
-from checkpointable.schema import schema_of
+from checkpointable.schema import schema_of, type_name
 
 
 def assert_schema(cls: Any, *, version: int, fingerprint: str) -> None:

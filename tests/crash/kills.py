@@ -14,7 +14,7 @@ from statistics import median
 from attrs import define, field
 
 from tests.crash import promises, workloads
-from tests.crash.victim import Victims, acknowledged, lay, victims
+from tests.crash.killed_process import Victims, acknowledged, lay, victims
 
 WORKLOADS = [name for name in workloads.WORKLOADS if name != "two_processes_save"]
 """What a kill ends whole; the two processes of that one would live on."""

@@ -34,8 +34,9 @@ import orjson
 from attrs import frozen
 
 from checkpointable import CheckpointableError, LocalStore, archive
-from checkpointable.stores.files import sync_directory
-from tests.crash import promises, workloads, wrong_ways
+from checkpointable.stores.local.file import sync_directory
+from tests.crash import mutations as wrong_ways
+from tests.crash import promises, workloads
 
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, (2).to_bytes(4, sys.byteorder)
 NEW_NAMESPACE = 0x20000  # CLONE_NEWNS

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from checkpointable import CheckpointableError, LocalStore, archive, load_file
-from checkpointable.stores.files import SCRATCH
+from checkpointable.stores.local.file import SCRATCH
 from tests.crash.workloads import State, small_blocks, state
-from tests.same import same
+from tests.helpers.equality import same
 
 
 def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:

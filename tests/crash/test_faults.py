@@ -16,27 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from checkpointable import (
-    Checkpointer,
-    LocalStore,
-    StoreError,
-    archive,
-    events,
-    every,
-    last,
-    run,
-)
+from checkpointable import Checkpointer, LocalStore, StoreError, archive, events, every, last, run
 from checkpointable.archive import name_of
-from checkpointable.errors import (
-    NoCheckpoint,
-    StoreFull,
-)
-from checkpointable.retention import prune
-from tests.crash import wrong_ways
-from tests.crash.apart import WAYS, apart, fails, mount, names, namespace
+from checkpointable.archive.prune import prune
+from checkpointable.errors import NoCheckpoint, StoreFull
+from tests.crash import mutations as wrong_ways
 from tests.crash.recorder import need_strace
-from tests.same import same
-from tests.toys import Counter, CounterCheckpoint, after, finish
+from tests.crash.subprocesses import WAYS, apart, fails, mount, names, namespace
+from tests.helpers.equality import same
+from tests.helpers.kernels import Counter, CounterCheckpoint, after, finish
 
 SIZE = 3000  # of the kernel: 24 KB, so that a disk can be full in the middle of one
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash import promises, workloads
+from tests.crash.killed_process import Victims, acknowledged, lay, victims
 from tests.crash.recorder import need_strace
-from tests.crash.victim import Victims, acknowledged, lay, victims
 
 LIKELY = ["EIO", "ENOSPC", "EDQUOT", "EINTR", "EACCES", "EMFILE", "EOPNOTSUPP"]
 AT_ONCE = 3

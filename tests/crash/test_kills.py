@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash import kills
-from tests.crash.victim import Victims, victims
+from tests.crash.killed_process import Victims, victims
 
 KILLS = 10
 

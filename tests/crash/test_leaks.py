@@ -8,26 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpointable import (
-    Checkpointer,
-    LocalStore,
-    archive,
-    last,
-    load_file,
-    save_file,
-)
+from checkpointable import Checkpointer, LocalStore, archive, last, load_file, save_file
 from checkpointable.archive import name_of
-from checkpointable.errors import (
-    CheckpointExists,
-    CorruptCheckpoint,
-    StoreFull,
-    StoreLocked,
-)
-from checkpointable.retention import prune
-from tests.crash import wrong_ways
-from tests.crash.apart import apart, mount, names, namespace
+from checkpointable.archive.prune import prune
+from checkpointable.errors import CheckpointExists, CorruptCheckpoint, StoreFull, StoreLocked
+from tests.crash import mutations as wrong_ways
+from tests.crash.subprocesses import apart, mount, names, namespace
 from tests.crash.workloads import State, state
-from tests.toys import CounterCheckpoint, after, finish
+from tests.helpers.kernels import CounterCheckpoint, after, finish
 
 REPEATS = 1000
 

@@ -14,23 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpointable import (
-    LocalStore,
-    StoreError,
-    archive,
-    last,
-)
+from checkpointable import LocalStore, StoreError, archive, last
 from checkpointable.archive import name_of
-from checkpointable.errors import (
-    StoreLocked,
-)
-from checkpointable.retention import prune
-from checkpointable.store import Entry
-from tests.crash import wrong_ways
-from tests.crash.apart import WAYS, apart, names
+from checkpointable.archive.prune import prune
+from checkpointable.errors import StoreLocked
+from checkpointable.stores.protocol import Entry
+from tests.crash import mutations as wrong_ways
 from tests.crash.recorder import need_strace
+from tests.crash.subprocesses import WAYS, apart, names
 from tests.crash.workloads import State, meet, state
-from tests.same import same
+from tests.helpers.equality import same
 
 # --- others at the same time ----------------------------------------------------------------------
 

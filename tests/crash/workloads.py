@@ -25,21 +25,20 @@ from checkpointable import (
     LocalStore,
     archive,
     capture,
-    distributed,
     every,
     last,
-    layout,
     reinstate,
-    retention,
     run,
     save_file,
 )
-from checkpointable.coordinator import Coordinator
+from checkpointable.distributed import checkpoints
+from checkpointable.distributed.coordinator import Coordinator
 from checkpointable.errors import CheckpointExists, StoreLocked
-from checkpointable.stores import writer
-from tests.crash import wrong_ways
-from tests.ranks import on_ranks
-from tests.same import same
+from checkpointable.format import layout
+from checkpointable.stores.local import writer
+from tests.crash import mutations as wrong_ways
+from tests.helpers.equality import same
+from tests.helpers.thread_ranks import on_ranks
 
 SIZE = 320
 BLOCK = SIZE  # but those of the writer "delta" have two, so that one may be changed
@@ -48,7 +47,10 @@ BLOCK = SIZE  # but those of the writer "delta" have two, so that one may be cha
 @contextmanager
 def small_blocks() -> Iterator[None]:
     """As all is written and read here; deltas are made, though the headers take more than they."""
-    with mock.patch.object(layout, "BLOCK", BLOCK), mock.patch.object(archive, "_MOST_ROOM", 1000):
+    with (
+        mock.patch.object(layout, "BLOCK", BLOCK),
+        mock.patch.object(archive.steps, "_MOST_ROOM", 1000),
+    ):
         yield
 
 
@@ -96,7 +98,7 @@ def prune(root: Path, keep: int) -> None:
     store = LocalStore(root / "store")
     names = [entry.name for entry in archive.entries(store)]
     say(root, keeping=[f"store/{name}" for name in names[-keep:]])
-    retention.prune(store, last(keep))
+    archive.prune(store, last(keep))
 
 
 # --- the workloads -------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ def compacts_deltas(root: Path) -> None:
     """`BEFORE` has a full one and deltas; the newest becomes a full one, and all others go."""
     say(root, saved=[f"store/{archive.name_of(3, delta=True)}", 3, "delta"])
     say(root, keeping=[])  # as a file; what is the latest gets no older
-    retention.prune(LocalStore(root / "store"), last(1), compact=True)
+    archive.prune(LocalStore(root / "store"), last(1), compact=True)
 
 
 def forks(root: Path) -> None:
@@ -157,7 +159,7 @@ def forks(root: Path) -> None:
 def prunes_when_the_newest_are_damaged(root: Path) -> None:
     """`BEFORE` has damaged ones as the newest: the last that verifies has to stay."""
     say(root, keeping=["store/step-000000000002.safetensors"])
-    retention.prune(LocalStore(root / "store"), last(1))
+    archive.prune(LocalStore(root / "store"), last(1))
 
 
 def restores(root: Path) -> None:
@@ -203,7 +205,7 @@ def ranks_save(root: Path) -> None:
     for step in (1, 2):
 
         def work(ranks: Coordinator, step: int = step) -> str:
-            return distributed.save(store, state(step, ""), step, coordinator=ranks)[0].name
+            return checkpoints.save(store, state(step, ""), step, coordinator=ranks)[0].name
 
         say(root, saved=[f"store/{on_ranks(2, work)[0]}", step, ""])
     prune(root, 1)
@@ -311,7 +313,7 @@ def before(name: str) -> dict[str, bytes | None]:
 
 
 def _file_of(step: int) -> bytes:
-    from checkpointable import codec
+    from checkpointable.archive import codec
 
     return b"".join(codec.encode(state(step, ""), step=step).chunks())
 

@@ -11,7 +11,7 @@ import orjson
 
 from checkpointable import MpiCoordinator, Store
 from checkpointable.errors import CheckpointableError
-from checkpointable.store import Buffer, Entry, Reader
+from checkpointable.stores.protocol import Buffer, Entry, Reader
 
 RANKS = MpiCoordinator()
 RANK = RANKS.rank

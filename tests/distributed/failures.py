@@ -6,9 +6,9 @@ from typing import Any
 
 from checkpointable import Checkpointer, KernelMetadata, MemoryStore, Shard, StoreFull, open_store
 from checkpointable.archive import is_sharded
-from checkpointable.device import lost
+from checkpointable.arrays.cuda import lost
 from checkpointable.errors import CheckpointableError
-from checkpointable.store import Store
+from checkpointable.stores.protocol import Store
 from tests.distributed.common import RANK, RANKS, Troubled, in_short, note
 from tests.distributed.waves import SHAPE, Waves, WavesCheckpoint, is_right
 

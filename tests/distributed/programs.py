@@ -30,9 +30,9 @@ from checkpointable import (
 from checkpointable.archive import entries, is_rank_file, is_sharded
 from checkpointable.errors import CheckpointableError
 from checkpointable.events import Event, Stopped
-from checkpointable.preempt import safe_point
-from checkpointable.store import Entry
-from checkpointable.supervised import ENDED, VARIABLE, Link
+from checkpointable.runner.link import ENDED, VARIABLE, Link
+from checkpointable.runner.signals import safe_point
+from checkpointable.stores.protocol import Entry
 from tests.distributed.common import RANK, RANKS, Troubled, die, in_short, note
 from tests.distributed.failures import BY_ZERO, Failing, failing, outcome_of
 from tests.distributed.waves import Waves, is_right, small_blocks

@@ -21,11 +21,11 @@ from tenacity import wait_none
 
 from checkpointable import LocalStore, archive, open_store
 from checkpointable.archive import entries, is_rank_file
-from checkpointable.child import ended
 from checkpointable.events import FILE, Event, Restarted
-from checkpointable.supervisor import Limits, supervise
+from checkpointable.supervisor.child import ended
+from checkpointable.supervisor.supervise import Limits, supervise
 from tests.distributed.waves import newest_in
-from tests.test_supervisor import start
+from tests.supervisor.test_supervise import start
 
 MPIEXEC = str(Path(sys.executable).with_name("mpiexec"))
 SECONDS = 120.0  # for one job, on a busy machine: it takes two

@@ -19,12 +19,12 @@ from checkpointable import (
     Shard,
     archive,
     capture,
-    layout,
     open_store,
     reinstate,
 )
-from checkpointable.boxes import Box
-from checkpointable.coordinator import Alone
+from checkpointable.arrays.boxes import Box
+from checkpointable.distributed.coordinator import Alone
+from checkpointable.format import layout
 
 SHAPE = (24, 16)
 POINTS = 3  # fewer than there may be ranks
@@ -108,7 +108,10 @@ def is_right(kernel: Waves) -> bool:
 @contextmanager
 def small_blocks() -> Iterator[None]:
     """Blocks of half a row or less, and deltas whatever they take: the arrays here are small."""
-    with mock.patch.object(layout, "BLOCK", 64), mock.patch.object(archive, "_MOST_ROOM", 1000):
+    with (
+        mock.patch.object(layout, "BLOCK", 64),
+        mock.patch.object(archive.steps, "_MOST_ROOM", 1000),
+    ):
         yield
 
 

@@ -7,7 +7,7 @@ Run it after a new schema version (with its class beside the older ones in `valu
 from pathlib import Path
 
 from checkpointable import save_file
-from checkpointable.container import FORMAT
+from checkpointable.format.container import FORMAT
 from tests.golden.values import WRITTEN
 
 FOLDER = Path(__file__).parent

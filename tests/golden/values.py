@@ -14,10 +14,10 @@ import ml_dtypes
 import numpy as np
 
 from checkpointable import Array, checkpoint, migrate
-from checkpointable.kernels._edges import GraphIdentity
 from checkpointable.kernels.ising import IsingCheckpoint, IsingSetup
 from checkpointable.kernels.nbody import NBodyCheckpoint, NBodySetup
 from checkpointable.kernels.pagerank import PageRankCheckpoint, PageRankSetup
+from checkpointable.kernels.pagerank.graph import GraphIdentity
 from checkpointable.kernels.sketch import SketchCheckpoint, SketchSetup
 from checkpointable.kernels.wave import WaveCheckpoint, WaveSetup
 

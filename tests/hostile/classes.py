@@ -14,9 +14,11 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from checkpointable import Array, checkpoint, codec, container, migrate
-from checkpointable.convert import hooks
-from checkpointable.tree import to_tree
+from checkpointable import Array, checkpoint, migrate
+from checkpointable.archive import codec
+from checkpointable.format import container
+from checkpointable.tree.hooks import hooks
+from checkpointable.tree.tree import to_tree
 
 
 class Color(Enum):

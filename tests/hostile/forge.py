@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from checkpointable import container, digests, headers, layout
+from checkpointable.format import container, digests, layout
+from checkpointable.format.header import arrays_to_json, prefix_of, spec_from_json
 from tests.hostile import classes
 
 Path = tuple[Any, ...]
@@ -102,13 +103,13 @@ def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
     With `describe`, so do the extents.
     """
     try:
-        said = {n: headers.spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
+        said = {n: spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
         draft = layout.laid_out(base.meta, said)
         if draft.digests_offset > 1 << 16:
             raise ValueError
         if describe:
-            about = about | {"arrays": headers.arrays_to_json(draft)}
-        prefix = headers.prefix_of(orjson.dumps(about).decode(), draft)
+            about = about | {"arrays": arrays_to_json(draft)}
+        prefix = prefix_of(orjson.dumps(about).decode(), draft)
     except Exception:  # it cannot be laid out, and so is told as it is
         return with_text(base, dumps(about))
     body = base.body[: draft.digests_offset].ljust(draft.digests_offset, b"\1")

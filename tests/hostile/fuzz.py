@@ -79,15 +79,15 @@ def _chunk(task: tuple[int, int]) -> Tally:
 
 def _sample(data: bytes, counts: Counter[str]) -> None:
     """Memory of one input, and how far the reader gets with it."""
-    from checkpointable import opening
     from checkpointable.errors import InvalidCheckpoint
+    from checkpointable.format import reader
     from tests.hostile import oracle
 
     if oracle.peak(data) > oracle.bound(data):
         raise oracle.Finding("it takes too much memory")
     counts["sampled"] += 1
     try:
-        opening.read_sealed(oracle.Bytes(data))
+        reader.read_sealed(oracle.Bytes(data))
     except InvalidCheckpoint as error:
         early = ("not JSON", "not a checkpoint", "but not a checkpoint", "cut short")
         counts["sampled: behind the JSON"] += not any(part in error.what for part in early)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from checkpointable import digests
+from checkpointable.format import digests
 from tests.hostile.changes import Below, changed, hostile, pick
 from tests.hostile.forge import Base, assembled, bases, dumps, laid_out, places, with_text
 from tests.hostile.pools import (

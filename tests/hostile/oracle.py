@@ -18,16 +18,18 @@ import orjson
 import safetensors
 from attrs import frozen
 
-from checkpointable import codec, layout, opening, reading
-from checkpointable.cli._arrays import statistics
-from checkpointable.cli._tree import tree_lines
+from checkpointable.archive import codec
+from checkpointable.cli.view.statistics import statistics
+from checkpointable.cli.view.tree import tree_lines
 from checkpointable.errors import CheckpointableError, InvalidCheckpoint
-from checkpointable.schema import schema_of
-from checkpointable.store import Reader
-from checkpointable.tree import insert, to_tree
+from checkpointable.format import layout, read_arrays
+from checkpointable.format.reader import Opened, opened, read_header
+from checkpointable.schema.schema import schema_of
+from checkpointable.stores.protocol import Reader
+from checkpointable.tree.tree import insert, to_tree
+from tests.helpers.equality import same_dtype
 from tests.hostile import classes
 from tests.hostile.pools import TAGS
-from tests.same import same_dtype
 
 WATCHED = (
     "import", "open", "exec", "compile", "ctypes.dlopen", "pickle.find_class", "subprocess.Popen",
@@ -88,7 +90,7 @@ def _judged(reader: Bytes, thorough: bool) -> str:
     value, error = _tried(f"decode as {own.__name__}", _decode, reader, own)
     if value is None and not thorough:
         return f"refused: {error}"
-    header, why = _tried("read_header", opening.read_header, reader)
+    header, why = _tried("read_header", read_header, reader)
     if value is not None:
         if header is None:
             raise Finding(f"decoded, but the header is refused: {why}")
@@ -137,10 +139,10 @@ def _origin(error: Exception) -> str:
 
 
 def _shown(reader: Bytes) -> None:
-    shown(opening.opened(reader))
+    shown(opened(reader))
 
 
-def shown(checkpoint: opening.Opened) -> None:
+def shown(checkpoint: Opened) -> None:
     """What `checkpointable show` makes of it."""
     header = checkpoint.header
     for _ in tree_lines(header.meta.tree, header.arrays):
@@ -170,8 +172,8 @@ def _same_again(header: layout.Header, reader: Bytes, value: Any, cls: Any) -> N
     tree, arrays = to_tree(value, cls)
     if header.meta.schema["version"] != schema_of(cls).version:
         return  # migrated
-    checkpoint = opening.opened(reader)
-    stored = {n: reading.read_array(checkpoint, n) for n in header.arrays}
+    checkpoint = opened(reader)
+    stored = {n: read_arrays.read_array(checkpoint, n) for n in header.arrays}
     for name, placed in header.arrays.items():
         if (stored[name].dtype, stored[name].shape) != (placed.dtype, placed.shape):
             raise Finding("an array is read as another dtype or shape than the file says")
@@ -252,11 +254,11 @@ def _decoder(cls: Any) -> Any:
 
 
 def _decode(reader: Reader, cls: Any) -> Any:
-    return codec.decode(opening.opened(reader), cls)
+    return codec.decode(opened(reader), cls)
 
 
 def _verify(reader: Reader) -> layout.Header:
-    return reading.verify(opening.opened(reader))
+    return read_arrays.verify(opened(reader))
 
 
 def bound(data: bytes) -> int:

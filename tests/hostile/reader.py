@@ -9,7 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from checkpointable import LocalStore, archive, opening
+from checkpointable import LocalStore, archive
+from checkpointable.format.reader import opened
 from tests.hostile import classes, oracle
 
 BEGIN = "/hostile-files-begin"
@@ -28,7 +29,7 @@ def main() -> None:
         with suppress(Exception):
             archive.verify(store, entry.name)
         with suppress(Exception), store.open(entry.name) as reader:
-            oracle.shown(opening.opened(reader))
+            oracle.shown(opened(reader))
     for name in sorted(os.listdir(sys.argv[1])):  # noqa: PTH208  # links and pipes among them
         with suppress(Exception), store.open(name):
             print(f"opened {name}")

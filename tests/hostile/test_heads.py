@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable import InvalidCheckpoint, MemoryStore, archive, container, layout, opening
-from checkpointable.store import Store
+from checkpointable import InvalidCheckpoint, MemoryStore, archive
+from checkpointable.format import container, layout
+from checkpointable.format.reader import read_header
+from checkpointable.stores.protocol import Store
+from tests.arrays.test_boxes import whole
+from tests.distributed.test_checkpoints import GridCheckpoint, filled, rows, shared
+from tests.helpers.equality import same
 from tests.hostile.forge import assembled, places
-from tests.same import same
-from tests.test_boxes import whole
-from tests.test_distributed import GridCheckpoint, filled, rows, shared
 
 SHAPE = (6, 4)
 
@@ -113,4 +115,4 @@ def test_the_true_head_is_taken() -> None:
     name = archive.entries(store)[0].name
     assert _loaded(store, read(store, name)) is not None
     with store.open(name) as reader:
-        assert opening.read_header(reader).meta.sharded
+        assert read_header(reader).meta.sharded

@@ -18,7 +18,7 @@ from checkpointable.kernels.nbody import NBody
 from checkpointable.kernels.pagerank import PageRank
 from checkpointable.kernels.sketch import Sketch
 from checkpointable.kernels.wave import Wave
-from checkpointable.kernels.wave_mpi import WaveMpi
+from checkpointable.kernels.wave.mpi import WaveMpi
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 Make = Callable[[Device], Any]

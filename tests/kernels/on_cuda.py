@@ -21,7 +21,7 @@ from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
 from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.testing import KernelTests
-from checkpointable.testing.kernels import SETTINGS, C
+from checkpointable.testing.kernels.kit import SETTINGS, C
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 FEW = hypothesis.settings(SETTINGS, max_examples=2, stateful_step_count=5)

@@ -13,9 +13,9 @@ import attrs
 import numpy as np
 
 from checkpointable import Shard
-from checkpointable.kernels._ranks import Ranks
 from checkpointable.kernels._target import Device
-from checkpointable.kernels.wave_mpi import WaveMpi, WaveMpiCheckpoint
+from checkpointable.kernels.wave.halo import Ranks
+from checkpointable.kernels.wave.mpi import WaveMpi, WaveMpiCheckpoint
 
 CASES: dict[str, dict[str, Any]] = {
     "prem": {"n": 49, "period": 500.0, "duration": 280.0, "receivers": 9, "depth": 3000.0},

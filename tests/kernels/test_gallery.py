@@ -30,9 +30,9 @@ from checkpointable.kernels.nbody import NBody, NBodyCheckpoint
 from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
 from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
-from checkpointable.kernels.wave_mpi import WaveMpi, WaveMpiCheckpoint
+from checkpointable.kernels.wave.mpi import WaveMpi, WaveMpiCheckpoint
 from checkpointable.testing import KernelTests
-from checkpointable.testing.kernels import SETTINGS
+from checkpointable.testing.kernels.kit import SETTINGS
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 UNTIL = 24

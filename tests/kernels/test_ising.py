@@ -143,7 +143,7 @@ def test_random_numbers_are_those_of_xoroshiro128plus() -> None:
 
 
 def test_a_half_sweep_offers_flips_to_one_colour_of_the_checkerboard() -> None:
-    from checkpointable.kernels._ising_programs import HALF_SWEEP
+    from checkpointable.kernels.ising.programs import HALF_SWEEP
 
     ising = Ising(n=12, device="cpu")
     always = np.full(5, 2**53, np.uint64)

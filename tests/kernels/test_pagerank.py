@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointable import InvalidCheckpoint, InvalidKernel
-from checkpointable.kernels._edges import Graph, _graph, read_graph
 from checkpointable.kernels.pagerank import KARATE, PageRank
+from checkpointable.kernels.pagerank.graph import Graph, _graph, read_graph
 from tests.kernels.kernel_checks import assert_same, restore, run_in_pieces, snapshot
 
 Write = Callable[..., Path]
@@ -105,7 +105,7 @@ def test_the_residual_bounds_the_error_as_the_docstring_says(write: Write) -> No
 
 
 def test_sums_have_the_order_that_is_documented() -> None:
-    from checkpointable.kernels._pagerank_programs import ADD
+    from checkpointable.kernels.pagerank.programs import ADD
 
     values = np.random.default_rng(1).standard_normal(1000) * 10.0 ** np.arange(1000) ** 0.5
     sums = np.zeros(7)

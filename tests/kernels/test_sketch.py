@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from checkpointable import InvalidCheckpoint, InvalidKernel
-from checkpointable.kernels._sketch_layout import BINS, LIMBS, REGISTERS, bin_edges
 from checkpointable.kernels.sketch import END, Sketch
+from checkpointable.kernels.sketch.layout import BINS, LIMBS, REGISTERS, bin_edges
 from tests.kernels.kernel_checks import assert_same, restore, run_in_pieces, snapshot
 
 Write = Callable[..., Path]

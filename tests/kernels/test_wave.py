@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from checkpointable import InvalidKernel
-from checkpointable.kernels._prem import RADIUS, speed
 from checkpointable.kernels.wave import UNIFORM_SPEED, Wave
+from checkpointable.kernels.wave.prem import RADIUS, speed
 from tests.kernels.kernel_checks import restore, snapshot
 
 # First arrivals of P (PKIKP from 160°) in seconds, by distance in degrees and depth in km:

@@ -10,9 +10,9 @@ import pytest
 from checkpointable import InvalidKernel
 from checkpointable.kernels._target import Device
 from checkpointable.kernels.wave import Wave
-from checkpointable.kernels.wave_mpi import WaveMpi
+from checkpointable.kernels.wave.mpi import WaveMpi
+from tests.helpers.mpiexec import run_on_ranks
 from tests.kernels.on_ranks import CASES, MOVES, PIECES, UNITED
-from tests.mpi import run_on_ranks
 
 
 def run(size: int, folder: Path, device: Device, **environment: str) -> None:

@@ -17,8 +17,8 @@ from checkpointable.errors import (
     StoreError,
     StoreLocked,
 )
-from checkpointable.store import Buffer, Entry, Reader
-from checkpointable.stores.files import check_name, exactly
+from checkpointable.stores.local.file import check_name, exactly
+from checkpointable.stores.protocol import Buffer, Entry, Reader
 
 
 class Handle:

@@ -14,14 +14,14 @@ import pytest
 
 from checkpointable import Array, capture, reinstate
 from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
-from checkpointable.testing import _obligations as obligations
-from checkpointable.testing import _saving as saving
-from checkpointable.testing._common import words
-from checkpointable.testing._states import copy_of, first_difference
-from checkpointable.testing._subject import Subject
-from checkpointable.testing.kernels import SETTINGS
+from checkpointable.testing.kernels import _obligations as obligations
+from checkpointable.testing.kernels import _saving as saving
+from checkpointable.testing.kernels._states import copy_of, first_difference
+from checkpointable.testing.kernels._subject import Subject
+from checkpointable.testing.kernels.kit import SETTINGS
+from checkpointable.testing.report import words
+from tests.helpers.kernels import Counter, CounterCheckpoint
 from tests.testing import broken_kernels as broken
-from tests.toys import Counter, CounterCheckpoint
 
 
 class TestCounter(KernelTests[CounterCheckpoint]):

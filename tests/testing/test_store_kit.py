@@ -18,13 +18,13 @@ from checkpointable import (
     archive,
 )
 from checkpointable.testing import FaultyStore, ObligationBroken, StoreTests, verify_store
-from checkpointable.testing import _promises as promises
-from checkpointable.testing._common import words
-from checkpointable.testing._store_subject import StoreSubject
-from checkpointable.testing.stores import SETTINGS
-from tests.test_stores import without_tmpfile
+from checkpointable.testing.report import words
+from checkpointable.testing.stores import _promises as promises
+from checkpointable.testing.stores._subject import StoreSubject
+from checkpointable.testing.stores.kit import SETTINGS
+from tests.helpers.kernels import CounterCheckpoint, after
+from tests.stores.test_stores import without_tmpfile
 from tests.testing import broken_stores as broken
-from tests.toys import CounterCheckpoint, after
 
 
 class TestLocalStore(StoreTests):

@@ -14,15 +14,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from checkpointable import Array, UnsupportedType
-from checkpointable.annotations import is_named_tuple, is_record, is_union
-from checkpointable.fields import fields_of
 from checkpointable.kernels.ising import IsingCheckpoint
 from checkpointable.kernels.sketch import SketchCheckpoint
 from checkpointable.kernels.wave import WaveCheckpoint
-from checkpointable.schema import schema_of
-from checkpointable.testing.strategies import checkpoint_classes, checkpoints
-from checkpointable.tree import to_tree
-from tests.strategies import Chain, Pair
+from checkpointable.schema.fields import fields_of
+from checkpointable.schema.schema import schema_of
+from checkpointable.schema.types import is_named_tuple, is_record, is_union
+from checkpointable.testing.strategies.strategies import checkpoint_classes, checkpoints
+from checkpointable.tree.tree import to_tree
+from tests.helpers.strategies import Chain, Pair
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int = 200) -> list[Any]:

@@ -45,7 +45,7 @@ from checkpointable import (
     run,
     save_file,
 )
-from checkpointable.store import Buffer, Entry, Reader
+from checkpointable.stores.protocol import Buffer, Entry, Reader
 from checkpointable.testing import (
     FaultyStore,
     KernelTests,
@@ -54,7 +54,7 @@ from checkpointable.testing import (
     verify_kernel,
     verify_store,
 )
-from tests.typing.strangers import Count, CountCheckpoint, Stepper, Walk, WalkCheckpoint
+from tests.typing.third_party import Count, CountCheckpoint, Stepper, Walk, WalkCheckpoint
 
 T = TypeVar("T")
 

@@ -30,7 +30,7 @@ from checkpointable import (
     run,
     save_file,
 )
-from checkpointable.store import Buffer, Entry, Reader
+from checkpointable.stores.protocol import Buffer, Entry, Reader
 from checkpointable.testing import KernelTests, checkpoints, verify_kernel, verify_store
 
 

@@ -1,0 +1,50 @@
+"""Checkpoints by step in a store.
+
+`names` are what they are called and the listing, `codec` joins tree and format, `steps` saves and
+loads them, `keep` chooses which stay, and `prune` deletes the others.
+"""
+
+from checkpointable.archive.codec import Arrays
+from checkpointable.archive.keep import AnyKeep, Keep, best, chosen, every_nth, last, spread, within
+from checkpointable.archive.names import (
+    Entry,
+    entries,
+    is_delta,
+    is_rank_file,
+    is_sharded,
+    listed,
+    name_of,
+    next_attempt,
+    next_step,
+    parsed,
+    rank_file_name,
+    step_of,
+)
+from checkpointable.archive.prune import history, prune, prune_alone
+from checkpointable.archive.steps import (
+    CHANGING,
+    Found,
+    Skipped,
+    at_step,
+    create,
+    latest,
+    load,
+    newest_sound,
+    none_verifies,
+    not_there,
+    opened,
+    pays,
+    read_header,
+    save,
+    size_of_full,
+    verify,
+)
+
+__all__ = [
+    "CHANGING", "AnyKeep", "Arrays", "Entry", "Found", "Keep", "Skipped", "at_step", "best",
+    "chosen", "create", "entries", "every_nth", "history", "is_delta", "is_rank_file",
+    "is_sharded", "last", "latest", "listed", "load", "name_of", "newest_sound", "next_attempt",
+    "next_step", "none_verifies", "not_there", "opened", "parsed", "pays", "prune", "prune_alone",
+    "rank_file_name", "read_header", "save", "size_of_full", "spread", "step_of", "verify",
+    "within",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Arrays on CUDA devices: memory, snapshots, transfers, digests. Its modules import Numba."""

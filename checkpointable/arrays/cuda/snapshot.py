@@ -1,0 +1,332 @@
+"""Copies of device arrays, for which a kernel stands still as short as can be.
+
+There are three ways, and the first that has room is taken:
+
+device  into other memory of the same device, in the order of the kernel's stream;
+pinned  into host memory that the device copies to by itself, likewise;
+sliced  into any host memory, through a few pinned buffers.
+
+Importing this module imports Numba.
+"""
+
+import math
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from attrs import define, field
+
+from checkpointable.arrays.cuda import memory, strided, transfer
+from checkpointable.arrays.cuda.memory import Wait, device_array
+from checkpointable.arrays.lazy import Box, LazyArray, Region
+from checkpointable.arrays.staging import Snapshot, Staging, Way, empty
+
+_ALIGN = 256  # bytes, as memory from CUDA is
+_PINNED_SHARE = 0.5  # of the memory that the host can spare
+
+
+@define(eq=False)
+class _Slab:
+    """Memory of a device, and who uses it; nobody, if what it refers to is gone."""
+
+    device: int
+    memory: memory.Array
+    size: int
+    used: Any = field(default=lambda: None)
+
+    def region(self, size: int) -> Region:
+        region = Region(self.device, memory.address_of(self.memory), size, self)
+        self.used = weakref.ref(region)
+        return region
+
+
+class Arena:
+    """Device memory that one snapshot, or restore, after another is copied into."""
+
+    def __init__(self) -> None:
+        self._slabs: list[_Slab] = []
+        self.pinned: Staging | None = None
+
+    def take(self, wanted: list[tuple[int, int]], reserve: int) -> list[Region] | None:
+        """Regions on these devices, of these sizes; None unless `reserve` bytes stay free on each.
+
+        Memory that is not used, and not wanted now, is given back.
+        """
+        free = [slab for slab in self._slabs if slab.used() is None]
+        kept = [slab for slab in self._slabs if slab.used() is not None]
+        found: list[_Slab | None] = []
+        for device, size in wanted:
+            fits = [s for s in free if s.device == device and size <= s.size <= 2 * size + _ALIGN]
+            slab = min(fits, key=lambda slab: slab.size, default=None)
+            if slab is not None:
+                free.remove(slab)
+            found.append(slab)
+        self._slabs = kept
+        del free
+        missing = [want for want, slab in zip(wanted, found, strict=True) if slab is None]
+        for device in {device for device, _ in missing}:
+            need = sum(size for d, size in missing if d == device) + reserve
+            with memory.on_device(device):
+                if need > memory.free():
+                    memory.collect()
+                if need > memory.free():
+                    return None
+        try:
+            slabs = [slab or _new(*want) for want, slab in zip(wanted, found, strict=True)]
+        except MemoryError:  # there is less than it seemed
+            return None
+        self._slabs += slabs
+        return [slab.region(size) for slab, (_, size) in zip(slabs, wanted, strict=True)]
+
+
+def _new(device: int, size: int) -> _Slab:
+    with memory.on_device(device):
+        size = -(-size // _ALIGN) * _ALIGN
+        return _Slab(device, memory.empty((size,), np.uint8), size)
+
+
+def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
+    """The array whose bytes are in a region, C order; read to the host when it is used there."""
+    row = region.size // max(shape[0], 1) if shape else region.size
+
+    def read() -> memory.HostArray:
+        array: memory.HostArray = np.ndarray(shape, dtype)
+        transfer.fetch(region, array.reshape(-1).view(np.uint8))
+        return array
+
+    def part(box: Box) -> memory.HostArray:
+        (begin, *offset), (count, *lengths) = box
+        rows: memory.HostArray = np.ndarray((count, *shape[1:]), dtype)
+        transfer.fetch(region.part(begin * row, count * row), rows.reshape(-1).view(np.uint8))
+        inner = (slice(first, first + n) for first, n in zip(offset, lengths, strict=True))
+        return rows[(slice(None), *inner)]
+
+    return LazyArray(dtype, shape, read, part, region)
+
+
+def room_for(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
+    """Arrays like these, of any content, on the same devices; none if there is no room for all."""
+    live = {name: device_array(array) for name, array in arrays.items()}
+    return _beside(live, _needs(live), staging) or {}
+
+
+def begin(
+    arrays: Mapping[str, memory.Array], stream: object, staging: Staging | None
+) -> tuple[dict[str, Any], Wait]:
+    """Copy device arrays as they are when their streams have come so far; say where to.
+
+    `stream` is the one that they are computed on, for all of them; without, each one's own. With a
+    `staging` they may stay on their devices, without they are copied to the host.
+    """
+    started, needs = time.perf_counter(), _needs(arrays)
+    total = sum(size for _, size in needs.values())
+    copies: dict[str, Any] | None = None
+    way: Way = "sliced"
+    if staging is not None:
+        way, copies = "device", _beside(arrays, needs, staging)
+        if copies is None:
+            way, copies = "pinned", _pinned(arrays, total, staging)
+        if copies is None:
+            way = "sliced"
+    copies = (copies or {}) | {
+        name: empty(tuple(array.shape), array.dtype)
+        for name, array in arrays.items()
+        if name not in (copies or {})
+    }
+    waits: list[Wait] = []
+    with _ended(waits):
+        for name, (device, _) in needs.items():
+            waits.append(_copying(arrays[name], copies[name], device, stream, way))
+    predicted = None
+    if staging is not None and way in staging.rates:
+        predicted = total / staging.rates[way]
+
+    def wait() -> None:
+        for done in waits:
+            done()
+        if staging is not None:
+            seconds = time.perf_counter() - started
+            staging.snapshot = Snapshot(way, total, predicted, seconds)
+            if total:
+                staging.rates[way] = total / seconds
+
+    return {name: copies[name] for name in arrays}, wait
+
+
+Needs: TypeAlias = dict[str, tuple[int, int]]
+"""Of each array that has bytes, the device that it is on, and how many they are."""
+
+
+def _needs(arrays: Mapping[str, memory.Array]) -> Needs:
+    sizes = {name: math.prod(a.shape) * a.dtype.itemsize for name, a in arrays.items()}
+    return {
+        name: (memory.device_of(memory.address_of(arrays[name])), size)
+        for name, size in sizes.items()
+        if size
+    }
+
+
+@contextmanager
+def _ended(waits: list[Wait]) -> Iterator[None]:
+    """If not all can be begun, wait for what was: its memory may be used again."""
+    try:
+        yield
+    except BaseException:
+        for done in waits:
+            with suppress(Exception):
+                done()
+        raise
+
+
+def _beside(
+    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
+) -> dict[str, LazyArray] | None:
+    """Arrays for the copies on the same devices; None if there is no room for them."""
+    staging.arena = staging.arena or Arena()
+    regions = staging.arena.take([*needs.values()], staging.reserve)
+    if regions is None:
+        return None
+    return {
+        name: lying_in(region, arrays[name].dtype, tuple(arrays[name].shape))
+        for name, region in zip(needs, regions, strict=True)
+    }
+
+
+def _pinned(
+    arrays: Mapping[str, memory.Array], total: int, staging: Staging
+) -> dict[str, memory.HostArray] | None:
+    """Pinned arrays for the copies; None if there is no room for them."""
+    if staging.arena.pinned is None:
+        staging.arena.pinned = Staging(make=memory.pinned)
+    held = staging.arena.pinned.held()
+    with staging.arena.pinned.in_use():
+        if total > _PINNED_SHARE * (_available() + held):
+            return None
+        try:
+            return {name: empty(tuple(a.shape), a.dtype) for name, a in arrays.items()}
+        except MemoryError:
+            return None
+
+
+def _ordered(array: memory.Array, stream: object) -> memory.Stream:
+    """The stream to copy on: the one given, when the array's own has come so far, or that."""
+    own = getattr(array, "stream", None) or None
+    if not memory.is_stream(stream):
+        return memory.stream_of(own)
+    given = memory.stream_of(stream)
+    if own is not None:
+        memory.follow(given, memory.stream_of(own))
+    return given
+
+
+def _available() -> float:
+    """Bytes of memory that the host can spare."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * float(line.split()[1])
+    return 0.0
+
+
+def _copying(array: memory.Array, target: Any, device: int, stream: object, way: Way) -> Wait:
+    """Begin to copy an array to where there is room for it."""
+    with memory.on_device(device):
+        ordered = _ordered(array, stream)
+        direct = way == "pinned" and array.is_c_contiguous()
+        kept: Any = ()
+        if way == "device":
+            kept = strided.copy(array, target.region.address, ordered)
+        elif direct:
+            source = memory.at(memory.address_of(array), target.nbytes, owner=array)
+            source.copy_to_host(target.reshape(-1).view(np.uint8), stream=ordered)
+        done = memory.done(ordered, array, kept)
+    if way == "device" or direct:
+        return done
+
+    def wait() -> None:
+        done()
+        _fetch(array, device, target.reshape(-1).view(np.uint8))
+
+    return wait
+
+
+def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
+    """Copy an array to the host; packed, by the slice, if it is not in C order."""
+    if array.is_c_contiguous():
+        transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)
+        return
+    size = array.dtype.itemsize
+    for part, first, count in _slices(array, device):
+        _move(array, part, first, count)
+        transfer.fetch(part, data[first * size : (first + count) * size])
+
+
+def put_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
+    """Copy arrays, on the host or in a region, into device arrays of their dtype and shape.
+
+    Done in the order of the stream, as in `begin`; what is on the host follows in the wait.
+    """
+    waits: list[Wait] = []
+    late: list[Wait] = []
+    with _ended(waits):
+        for target, source in pairs:
+            if not target.size:
+                continue
+            home = memory.device_of(memory.address_of(target))
+            region, kept = getattr(source, "region", None), None
+            with memory.on_device(home):
+                ordered = _ordered(target, stream)
+                if region is not None and region.device == home:
+                    kept = strided.copy(target, region.address, ordered, back=True)
+                else:
+                    late.append(partial(_from_host, target, home, source))
+                waits.append(memory.done(ordered, region, kept))
+
+    def wait() -> None:
+        for done in (*waits, *late):
+            done()
+
+    return wait
+
+
+def _from_host(array: memory.Array, device: int, source: Any) -> None:
+    """Copy a host array to a device; unpacked there, by the slice, if that has another order."""
+    data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
+
+    def upload(region: Region, first: int) -> None:
+        def fill(begin: int, buffer: memoryview) -> None:
+            buffer[:] = data.data[first + begin : first + begin + len(buffer)]
+
+        with transfer.uploading() as begin:
+            begin(region, fill)
+
+    if array.is_c_contiguous():
+        upload(Region(device, memory.address_of(array), len(data), array), 0)
+    else:
+        for part, first, count in _slices(array, device):
+            upload(part, first * array.dtype.itemsize)
+            _move(array, part, first, count, back=True)
+
+
+def _slices(array: memory.Array, device: int) -> Iterator[tuple[Region, int, int]]:
+    """Cut an array's elements into pieces; give memory to pack each into, its first, how many."""
+    size, left = array.dtype.itemsize, math.prod(array.shape)
+    step = min(left, max(1, transfer.BUFFER // size))
+    with memory.on_device(device):
+        scratch = memory.empty((step * size,), np.uint8)
+        packed = Region(device, memory.address_of(scratch), step * size, scratch)
+    for first in range(0, left, step):
+        count = min(step, left - first)
+        yield packed.part(0, count * size), first, count
+
+
+def _move(array: memory.Array, part: Region, first: int, count: int, *, back: bool = False) -> None:
+    """Pack some elements, or unpack them, and wait for it."""
+    with memory.on_device(part.device):
+        stream = memory.side_stream()
+        kept = strided.copy(array, part.address, stream, back=back, first=first, count=count)
+        memory.done(stream, kept)()

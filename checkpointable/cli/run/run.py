@@ -1,0 +1,276 @@
+"""`checkpointable run`: run a kernel to its last step, and say how it goes."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import attrs
+import typer
+
+from checkpointable import events, runner
+from checkpointable.checkpointer import Saved
+from checkpointable.cli._shared import errors_told, read_key, usage_error
+from checkpointable.cli.run._factory import find_factory, read_options
+from checkpointable.cli.run._mpi import name_on_ranks, one_for_all, world
+from checkpointable.cli.run._policies import KeepOption, read_keep, read_time, read_when
+from checkpointable.cli.run._progress import (
+    Newest,
+    Tell,
+    bar,
+    tell_error_only,
+    tell_json,
+    tell_line,
+)
+from checkpointable.cli.run._supervise import FLAG, run_supervised
+from checkpointable.distributed import MpiCoordinator
+from checkpointable.errors import CheckpointableError
+from checkpointable.kernels import KERNELS
+from checkpointable.protocol import check_kernel, shutdown
+from checkpointable.runner import EX_PREEMPTED
+from checkpointable.runner.run import Progress
+from checkpointable.tiers import Tiered
+
+_NAMES: dict[type, str] = {
+    events.Copied: "copied",
+    events.Damaged: "damaged",
+    events.TierLost: "tier_lost",
+    events.TierBack: "tier_back",
+}
+
+
+def run(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(help=f"{', '.join(sorted(KERNELS))}, or module:factory.", metavar="NAME"),
+    ],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="Of the kernel; -- --help lists them.", metavar="-- OPTIONS"),
+    ] = None,
+    until: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Last step. [default: the kernel's total_steps]"),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where to save. [default: runs/NAME]")
+    ] = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--every",
+            metavar="TIME|STEPS",
+            help="Save each 30s, 5m or 1h, or at multiples of so many steps; may be given once "
+            "each way. [default: 60s]",
+        ),
+    ] = None,
+    overhead: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Save as often as costs no more than, say, 1%."),
+    ] = None,
+    mtbf: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Save so often that failures so far apart cost least."),
+    ] = None,
+    keep: KeepOption = "3",
+    copy_to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|ADDRESS", help="A slower store that gets each one as well."),
+    ] = None,
+    copy_keep: Annotated[
+        str | None,
+        typer.Option(metavar="N|POLICY", help="What to keep there, as --keep. [default: all]"),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(help="Where to compute, for a kernel that has the choice."),
+    ] = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long after a signal the process is killed."),
+    ] = None,
+    latency: Annotated[
+        str, typer.Option(metavar="TIME", help="How long a signal may wait for a safe point.")
+    ] = "1s",
+    delta: Annotated[bool, typer.Option("--delta", help="Save only what has changed.")] = False,
+    supervise: Annotated[
+        bool,
+        typer.Option(FLAG, help="In a child process, started again when it fails or hangs."),
+    ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
+    ] = None,
+    mpi: Annotated[
+        bool,
+        typer.Option(
+            "--mpi", help="As one rank of many: mpiexec -n 4 checkpointable run NAME --mpi"
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Events as JSON, one a line.")] = False,
+) -> int:
+    """Run a kernel to its last step, resumed from what the store holds.
+
+    SIGTERM, SIGUSR1 or Ctrl-C saves the state and ends with exit code 75: run the same again to go
+    on.
+    The kernel's own options come after --, such as: checkpointable run wave -- --n 500
+    """
+    name = name_on_ranks(name) if mpi else name
+    where = f"runs/{name.replace(':', '.')}" if store is None else store
+    if supervise and mpi:
+        what = "its child would be no rank of the job"
+        raise usage_error(
+            f"--mpi cannot be supervised: {what}\n  hint: let the scheduler restart it"
+        )
+    if supervise and "--help" not in (options or []):
+        return run_supervised(context.obj, where, as_json=as_json)
+    comm = world() if mpi else None
+    tell = partial(tell_json, sys.stdout) if as_json else tell_line
+    if comm is not None and comm.Get_rank():
+        tell = tell_error_only(tell)
+    with one_for_all() if mpi else nullcontext(), errors_told(as_json):
+        policies: dict[str, Any] = {
+            "save": read_when(save or [], overhead, mtbf),
+            "keep": read_keep(keep),
+            "latency": read_time("--latency", latency),
+            "grace": None if grace is None else read_time("--grace", grace),
+            "key": read_key(key),
+            "delta": delta,
+            **({"coordinator": MpiCoordinator(comm)} if mpi else {}),
+        }
+        tiered = _tiers(where, copy_to, copy_keep, policies["key"])
+        kernel = made_kernel(name, options or [], device, tell, comm)
+        last_step = _last_step(kernel, name, until)
+        with others_told(tell, "running the kernel"):
+            try:
+                return _run(kernel, name, where, last_step, tell, policies, tiered)
+            finally:
+                shutdown(kernel)
+
+
+def made_kernel(
+    name: str, options: list[str], device: str | None, tell: Tell, comm: Any = None
+) -> Any:
+    """Make the kernel of a name with these words of options, and check that it can be run.
+
+    It is given `comm`, if there is one and it takes one.
+    """
+    with others_told(tell, "importing the module"):
+        factory = find_factory(name)
+    others = {} if comm is None else {"comm": comm}
+    arguments = read_options(factory, name, options, device, others)
+    with others_told(tell, "making the kernel"):
+        kernel = factory(**arguments)
+        check_kernel(kernel, steppable=True)
+    return kernel
+
+
+def _tiers(
+    where: str, copy_to: str | None, copy_keep: str | None, key: bytes | None
+) -> Tiered | None:
+    if copy_to is not None:
+        kept = None if copy_keep is None else read_keep(copy_keep, "--copy-keep")
+        return Tiered(where, copy_to, keep=kept, key=key)
+    if copy_keep is not None:
+        raise usage_error("--copy-keep says what to keep of what --copy-to copies")
+    return None
+
+
+def _last_step(kernel: Any, name: str, until: int | None) -> int:
+    found = getattr(kernel, "total_steps", None) if until is None else until
+    if type(found) is not int:
+        raise usage_error(f"give --until N: {name} has no int attribute total_steps to run to")
+    return found
+
+
+def _run(
+    kernel: Any,
+    name: str,
+    where: str,
+    until: int,
+    tell: Tell,
+    options: dict[str, Any],
+    tiered: Tiered | None,
+) -> int:
+    """Run with `checkpointable.run`, turning what it reports into events."""
+    saved: Saved | None = None
+    newest: Newest = None
+
+    def on_event(event: events.Event) -> None:
+        nonlocal newest
+        facts = {"kernel": name, "store": where, "step": kernel.step, "until": until}
+        match event:
+            case events.Started():
+                tell("started", **facts)
+            case events.FellBack():
+                tell("skipped", name=event.name, step=event.step, why=event.why)
+            case events.Restored():
+                newest = event.step, None
+                tell("resumed", **facts, name=event.name)
+            case events.Saved():
+                newest = event.step, event.time
+            case events.Copied() | events.Damaged() | events.TierLost() | events.TierBack():
+                facts = attrs.asdict(event, filter=lambda field, _: field.name != "time")
+                tell(_NAMES[type(event)], **facts)
+            case events.Stopped():
+                tell("stopped", step=event.step, name=event.name, until=until)
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal saved
+        if progress.saved is not saved and progress.saved is not None:
+            saved = progress.saved
+            if not bar_shown:
+                done = {"step": saved.step, "name": saved.name, "bytes": saved.bytes}
+                spent = {"seconds": saved.seconds, "stall_share": progress.stall_share}
+                tell("saved", **done, **spent, rate=progress.rate)
+        show(progress, newest)
+
+    bar_shown = tell is tell_line and sys.stdout.isatty()
+    try:
+        with bar(bar_shown) as show:
+            report = runner.run(
+                kernel,
+                tiered or where,
+                until,
+                on_event=on_event,
+                on_progress=on_progress,
+                **options,
+            )
+    except runner.Preempted:
+        return EX_PREEMPTED
+    facts = {"step": report.step, "first_step": report.first_step, "until": until}
+    tell("finished", **facts, seconds=report.seconds, saves=len(report.saves))
+    summary = getattr(kernel, "summary", None)
+    if summary is not None:
+        found = summary()
+        tell("summary", summary=attrs.asdict(found) if attrs.has(type(found)) else dict(found))
+    return 0
+
+
+@contextmanager
+def others_told(tell: Tell, where: str) -> Iterator[None]:
+    """End with exit code 1 and the traceback where others' code raises; ours pass through.
+
+    What that code prints goes to stderr if we print JSON.
+    """
+    try:
+        with nullcontext() if tell is tell_line else redirect_stdout(sys.stderr):
+            yield
+    except (CheckpointableError, usage_error, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        what = "interrupted; what was saved before stays"
+        tell("error", error="KeyboardInterrupt", what=what, where=where, hint="", exit_code=130)
+        raise
+    except Exception as error:
+        trace = error.__traceback__
+        while trace and trace.tb_frame.f_globals["__name__"].startswith("checkpointable.cli"):
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+        kind, what = type(error).__name__, str(error)
+        tell("error", error=kind, what=what, where=where, hint="", exit_code=1)
+        raise typer.Exit(1) from None

@@ -1,0 +1,1 @@
+"""What `show`, `diff` and `bisect` print: trees, statistics, pictures, plots, comparisons."""

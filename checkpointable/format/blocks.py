@@ -1,0 +1,51 @@
+"""The blocks of arrays, wherever these are: on the host, or on a device."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import TypeAlias
+
+from checkpointable.arrays import LazyArray, Region
+from checkpointable.format import layout
+from checkpointable.format.layout import AnyArray, Bytes, Header, Placed, gather
+
+Place: TypeAlias = tuple[Placed, int]
+"""An array, and which of its blocks."""
+
+Read: TypeAlias = Callable[[Iterable[Place]], Iterator[Bytes]]
+"""Gives blocks, one after another; each is valid until the next is asked for."""
+
+Source: TypeAlias = AnyArray | LazyArray
+"""A host array, or a lazy one that lies in a region of a device."""
+
+
+def read(arrays: Mapping[str, Source], places: Iterable[Place]) -> Iterator[Bytes]:
+    """Give blocks of arrays; those of a host array that is contiguous are not copied."""
+    pieces = (_piece(arrays[placed.name], placed, index) for placed, index in places)
+    if not any(isinstance(array, LazyArray) for array in arrays.values()):
+        return (piece for piece in pieces if not isinstance(piece, Region))
+    from checkpointable.arrays.cuda.transfer import download  # which imports Numba
+
+    return download(pieces)
+
+
+def _piece(array: Source, placed: Placed, index: int) -> Bytes | Region:
+    if not isinstance(array, LazyArray):
+        return gather(array, index)
+    assert array.region is not None
+    return array.region.part(index * layout.BLOCK, placed.size(index))
+
+
+def device_digests(arrays: Mapping[str, Source], header: Header) -> dict[str, bytes]:
+    """The digests of each array that lies on a device, computed there, all in one launch."""
+    regions = {n: a.region for n, a in arrays.items() if isinstance(a, LazyArray) and a.region}
+    found: dict[str, bytes] = {}
+    for device in {region.device for region in regions.values()}:
+        from checkpointable.arrays.cuda.digest import digests_of  # which imports Numba
+
+        names = [name for name, region in regions.items() if region.device == device]
+        table = digests_of(device, [regions[name] for name in names], layout.BLOCK)
+        ends = accumulate(layout.DIGEST_SIZE[False] * header.arrays[name].blocks for name in names)
+        begin = 0
+        for name, end in zip(names, ends, strict=True):
+            found[name], begin = table[begin:end], end
+    return found

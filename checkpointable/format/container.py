@@ -1,0 +1,288 @@
+"""The file format: one valid safetensors file per checkpoint, and no I/O.
+
+```
+length   u64, little endian: N
+header   N bytes of JSON, padded with spaces so that the data begins at a multiple of 4096
+data     the arrays, widest alignment first, C order, without holes
+         $digests   U8 [blocks, 16]   XXH3-128 (canonical: big endian) of every 1 MiB block
+         $seal      U8 [32]           SHA-256 of length, header and digests
+```
+
+A signed file has SHA-256 in place of XXH3, `$digests U8 [blocks, 32]`, since other data of the same
+XXH3 can be made at will; and in the end `$hmac U8 [32]`, the HMAC-SHA-256 of digests and seal.
+
+The one metadata key, "checkpointable", says what the checkpoint is and which arrays it has; all
+else in the header follows from that. So the reader builds the header that the text calls for and
+demands the very same bytes: no duplicate, unknown or lying entry survives.
+
+Source: https://github.com/huggingface/safetensors#format (layout, names of dtypes).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from attrs import evolve, field, fields_dict, frozen
+
+from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
+from checkpointable.format import strictjson
+from checkpointable.format.blocks import Read, Source, device_digests, read
+from checkpointable.format.digests import digest, digests_of, seal, signature
+from checkpointable.format.extents import Base, difference, fits
+from checkpointable.format.header import (
+    arrays_to_json,
+    check_meta,
+    extents_from_json,
+    parents_from_json,
+    parts_from_json,
+    prefix_of,
+    spec_from_json,
+)
+from checkpointable.format.layout import (
+    DIGESTS,
+    METADATA,
+    OLDER,
+    PAGE,
+    SEAL,
+    SEAL_SIZE,
+    Bytes,
+    Header,
+    Meta,
+    Parent,
+    Part,
+    Spec,
+    check_array,
+    laid_out,
+    laid_out_head,
+    moved,
+)
+
+_FLAGS = ("signed", "sharded")  # of the metadata, there only if they are true
+
+FORMAT = 1
+"""The version of the format that this module writes, and the only one that it reads."""
+
+
+@frozen(eq=False)
+class Packed:
+    """A checkpoint ready to be written: `prefix` is the file up to its data.
+
+    `read` gives the bytes of blocks, and `digests` has those of each array whose blocks have been
+    digested before. `end` has the digests and the seal as soon as all chunks were given.
+    """
+
+    header: Header
+    prefix: bytes
+    read: Read
+    digests: Mapping[str, bytes]
+    key: bytes | None = field(default=None, repr=False)
+    end: list[bytes] = field(factory=list, init=False, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Size of the whole file in bytes."""
+        return self.header.file_size
+
+    def __iter__(self) -> Iterator[Bytes]:
+        """As `chunks()`: a store that fails leaves the whole to be given to another."""
+        return self.chunks()
+
+    def chunks(self) -> Iterator[Bytes]:
+        """Yield the whole file, in order, the data by blocks of at most 1 MiB.
+
+        Contiguous arrays are not copied, others by the block, and those on a device while the
+        blocks before are used. The arrays must not change meanwhile. A block is digested just
+        before it is yielded, while the cache is warm, unless it was on its device, or to know
+        whether it has changed.
+        """
+        yield self.prefix
+        table = bytearray()
+        arrays = self.header.arrays.values()
+        blocks = self.read((placed, index) for placed in arrays for index in placed.own())
+        for placed in arrays:
+            known = self.digests.get(placed.name)
+            table += known or b""
+            for _, block in zip(placed.own(), blocks, strict=False):
+                if known is None:
+                    table += digest(block, signed=self.header.meta.signed)
+                yield block
+        yield table
+        sealed = seal(self.prefix, table)
+        self.end[:] = bytes(table), sealed
+        yield sealed
+        if self.key is not None:
+            yield signature(self.key, table, sealed)
+
+
+def pack(
+    meta: Meta, arrays: Mapping[str, Source], key: bytes | None = None, base: Base | None = None
+) -> Packed:
+    """Lay out a checkpoint; the arrays are kept by reference, and read by `Packed.chunks()`.
+
+    With a key it will be signed. With a base that has the same arrays it will be a delta, unless
+    every block has changed; for that host arrays are read now as well. Lazy arrays are those that
+    lie on a device, and without a key they are digested there now. Raises `InvalidCheckpoint` if a
+    name, dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed
+    100 MB.
+
+    >>> import numpy as np
+    >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})
+    >>> data = b"".join(pack(meta, {"field": np.ones((2, 3), "<f4")}).chunks())
+    >>> header = parse(data[: header_size(data[:8], len(data))], len(data))
+    >>> header.meta.step, header.arrays["field"].shape, header.data_offset
+    (7, (2, 3), 4096)
+    """
+    specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    for name, (dtype, shape) in specs.items():
+        check_array(name, dtype, shape, InvalidCheckpoint)
+    meta = _checked(meta, key)
+    draft = laid_out(meta, specs)
+    known = {} if meta.signed else device_digests(arrays, draft)
+    if base is not None and fits(base, draft):
+        others = [placed for name, placed in draft.arrays.items() if name not in known]
+        known |= digests_of(others, lambda *place: next(read(arrays, [place])), signed=meta.signed)
+        parents, extents = difference(base, b"".join(known[name] for name in draft.arrays))
+        if parents:
+            draft = laid_out(meta, specs, parents, extents)
+    return _packed(draft, partial(read, arrays), key, known)
+
+
+def pack_blocks(
+    meta: Meta, specs: Mapping[str, Spec], read: Read, key: bytes | None = None
+) -> Packed:
+    """The same, of arrays that need not be there at once: `read` gives the bytes of blocks."""
+    return _packed(laid_out(_checked(meta, key), specs), read, key, {})
+
+
+def pack_head(
+    meta: Meta,
+    specs: Mapping[str, Spec],
+    parents: tuple[Parent, ...],
+    parts: Mapping[str, tuple[Part, ...]],
+    key: bytes | None = None,
+) -> Packed:
+    """The head of a sharded checkpoint: arrays whose `parts` lie in the first of the parents."""
+    meta = evolve(_checked(meta, key), sharded=True)
+    return _packed(laid_out_head(meta, specs, parents, parts), partial(read, {}), key, {})
+
+
+def pack_whole(packed: Packed) -> Packed:
+    """The same as a full checkpoint; what has been digested is not digested again."""
+    specs = {name: (placed.dtype, placed.shape) for name, placed in packed.header.arrays.items()}
+    return _packed(laid_out(packed.header.meta, specs), packed.read, packed.key, packed.digests)
+
+
+def _checked(meta: Meta, key: bytes | None) -> Meta:
+    check_meta(meta, InvalidCheckpoint)
+    return meta if meta.signed == (key is not None) else evolve(meta, signed=key is not None)
+
+
+def _packed(draft: Header, read: Read, key: bytes | None, digests: Mapping[str, bytes]) -> Packed:
+    meta = draft.meta
+    about = {"format": FORMAT} | {part: getattr(meta, part) for part in fields_dict(Meta)}
+    for flag in _FLAGS:
+        if not about[flag]:
+            del about[flag]
+    parts = {
+        "arrays": arrays_to_json(draft),
+        "parents": [(parent.name, parent.seal) for parent in draft.parents],
+    }
+    prefix = prefix_of(strictjson.dumps(about | parts).decode(), draft)
+    return Packed(moved(draft, len(prefix)), prefix, read, digests, key)
+
+
+def header_size(start: Bytes, file_size: int) -> int:
+    """Bytes from the beginning of the file to its data, by the file's first 8 bytes.
+
+    At most 100 MB and `file_size`; whatever asks for more raises `CorruptCheckpoint`.
+    """
+    size = 8 + int.from_bytes(start[:8], "little")
+    if len(start) < 8 or size % PAGE or size > min(file_size, strictjson.MAX_BYTES):
+        what = f"not a checkpoint, or cut short: {file_size} bytes do not hold its header"
+        raise CorruptCheckpoint(what, hint=OLDER)
+    return size
+
+
+def parse(prefix: Bytes, file_size: int) -> Header:
+    """Read the header from the file's first `header_size()` bytes, in memory bounded by theirs.
+
+    Whatever the bytes, it raises only `CorruptCheckpoint`, or `InvalidCheckpoint` if they need
+    another version or ml_dtypes. Believe either when `check_seal` passes too.
+    """
+    prefix = bytes(prefix)
+    if header_size(prefix, file_size) != len(prefix):
+        raise CorruptCheckpoint("the header is cut short", hint=OLDER)
+    outer = strictjson.loads(prefix[8:].rstrip(b" "), "the header")
+    kept = outer.get("__metadata__")
+    text = kept.get(METADATA) if type(kept) is dict else None
+    if type(text) is not str:
+        raise CorruptCheckpoint("a safetensors file, but not a checkpoint", hint=OLDER)
+    about = strictjson.loads(text.encode(), "the metadata")
+    version = about.pop("format", None)
+    if type(version) is int and version != FORMAT:
+        what = f"the file has format {version}, and this version reads only format {FORMAT}"
+        raise InvalidCheckpoint(what, hint=_upgrade(about.get("writer")))
+    described, parents = about.pop("arrays", None), about.pop("parents", None)
+    if (
+        type(version) is not int
+        or any(about.get(flag, True) is not True for flag in _FLAGS)
+        or about.keys() | {*_FLAGS} != fields_dict(Meta).keys()
+        or type(described) is not dict
+    ):
+        raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=OLDER)
+    meta = Meta(**about)
+    check_meta(meta, CorruptCheckpoint)
+    sharded = meta.sharded
+    specs = {n: spec_from_json(n, said, sharded=sharded) for n, said in described.items()}
+    named = parents_from_json(parents, sharded=sharded)
+    if sharded:
+        draft = laid_out_head(meta, specs, named, parts_from_json(described, specs, len(named)))
+    else:
+        extents = extents_from_json(described, len(named)) if named else None
+        draft = laid_out(meta, specs, named, extents)
+    if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
+        what = "the arrays lie otherwise than in a checkpoint"
+        raise CorruptCheckpoint(what, hint=f"{OLDER}, or upgrade checkpointable")
+    header = moved(draft, len(prefix))
+    if header.file_size != file_size:
+        what = f"the header calls for {header.file_size} bytes, the file has {file_size}"
+        raise CorruptCheckpoint(what, hint=OLDER)
+    if prefix_of(text, draft) != prefix:
+        raise CorruptCheckpoint("the header contradicts its own metadata", hint=OLDER)
+    return header
+
+
+def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
+    """Offsets in the file of digests and seal, of whatever version the file is.
+
+    Every version has both, with this meaning: so damage to its number is told from a newer one.
+    Raises `CorruptCheckpoint` if the header, which `parse` refused, does not say where they are.
+    """
+    outer = strictjson.loads(bytes(prefix[8:]).rstrip(b" "), "the header")
+    try:
+        begin, end = outer[DIGESTS]["data_offsets"]
+        found, found_end = outer[SEAL]["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        begin = end = found = found_end = -1
+    if not (
+        all(type(offset) is int for offset in (begin, end, found, found_end))
+        and 0 <= begin <= end == found == found_end - SEAL_SIZE
+        and len(prefix) + found_end <= file_size
+        and end - begin <= max(strictjson.MAX_BYTES, file_size // 2**15)
+    ):
+        raise CorruptCheckpoint("the header does not say where its seal is", hint=OLDER)
+    return len(prefix) + begin, len(prefix) + found
+
+
+def _upgrade(writer: Any) -> str:
+    """What to install; `writer` is as a newer format has it, so nothing is known of it."""
+    version = version_text(writer.get("checkpointable") if type(writer) is dict else None)
+    return f"install checkpointable{f'>={version}' if version else ' in the version that wrote it'}"
+
+
+def version_text(version: Any) -> str:
+    """A version as a file tells it, if it can be one; else empty, since a hint may repeat it."""
+    known = type(version) is str and re.fullmatch(r"[0-9a-z.+!]{1,40}", version)
+    return version if known else ""

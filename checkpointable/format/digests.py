@@ -1,0 +1,101 @@
+"""What makes a file trusted: the digest of each block, the seal over them, and the signature.
+
+Sources: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, canonical form), FIPS
+180-4 (SHA-256) and RFC 2104 (HMAC).
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+
+import xxhash
+
+from checkpointable.errors import CorruptCheckpoint
+from checkpointable.format.layout import OLDER, Bytes, Header, Placed
+from checkpointable.threads import THREADS, by_threads
+
+_LEAST_KEY = 16
+_SHARE = 16  # blocks
+
+
+def digest(block: Bytes, *, signed: bool = False) -> bytes:
+    """XXH3-128 of a block: 16 bytes, big endian; in a signed file SHA-256, 32 bytes.
+
+    >>> digest(b"").hex()
+    '99aa06d3014798d86001c324468d497f'
+    """
+    return hashlib.sha256(block).digest() if signed else xxhash.xxh3_128_digest(block)
+
+
+def digests_of(
+    arrays: Iterable[Placed], block: Callable[[Placed, int], Bytes], *, signed: bool
+) -> dict[str, bytes]:
+    """The digests of arrays, by name, by some threads if they are large; `block` gives a block."""
+    shares = [
+        (placed, range(begin, min(begin + _SHARE, placed.blocks)))
+        for placed in arrays
+        for begin in range(0, max(placed.blocks, 1), _SHARE)
+    ]
+
+    def table(share: tuple[Placed, range]) -> bytes:
+        placed, indices = share
+        return b"".join(digest(block(placed, index), signed=signed) for index in indices)
+
+    found: dict[str, bytes] = {}
+    tables = by_threads(table, shares, THREADS, "digest")
+    for (placed, _), part in zip(shares, tables, strict=True):
+        found[placed.name] = found.get(placed.name, b"") + part
+    return found
+
+
+def seal(prefix: Bytes, table: Bytes) -> bytes:
+    """SHA-256 of a file's header, with its length, and its digests: 32 bytes."""
+    sha = hashlib.sha256(prefix)
+    sha.update(table)
+    return sha.digest()
+
+
+def signature(key: bytes, table: Bytes, seal: Bytes) -> bytes:
+    """HMAC-SHA-256 of digests and seal: 32 bytes."""
+    return hmac.digest(key, bytes(table) + bytes(seal), "sha256")
+
+
+def check_block(
+    placed: Placed, index: int, block: Bytes, table: Bytes, signed: bool = False, source: str = ""
+) -> None:
+    """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest.
+
+    `source` says where it comes from, if that is another file.
+    """
+    check_digest(placed, index, digest(block, signed=signed), table, source)
+
+
+def check_digest(placed: Placed, index: int, found: bytes, table: Bytes, source: str = "") -> None:
+    """The same of a block that has been digested."""
+    begin = (placed.first_block + index) * len(found)
+    if found != table[begin : begin + len(found)]:
+        where = f"array {placed.name!r}, block {index} of {placed.blocks}"
+        where += f", in {source!r}" if source else ""
+        raise CorruptCheckpoint("the data is damaged", where=where, hint=OLDER)
+
+
+def check_seal(prefix: Bytes, table: Bytes, said: Bytes) -> None:
+    """Raise `CorruptCheckpoint` unless `said` seals these header bytes and digests."""
+    if seal(prefix, table) != said:
+        raise CorruptCheckpoint("the seal does not match: the header is damaged", hint=OLDER)
+
+
+def check_signature(key: bytes, header: Header, table: Bytes, seal: Bytes, said: Bytes) -> None:
+    """Raise `CorruptCheckpoint` unless the file is signed with this key."""
+    if not header.meta.signed:
+        hint = "use one that was saved with the key, or load it without a key if you trust it"
+        raise CorruptCheckpoint("it is not signed, and a key was given", hint=hint)
+    if not hmac.compare_digest(signature(key, table, seal), said):
+        what = "the signature does not match: another key, or someone altered the file"
+        raise CorruptCheckpoint(what, hint=OLDER)
+
+
+def check_key(key: bytes | None) -> None:
+    """Raise `ValueError` unless it is None, or 16 bytes or more."""
+    if key is not None and (type(key) is not bytes or len(key) < _LEAST_KEY):
+        raise ValueError(f"a key is at least {_LEAST_KEY} random bytes, such as os.urandom(32)")

@@ -1,0 +1,180 @@
+"""Which blocks of an array a box of it touches, and how the box is put together of them; no I/O.
+
+An array lies in C order, so a box lies in pieces of it: one a row, unless it is as wide as the
+array. It is read by slabs of some rows, of each the blocks that the pieces touch and no others.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from checkpointable.arrays import Numbers
+from checkpointable.arrays.boxes import Box
+from checkpointable.format import layout
+from checkpointable.format.layout import AnyArray, Placed
+
+Fill: TypeAlias = Callable[[range, memoryview], None]
+"""Reads blocks of an array that follow one another into the beginning of a buffer."""
+
+SLAB = 32 << 20
+"""Bytes of an array that a slab spans, at most, unless a single row is longer."""
+
+
+def read_box(placed: Placed, box: Box, out: AnyArray, fill: Fill) -> None:
+    """Fill `out`, of the box's shape and the array's dtype, from the blocks that `fill` reads."""
+    if not out.nbytes:
+        return
+    if box[1] == placed.shape and out.flags.c_contiguous:
+        fill(range(placed.blocks), out.reshape(-1).view(np.uint8).data)
+        return
+    for slab in _slabs(placed, box):
+        _read_slab(placed, slab, out[slab.place], fill)
+
+
+def blocks_of(placed: Placed, box: Box) -> Iterator[range]:
+    """The blocks that `read_box` asks for, in that order; two slabs may have one in common.
+
+    >>> from checkpointable.format.layout import Meta, laid_out
+    >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
+    >>> placed = laid_out(meta, {"grid": (np.dtype(np.float32), (4096, 1024))}).arrays["grid"]
+    >>> [*blocks_of(placed, ((1000, 0), (30, 512)))]
+    [range(3, 5)]
+    """
+    if not math.prod(box[1]) * placed.dtype.itemsize:
+        return
+    if box[1] == placed.shape:
+        yield range(placed.blocks)
+        return
+    for slab in _slabs(placed, box):
+        yield from _blocks(placed, slab)[2]
+
+
+class _Slab(NamedTuple):
+    """Rows of a box: their `place` in it, and the `shape` of what is asked for.
+
+    They are rows of shape `inner`, of each from `offset` on; element `first` of the array is the
+    first one's first.
+    """
+
+    place: tuple[int | slice, ...]
+    shape: tuple[int, ...]
+    first: int
+    inner: tuple[int, ...]
+    offset: tuple[int, ...]
+
+
+def _slabs(placed: Placed, box: Box, first: int = 0, at: tuple[int, ...] = ()) -> Iterator[_Slab]:
+    """The slabs of a box, within the part `at` of it, that has element `first` as its first."""
+    offset, lengths = (part[len(at) :] for part in box)
+    inner = placed.shape[len(at) + 1 :]
+    row = math.prod(inner) * placed.dtype.itemsize
+    if len(inner) and row > SLAB:
+        for i in range(lengths[0]):
+            yield from _slabs(placed, box, first + (offset[0] + i) * math.prod(inner), (*at, i))
+        return
+    rows = max(1, SLAB // row)
+    for begin in range(0, lengths[0], rows):
+        shape = min(rows, lengths[0] - begin), *lengths[1:]
+        start = first + (offset[0] + begin) * math.prod(inner)
+        yield _Slab((*at, slice(begin, begin + rows)), shape, start, inner, offset[1:])
+
+
+def _blocks(placed: Placed, slab: _Slab) -> tuple[int, int, list[range]]:
+    """Where the blocks that a slab touches begin and end in the array; and these blocks."""
+    size = placed.dtype.itemsize
+    begin, length, gap = _span(slab.shape, slab.inner, slab.offset)
+    if gap * size < layout.BLOCK:  # then none lies in a gap
+        begin = (begin + slab.first) * size
+        touched = [range(begin // layout.BLOCK, -(-(begin + length * size) // layout.BLOCK))]
+    else:
+        begins, length = _pieces(slab.shape, slab.inner, slab.offset)
+        begins = (begins + slab.first) * size
+        touched = _touched(begins // layout.BLOCK, (begins + length * size - 1) // layout.BLOCK)
+    end = min(touched[-1].stop * layout.BLOCK, placed.nbytes)
+    return touched[0].start * layout.BLOCK, end, touched
+
+
+def _read_slab(placed: Placed, slab: _Slab, out: AnyArray, fill: Fill) -> None:
+    size = placed.dtype.itemsize
+    low, high, touched = _blocks(placed, slab)
+    span = np.empty(high - low, np.uint8)
+    for blocks in touched:
+        fill(blocks, span.data[blocks.start * layout.BLOCK - low :])
+    # A view of the rows, though of the last one there may be only the part that is asked for.
+    strides = [math.prod(slab.inner[i:]) * size for i in range(len(slab.inner) + 1)]
+    begin = slab.first * size + sum(o * s for o, s in zip(slab.offset, strides[1:], strict=True))
+    # As plain bytes: a copy of structured elements would leave out their padding.
+    plain = np.dtype(f"V{size}") if placed.dtype.kind == "V" else placed.dtype
+    out.view(plain)[...] = np.ndarray(out.shape, plain, span.data, begin - low, tuple(strides))
+
+
+def _span(
+    shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """Where a box begins, how long it is from there to its end, and its longest gap; in elements.
+
+    >>> _span((2, 3), (10,), (4,))
+    (4, 13, 7)
+    """
+    begin, length, gap, stride = 0, 1, 0, 1
+    for axis in reversed(range(len(shape))):
+        if shape[axis] > 1:
+            gap = max(gap, stride - length)
+        length += (shape[axis] - 1) * stride
+        if axis:
+            begin += offset[axis - 1] * stride
+            stride *= inner[axis - 1]
+    return begin, length, gap
+
+
+def _pieces(
+    shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
+) -> tuple[Numbers, int]:
+    """Where the pieces of a box begin that lie in one go, in elements, and how long they are."""
+    whole = len(inner)  # the axes from here on are as wide as the array
+    while whole and shape[whole] == inner[whole - 1]:
+        whole -= 1
+    begins = np.zeros(1, np.int64)
+    sizes = (0, *offset)
+    for axis in range(whole):
+        stride = math.prod(inner[axis:])
+        here = (np.arange(shape[axis]) + sizes[axis]) * stride
+        begins = np.add.outer(begins, here).reshape(-1)
+    last = math.prod(inner[whole:])
+    return begins + sizes[whole] * last, shape[whole] * last
+
+
+def _touched(first: Numbers, last: Numbers) -> list[range]:
+    """The blocks that pieces begin and end in, and those between, as ranges; they are in order."""
+    breaks = np.flatnonzero(first[1:] > last[:-1] + 1).tolist()
+    begins = [0, *(n + 1 for n in breaks)]
+    ends = [*breaks, -1]
+    return [range(int(first[a]), int(last[b]) + 1) for a, b in zip(begins, ends, strict=True)]
+
+
+def boxes_of(shape: tuple[int, ...], begin: int, end: int) -> Iterator[Box]:
+    """The boxes that elements `begin` to `end` of an array in C order are, one after another.
+
+    >>> [*boxes_of((3, 4), 2, 9)]
+    [((0, 2), (1, 2)), ((1, 0), (1, 4)), ((2, 0), (1, 1))]
+    """
+    if not shape or begin >= end:
+        if begin < end:
+            yield (), ()
+        return
+    row = math.prod(shape[1:])
+    whole = range(-(-begin // row), end // row)  # rows of which all is wanted
+    edges = [begin, *(n * row for n in (whole.start, whole.stop) if whole), end]
+    for low, high in pairwise(edges):
+        if low >= high:
+            continue
+        if whole and low == whole.start * row:
+            yield (whole.start, *[0] * len(shape[1:])), (len(whole), *shape[1:])
+            continue
+        for index in range(low // row, -(-high // row)):
+            here = max(low - index * row, 0), min(high - index * row, row)
+            for offset, lengths in boxes_of(shape[1:], *here):
+                yield (index, *offset), (1, *lengths)

@@ -1,0 +1,50 @@
+"""The main job: `run` resumes a kernel, advances it, and saves it when it is due.
+
+`loop` is the loop, with neither store nor clock of its own; `when` the policies, `costs` what a
+save costs, `signals` those that stop a run, and `link` what it reports to a supervisor.
+"""
+
+from checkpointable.runner.exit_codes import (
+    EX_CONFIG,
+    EX_GAVE_UP,
+    EX_PREEMPTED,
+    EX_USAGE,
+    exit_code,
+)
+from checkpointable.runner.link import ENDED, VARIABLE, WHERE
+from checkpointable.runner.loop import Progress, Report
+from checkpointable.runner.run import Preempted, run
+from checkpointable.runner.signals import handled, safe_point
+from checkpointable.runner.when import (
+    When,
+    at,
+    continuously,
+    every,
+    on_signal,
+    overhead,
+    young_daly,
+)
+
+__all__ = [
+    "ENDED",
+    "EX_CONFIG",
+    "EX_GAVE_UP",
+    "EX_PREEMPTED",
+    "EX_USAGE",
+    "VARIABLE",
+    "WHERE",
+    "Preempted",
+    "Progress",
+    "Report",
+    "When",
+    "at",
+    "continuously",
+    "every",
+    "exit_code",
+    "handled",
+    "on_signal",
+    "overhead",
+    "run",
+    "safe_point",
+    "young_daly",
+]  # fmt: skip

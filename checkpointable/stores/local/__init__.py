@@ -1,0 +1,1 @@
+"""A directory as a store: durable writes (`file`, `writer`), mapped reads, copies."""

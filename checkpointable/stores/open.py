@@ -1,0 +1,41 @@
+"""`open_store`: the store that a path, an address or an object means."""
+
+import os
+import re
+from typing import cast
+
+from checkpointable.errors import StoreError
+from checkpointable.stores.address import SCHEMES, object_store
+from checkpointable.stores.local.store import LocalStore
+from checkpointable.stores.memory import MemoryStore
+from checkpointable.stores.protocol import Store
+
+_METHODS = ("create", "open", "list", "delete", "lock")
+
+
+def open_store(where: str | os.PathLike[str] | Store) -> Store:
+    """Give the store that `where` means.
+
+    A path is a directory for a `LocalStore` (made at the first write), "memory://" a new
+    `MemoryStore`, "s3://bucket/prefix", gs:// or az:// a place in an object store (with the extra
+    `object`; see docs/object-stores.md), and a store is itself. Anything else raises `StoreError`.
+
+    >>> type(open_store("runs/heat")).__name__
+    'LocalStore'
+    >>> list(open_store("memory://").list())
+    []
+    """
+    if all(callable(getattr(where, method, None)) for method in _METHODS):
+        return cast(Store, where)
+    hint = 'give a directory, "s3://bucket/prefix", "memory://", or an object with ' + ", ".join(
+        _METHODS
+    )
+    if where == "memory://":
+        return MemoryStore()
+    if isinstance(where, str) and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", where)):
+        if found[1].lower() in SCHEMES:
+            return object_store(where)
+        raise StoreError("no store for such an address", where=where, hint=hint)
+    if not where or not isinstance(where, (str, os.PathLike)):
+        raise StoreError(f"{where!r} is no place for checkpoints", hint=hint)
+    return LocalStore(where)

@@ -1,0 +1,264 @@
+"""The main job in a child process, started again whenever it fails: `supervise`.
+
+A process whose CUDA context was hit by an illegal access, or that hangs, cannot mend itself. This
+one imports neither Numba nor the kernel: it starts, watches and ends a program that calls `run`.
+"""
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+try:
+    import psutil  # noqa: F401
+    from tenacity import RetryCallState, wait_exponential_jitter
+    from tenacity.wait import wait_base
+except ImportError as error:
+    hint = "pip install 'checkpointable[supervise]'"
+    raise ImportError(f"supervision needs {error.name}: {hint}") from error
+
+from attrs import frozen
+
+from checkpointable.archive import entries, step_of
+from checkpointable.errors import StoreError
+from checkpointable.events import Event, GaveUp, Quarantined, Restarted, Stalled
+from checkpointable.runner import ENDED, EX_CONFIG, EX_GAVE_UP, EX_PREEMPTED, EX_USAGE, handled
+from checkpointable.sinks import to_file
+from checkpointable.stores import LocalStore, Store, open_store
+from checkpointable.supervisor.child import Child, alone, end_orphan
+from checkpointable.supervisor.outcome import Attempt, Outcome, ending_of, said_in
+
+__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "supervise"]
+
+_TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
+_SLICES = 64
+_END = ".safetensors"
+
+
+@frozen
+class Limits:
+    """How long a child may do no step, in seconds, before it counts as hung.
+
+    `start` until its first step: it imports, compiles, restores; also for the saving at its end.
+    After that `times` the longest of its last steps' times, and `least` at least; `least` also to
+    exit after a failure. A child that is to stop has `grace` to save, before it is killed.
+    """
+
+    start: float = 300.0
+    times: float = 10.0
+    least: float = 30.0
+    grace: float = 25.0
+
+
+def supervise(
+    command: Sequence[str],
+    store: str | os.PathLike[str] | Store,
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+    failures: int = 5,
+    backoff: wait_base | None = None,
+    on_event: Callable[[Event], object] | None = None,
+) -> Outcome:
+    """Run a program to its end, started again from the newest checkpoint whenever it fails.
+
+    `command` is any that calls `run` on `store` once, such as `[sys.executable, "heat.py"]`: `run`
+    finds its supervisor by itself, tells it each slice of steps, and dies with it, saved. Events go
+    to `on_event`, and to `events.jsonl` in `directory`: a `LocalStore`'s own, if none is given.
+
+    What ended it is in the child's exit code, and in `ended.json` in the directory, since codes get
+    lost in shells and pipes. 0: done. 75: preempted, its state saved. 64 and 78: wrong usage or
+    configuration, never started again. All else is, `backoff` (a strategy of tenacity's) later: a
+    crash, a signal, a lost device, an unhealthy kernel, and a child that does no step for as long
+    as `limits` say. `failures` of them without one new checkpoint in between end it: code 1.
+
+    A checkpoint whose reader dies twice in a row is renamed, and the one before is used, if there
+    is one, and if the store can `rename` as a `LocalStore` does; else it stays, and counts as any
+    other failure. On SIGTERM and SIGINT the child saves and stops: code 75; a second SIGINT ends it
+    at once.
+
+    Raises `StoreLocked` if the run has a supervisor already, `OSError` if `command` is none.
+    """
+    place, limits = open_store(store), limits or Limits()
+    path = _directory(place, directory)
+    path.mkdir(parents=True, exist_ok=True)
+    backoff = wait_exponential_jitter(initial=1, max=60) if backoff is None else backoff
+    job = _Job(command, place, path, limits, failures, backoff, on_event or (lambda event: None))
+    with alone(path), handled((signal.SIGTERM, signal.SIGINT), job.signals.append):
+        end_orphan(path, limits.grace)
+        return job.work()
+
+
+class _Job:
+    """One supervision; its methods are the parts of the loop."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        store: Store,
+        directory: Path,
+        limits: Limits,
+        failures: int,
+        backoff: wait_base,
+        on_event: Callable[[Event], object],
+    ) -> None:
+        self.command = command
+        self.store = store
+        self.directory = directory
+        self.limits = limits
+        self.failures = failures
+        self.backoff = backoff
+        self.on_event = on_event
+        self.signals: list[int] = []
+        self.slices = deque[float](maxlen=_SLICES)
+        self.failed: list[Attempt] = []
+        self.deaths = ("", 0)  # a checkpoint, and how many of its readers died, in a row
+        self.reading, self.phase = "", "start"
+        self.first_step = self.step = self.best = self._newest_step()
+
+    def work(self) -> Outcome:
+        number = 0
+        while True:
+            number += 1
+            attempt = self._attempt(number)
+            if attempt.code in (0, EX_USAGE, EX_CONFIG):
+                return self._outcome(attempt.code, attempt.cause, attempt)
+            if not self.signals:
+                if (newest := self._newest_step()) > self.best:
+                    self.best = newest
+                    self.failed.clear()
+                else:
+                    self.failed.append(attempt)
+                if len(self.failed) >= self.failures:
+                    why = f"{len(self.failed)} attempts without one new checkpoint"
+                    return self._outcome(EX_GAVE_UP, f"{why}; the last: {attempt.cause}", attempt)
+                self._quarantine()
+                self._wait(attempt)
+            if self.signals:
+                return self._outcome(EX_PREEMPTED, "stopped by a signal", attempt)
+
+    def _attempt(self, number: int) -> Attempt:
+        """Run one child to its end."""
+        (self.directory / ENDED).unlink(missing_ok=True)
+        begin, self.reading, self.phase = time.monotonic(), "", "start"
+        self.first_step = self.step = self._newest_step()
+        child = Child(self.command, self.directory, self.limits.grace)
+        try:
+            stalled = self._follow(child)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            stderr = child.close()
+        said = said_in(self.directory)
+        code, cause = ending_of(child.process.returncode, said, stalled)
+        if self.reading and code not in (0, EX_PREEMPTED):
+            cause += f", while it read {self.reading}"
+            if stalled or said.get("error") in (None, "DeviceLost"):  # others have refused it
+                name, deaths = self.deaths
+                self.deaths = (self.reading, deaths + 1 if name == self.reading else 1)
+        seconds, trace = time.monotonic() - begin, said.get("traceback") or stderr
+        return Attempt(number, self.first_step, self.step, seconds, code, cause, trace)
+
+    def _follow(self, child: Child) -> str:
+        """Listen to a child until it has ended; returns how it hung, if it was ended for that."""
+        stalled, quiet, before, kill_at = "", 0.0, time.monotonic(), None
+        while not child.ended():
+            heard = child.hear(_TICK_SECONDS)
+            now = time.monotonic()
+            # One tick at most, so that time in which we were stopped ourselves does not count.
+            quiet += min(now - before, 2 * _TICK_SECONDS)
+            before = now
+            for word, about in heard:
+                self._hear(word, about, quiet)
+                quiet = 0.0
+            if kill_at is None:
+                limit = self._limit()
+                if quiet > limit:
+                    stalled = f"hang: no step for {quiet:.1f} s ({self.phase})"
+                    self._tell(Stalled(self.step, quiet, limit))
+                    child.ask_where()
+                if stalled or self.signals:
+                    child.terminate()
+                    kill_at = now + self.limits.grace
+            elif now > kill_at or self.signals.count(signal.SIGINT) > 1:
+                child.kill()
+        for word, about in child.hear(0):
+            self._hear(word, about, quiet)
+        return stalled
+
+    def _hear(self, word: str, about: str, seconds: float) -> None:
+        if word == "reading":
+            self.reading = about
+        elif word == "restored":
+            self.reading, self.deaths = "", ("", 0)
+            self.first_step = self.step = int(about)
+        elif word == "step":
+            if self.phase == "step":
+                self.slices.append(seconds)
+            self.step, self.phase = int(about), "step"
+        elif word == "saving":
+            self.phase = "save"
+        elif word == "ended":
+            self.phase = "end" if about == "0" else "failure"
+
+    def _limit(self) -> float:
+        if self.phase == "failure":
+            return self.limits.least
+        if self.phase != "step":
+            return self.limits.start
+        return max(self.limits.least, self.limits.times * max(self.slices, default=0.0))
+
+    def _quarantine(self) -> None:
+        """Put the checkpoint aside whose readers died, if another one can be used instead."""
+        name, deaths = self.deaths
+        rename = getattr(self.store, "rename", None)
+        names = [entry.name for entry in entries(self.store)]
+        if deaths < 2 or rename is None or name not in names[1:]:
+            return
+        taken = {entry.name for entry in self.store.list()}
+        stem, end = name.removesuffix(_END), ".quarantined{}" + _END
+        tries = (stem + end.format(f".{n}" if n else "") for n in range(len(taken) + 1))
+        now = next(new for new in tries if new not in taken)
+        rename(name, now)
+        self.deaths = ("", 0)
+        self._tell(Quarantined(step_of(name) or 0, name, now))
+
+    def _wait(self, attempt: Attempt) -> None:
+        """Wait before the next attempt; a signal ends that."""
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.attempt_number = len(self.failed) or 1
+        delay = self.backoff(state)
+        self._tell(Restarted(attempt.number + 1, attempt.step, attempt.cause, delay))
+        end = time.monotonic() + delay
+        while not self.signals and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _TICK_SECONDS))
+
+    def _outcome(self, code: int, why: str, attempt: Attempt) -> Outcome:
+        failed = () if code in (0, EX_PREEMPTED) else tuple(dict.fromkeys([*self.failed, attempt]))
+        outcome = Outcome(code, why, attempt.step, attempt.number, failed)
+        if failed:
+            self._tell(GaveUp(attempt.step, attempt.number, why))
+        return outcome
+
+    def _newest_step(self) -> int:
+        found = entries(self.store)
+        return found[-1].step if found else 0
+
+    def _tell(self, event: Event) -> None:
+        to_file(self.directory)(event)
+        self.on_event(event)
+
+
+def _directory(store: Store, given: str | os.PathLike[str] | None) -> Path:
+    if given is not None:
+        return Path(given).absolute()
+    if isinstance(store, LocalStore):
+        return store.path
+    raise StoreError(
+        "supervision needs a directory, for its log and for what the child says",
+        where=repr(store),
+        hint="give directory=, a local one",
+    )

@@ -1,0 +1,1 @@
+"""The kit for kernels: `kit` has `KernelTests` and `verify_kernel`; the rest are its parts."""

@@ -1,0 +1,1 @@
+"""The kit for stores: `kit` has `StoreTests` and `verify_store`, `faulty` a store that fails."""

@@ -1,0 +1,1 @@
+"""Hypothesis strategies for checkpoint classes and their values."""

@@ -1,0 +1,323 @@
+"""What is in one store, and missing in another, copied there in the background.
+
+Nothing is remembered: what is missing is found by listing both. So a copier that was killed is
+followed by one that goes on where it stopped.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from checkpointable import events
+from checkpointable.archive import AnyKeep, Entry, chosen, entries, history, prune_alone, step_of
+from checkpointable.errors import (
+    CheckpointableError,
+    CheckpointExists,
+    CorruptCheckpoint,
+    InvalidCheckpoint,
+    NoCheckpoint,
+    StoreError,
+)
+from checkpointable.format import Bytes, Opened, Parent, read_sealed, verbatim
+from checkpointable.tiers.tier import Tier, text_of
+
+_TICK_SECONDS = 0.2
+_FIRST_DELAY = 1.0  # seconds until a tier that fails is tried again; twice as many each time
+_LAST_DELAY = 60.0
+
+
+class _Stopped(Exception):
+    """The copier was told to end."""
+
+
+class Unfit(Exception):
+    """A file of the fast tier could not be read, or does not verify; the cause is why."""
+
+    def __init__(self, name: str, error: CheckpointableError) -> None:
+        super().__init__(name)
+        self.name = name
+        self.error = error
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointableError as error:
+        raise Unfit(name, error) from error
+
+
+class Copier:
+    """Copies from `fast` to `slow` what `keep` wants there, the oldest first.
+
+    `owed` are the names still to be copied; `bad` those whose copy in the fast tier is not to be
+    relied on; `direct` is one that was written to the slow tier at once, `loose` what ranks have
+    written so, and no head has yet. Who writes to the slow tier, or deletes there, holds
+    `changing`.
+    """
+
+    def __init__(
+        self, fast: Tier, slow: Tier, keep: AnyKeep | None, key: bytes | None, patience: float
+    ) -> None:
+        self.fast, self.slow, self.keep, self.key = fast, slow, keep, key
+        self.patience = patience
+        self.changing = threading.RLock()
+        self.owed: frozenset[str] = frozenset()
+        self.bad: set[str] = set()
+        self.direct = ""
+        self.loose: set[str] = set()
+        self._pruned: set[str] = set()
+        self._seals: dict[str, str] = {}  # of the slow tier's files
+        self._state = threading.Condition()
+        self._asked = self._answered = 0
+        self._moved = 0  # bytes, and passes
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    # --- what is copied --------------------------------------------------------------------------
+
+    def copy_missing(self, stop: threading.Event | None = None) -> bool:
+        """Copy what is missing, and prune; say whether nothing failed. Errors are told."""
+        try:
+            whole = self._copy_missing(stop or threading.Event())
+        except _Stopped:
+            return False
+        except Exception as error:  # whatever a stranger's store or policy raises
+            self.slow.fails(error)
+            return False
+        self.slow.works()
+        return whole
+
+    def _copy_missing(self, stop: threading.Event) -> bool:
+        """The same; False if the fast tier has failed on the way."""
+        with self._state:
+            known = self.owed
+        missing, whole = self._missing()
+        with self._state:
+            self.owed = frozenset(e.name for e in missing) | (self.owed - known)
+            self._state.notify_all()
+        copied, self.direct = self.direct, ""
+        for entry in missing:
+            if entry.name in self.bad:  # found out meanwhile
+                continue
+            try:
+                with self.changing:
+                    self._copy(entry.name, entry.step, stop)
+                copied = entry.name
+            except Unfit as unfit:
+                if not self._excused(entry, unfit):
+                    whole = False
+                    continue
+            with self._state:
+                self.owed -= {entry.name}
+                self._state.notify_all()
+        if copied and self.keep is not None:
+            with self.changing:
+                spared = frozenset(self.loose)
+                gone = prune_alone(
+                    self.slow.store, self.keep, sound=copied, key=self.key, spared=spared
+                )
+                self.forget([entry.name for entry in gone])
+            if gone:
+                names = tuple(entry.name for entry in gone)
+                self.slow.tell(events.Pruned(names, self.slow.address))
+        return whole
+
+    def forget(self, names: list[str]) -> None:
+        """Note that these are in the slow tier no more, and not wanted there."""
+        self._pruned.update(names)
+        for name in names:
+            self._seals.pop(name, None)
+
+    def _missing(self) -> tuple[list[Entry], bool]:
+        """What is to be copied: of what is in the fast tier alone, what the slow one would keep.
+
+        And whether the fast one could be asked.
+        """
+        near, heard = list[Entry](), True
+        try:
+            near = entries(self.fast.store)
+        except StoreError as error:
+            self.fast.fails(error)
+            heard = False
+        far = entries(self.slow.store)
+        self.slow.unheard = False
+        self.slow.blank &= not far
+        names = {entry.name for entry in far}
+        if any(step_of(name) is not None and name not in names for name in self._seals):
+            self._seals.clear()  # somebody has deleted there
+        there = names | self.bad | self._pruned
+        new = [entry for entry in near if entry.name not in there]
+        if not new or self.keep is None:
+            return new, heard
+        both = sorted([*far, *new], key=lambda e: (e.step, e.attempt, not e.delta))
+        stores = [self.slow.store if e.name in names else self.fast.store for e in both]
+        past = {e.step: history(s, [e])[0] for e, s in zip(both, stores, strict=True)}
+        steps = chosen(self.keep, [*past.values()]) | {both[-1].step}
+        return [entry for entry in new if entry.step in steps], heard
+
+    def bring(self, parents: Sequence[Parent], step: int) -> None:
+        """See that the slow tier has these files; raises `Unfit` if it cannot."""
+        self._seals.clear()
+        for parent in parents:
+            self._bring_for("", parent, step, threading.Event())
+
+    def _bring_for(self, name: str, parent: Parent, step: int, stop: threading.Event) -> None:
+        if self._seal_in_slow(parent.name) is None:
+            try:
+                self._copy(parent.name, step, stop)
+            except Unfit as unfit:
+                error = unfit.error
+                if isinstance(error, InvalidCheckpoint):
+                    self.distrust(parent.name, error)
+                    error = CorruptCheckpoint(f"{parent.name!r}, which it continues, is damaged")
+                raise Unfit(name, error) from unfit
+        if self._seal_in_slow(parent.name) != parent.seal:
+            what = f"{parent.name!r}, which it continues, is another file in {self.slow.address}"
+            raise Unfit(name, CorruptCheckpoint(what))
+
+    def _copy(self, name: str, step: int, stop: threading.Event) -> None:
+        """Copy a file, and before it those that it continues."""
+        begin = time.monotonic()
+        with ExitStack() as stack:
+            with _reading(name):
+                if name in self.bad:
+                    raise CorruptCheckpoint("it does not verify")
+                reader = stack.enter_context(self.fast.store.open(name))
+                file = read_sealed(reader, name=name, step=step_of(name), key=self.key)
+            for parent in file.header.parents:
+                self._bring_for(name, parent, step, stop)
+            try:
+                self.slow.store.create(name, reader.size, self._chunks(name, file, stop))
+            except CheckpointExists:  # by another process, since it was listed
+                return
+        self._seals[name] = file.seal.hex()
+        seconds = time.monotonic() - begin
+        self.slow.tell(
+            events.Copied(step_of(name) or step, name, self.slow.address, reader.size, seconds)
+        )
+
+    def _seal_in_slow(self, name: str) -> str | None:
+        """The seal of a file in the slow tier; None if it is not there, "" if it is damaged."""
+        if name not in self._seals:
+            try:
+                with self.slow.store.open(name) as reader:
+                    self._seals[name] = read_sealed(reader, key=self.key).seal.hex()
+            except NoCheckpoint:
+                return None
+            except InvalidCheckpoint:
+                return ""
+        return self._seals[name]
+
+    def _chunks(self, name: str, file: Opened, stop: threading.Event) -> Iterator[Bytes]:
+        with _reading(name):
+            for chunk in verbatim(file, self.key):
+                if stop.is_set():
+                    raise _Stopped
+                yield chunk
+                self._move(len(chunk))
+
+    def _excused(self, entry: Entry, unfit: Unfit) -> bool:
+        """Tell why a checkpoint is not copied, unless it was deleted; False if it is to be yet."""
+        if isinstance(unfit.error, InvalidCheckpoint):
+            self.distrust(entry.name, unfit.error)
+        elif not isinstance(unfit.error, NoCheckpoint):
+            self.fast.fails(unfit.error)
+            return False
+        return True
+
+    def distrust(self, name: str, error: BaseException) -> None:
+        """Note and tell that the fast tier's copy does not verify."""
+        if name not in self.bad:
+            self.bad.add(name)
+            why = text_of(error, name)
+            self.slow.tell(events.Damaged(step_of(name) or 0, name, self.fast.address, why))
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def add(self, name: str) -> None:
+        """Note that the fast tier has this checkpoint now."""
+        with self._state:
+            self.owed |= {name}
+            self._pruned.discard(name)
+        self.wake()
+
+    def wake(self) -> int:
+        """Have the thread look what is missing; gives the number of the look."""
+        with self._state:
+            self._asked += 1
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._work, args=(self._stop,), name="checkpointable-copy", daemon=True
+                )
+                self._thread.start()
+            self._state.notify_all()
+            return self._asked
+
+    def _work(self, stop: threading.Event) -> None:
+        """Copy until nothing is missing; a slow tier that fails is tried again, ever later."""
+        delay = _FIRST_DELAY
+        while True:
+            with self._state:
+                asked = self._asked
+            good = self.copy_missing(stop)
+            with self._state:
+                self._answered, self._moved = asked, self._moved + 1
+                self._state.notify_all()
+                if self._asked == asked and not good and not stop.is_set():
+                    # The lambda is not kept: it sees no later `asked`.
+                    self._state.wait_for(lambda: self._asked != asked or stop.is_set(), delay)  # noqa: B023
+                    delay = min(2 * delay, _LAST_DELAY)
+                if stop.is_set() or (good and self._asked == asked):
+                    if self._stop is stop:
+                        self._thread = None
+                    return
+
+    def _move(self, count: int) -> None:
+        with self._state:
+            self._moved += count
+            self._state.notify_all()
+
+    def wait_for_room(self, pending: int) -> None:
+        """Wait until fewer than `pending` are owed, or the slow tier fails."""
+        if len(self.owed) >= pending and not self.slow.lost:
+            self.wake()
+            self._wait(lambda: len(self.owed) < pending or self.slow.lost)
+
+    def flush(self, timeout: float | None, going_on: Callable[[int], bool]) -> bool:
+        """Look once more, and wait until nothing is owed or the slow tier fails."""
+        asked = self.wake()
+        done = self._wait(lambda: self._answered >= asked, timeout, going_on)
+        return done and not self.owed and not self.slow.lost
+
+    def _wait(
+        self,
+        ready: Callable[[], bool],
+        timeout: float | None = None,
+        going_on: Callable[[int], bool] = lambda moved: True,
+    ) -> bool:
+        begin = since = time.monotonic()
+        moved, end = self._moved, float("inf") if timeout is None else begin + timeout
+        while True:
+            with self._state:
+                if self._state.wait_for(ready, max(0.0, min(_TICK_SECONDS, end - begin))):
+                    return True
+                moved, before = self._moved, moved
+            begin = time.monotonic()
+            since = begin if moved != before else since
+            if begin - since >= self.patience:
+                self.slow.fails(StoreError(f"it has taken nothing for {self.patience:g} seconds"))
+                return False
+            if begin >= end or not going_on(moved):
+                return False
+
+    def stop(self) -> None:
+        """End the thread, if it is between two chunks; what it was copying is not there."""
+        with self._state:
+            self._stop.set()
+            thread, self._thread = self._thread, None
+            self._state.notify_all()
+        if thread is not None:
+            thread.join(_TICK_SECONDS)

@@ -1,0 +1,321 @@
+"""Two stores as one: durable in the fast one, then copied to the slow one in the background."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TypeVar
+
+from attrs import frozen
+
+from checkpointable import events
+from checkpointable.archive import AnyKeep, is_delta, is_rank_file, parsed, step_of
+from checkpointable.errors import (
+    CheckpointableError,
+    CheckpointExists,
+    InvalidCheckpoint,
+    NoCheckpoint,
+    StoreError,
+    StoreLocked,
+)
+from checkpointable.events import Event
+from checkpointable.format import Packed, Parent, check_key, read_sealed, verbatim
+from checkpointable.stores import (
+    Buffer,
+    Entry,
+    Holds,
+    Layered,
+    Open,
+    Reader,
+    Store,
+    check_name,
+    open_store,
+)
+from checkpointable.tiers.copier import Copier, Unfit
+from checkpointable.tiers.tier import Held, Source, Tier, listed, locked, release
+
+R = TypeVar("R")
+_MOST_EVENTS = 1000  # that nobody has asked for
+
+
+class Tiered(Layered):
+    """A fast store and a slow one, as one: of the node, say, and of the bucket that outlives it.
+
+    `fast` and `slow` are directories, addresses or stores. A checkpoint is durable in the fast tier
+    when `create` returns; a thread copies it to the slow one, verified on the way, and never before
+    what it continues. The slow tier has the newest, and of the others what `keep` says (default:
+    all); what a run's own `keep` says is about the fast tier. If `pending` are still to be copied,
+    the next `create` waits. With a `key` only what is signed with it is copied.
+
+    It lists and reads what either has, the fast one's first. If a tier fails, the other one does
+    alone: a slow tier is tried again at each `create`, and after ever longer pauses; what the fast
+    one cannot take is written to the slow one at once. If it takes nothing for `patience` seconds,
+    a slow tier has failed, too. `told()` gives what has happened, as events; `run` tells them.
+
+    >>> import attrs
+    >>> from checkpointable import MemoryStore
+    >>> from checkpointable.archive import save
+    >>> @attrs.frozen
+    ... class Walk:
+    ...     step: int
+    >>> fast, slow = MemoryStore(), MemoryStore()
+    >>> tiered = Tiered(fast, slow)
+    >>> save(tiered, Walk(step=7), step=7).name
+    'step-000000000007.safetensors'
+    >>> tiered.flush()  # until the slow one has it, too
+    True
+    >>> [entry.name for entry in slow.list()]
+    ['step-000000000007.safetensors']
+    """
+
+    def __init__(
+        self,
+        fast: str | os.PathLike[str] | Store,
+        slow: str | os.PathLike[str] | Store,
+        *,
+        keep: AnyKeep | None = None,
+        pending: int = 2,
+        key: bytes | None = None,
+        patience: float = 60.0,
+    ) -> None:
+        if type(pending) is not int or pending < 1:
+            raise ValueError(f"pending is {pending!r}, and must be a number from 1")
+        check_key(key)
+        self.fast, self.slow = open_store(fast), open_store(slow)
+        self.pending = pending
+        self._told: deque[Event] = deque(maxlen=_MOST_EVENTS)
+        self._fast = Tier(self.fast, _address(fast), self._told.append)
+        self._slow = Tier(self.slow, _address(slow), self._told.append)
+        self._copier = Copier(self._fast, self._slow, keep, key, patience)
+        self._lock = Holds(self._take, release)
+
+    def __repr__(self) -> str:
+        return f"Tiered({self._fast.address!r}, {self._slow.address!r})"
+
+    def told(self) -> list[Event]:
+        """What has happened to the tiers since this was last asked: see `events`."""
+        found: list[Event] = []
+        while self._told:
+            found.append(self._told.popleft())
+        return found
+
+    def flush(
+        self,
+        timeout: float | None = None,
+        going_on: Callable[[int], bool] = lambda moved: True,
+    ) -> bool:
+        """Wait until the slow tier has what it is to have, or fails; say whether it has it.
+
+        At most `timeout` seconds, and as long as `going_on` says so, which is called several times
+        a second with a number that grows as long as something is copied.
+        """
+        return self._copier.flush(timeout, going_on)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """The same, and copy no more until the next `create` or `lock`; at once if it is 0."""
+        try:
+            return timeout != 0 and self.flush(timeout)
+        finally:
+            self._copier.stop()
+
+    # --- as a store ------------------------------------------------------------------------------
+
+    def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
+        """See `checkpointable.stores.Create`.
+
+        Raises `NoCheckpoint` for a delta if the fast tier lacks what it continues.
+        """
+        check_name(name)
+        self._copier.wait_for_room(self.pending)
+        if self._slow_has(name):
+            raise CheckpointExists("the slow tier has one of this name", where=name)
+        parents = chunks.header.parents if isinstance(chunks, Packed) else ()
+        source = Source(chunks, size, name)
+        try:
+            if self._lacks(parents):
+                if is_delta(name):
+                    raise NoCheckpoint("what it continues is not in the fast tier", where=name)
+                raise _Elsewhere("what it is made of is not in the fast tier", where=name)
+            self.fast.create(name, size, source)
+        except (CheckpointExists, StoreLocked):
+            raise
+        except StoreError as error:
+            if error is source.error or not source.again:
+                raise
+            if isinstance(error, NoCheckpoint) and is_delta(name):
+                raise
+            if not isinstance(error, _Elsewhere):
+                self._fast.fails(error)
+            self._create_in_slow(name, size, source, parents, error)
+        else:
+            self._fast.works()
+            if parsed(name):
+                self._copier.add(name)
+
+    def _slow_has(self, name: str) -> bool:
+        if not self._slow.lost:
+            try:
+                with self.slow.open(name):
+                    return True
+            except (NoCheckpoint, InvalidCheckpoint):
+                pass
+            except StoreError as error:
+                self._slow.fails(error)
+        return False
+
+    def _lacks(self, parents: Sequence[Parent]) -> bool:
+        """Whether one of these is not in the fast tier, or not to be relied on there."""
+        if not parents:
+            return False
+        there = {entry.name for entry in self.fast.list()} - self._copier.bad
+        return not there.issuperset(parent.name for parent in parents)
+
+    def _create_in_slow(
+        self, name: str, size: int, source: Source, parents: Sequence[Parent], why: StoreError
+    ) -> None:
+        """Write to the slow tier what the fast one could not take, and `why`."""
+        begin, step = time.monotonic(), step_of(name) or 0
+        try:
+            with self._copier.changing:
+                self._copier.bring(parents, step)
+                self.slow.create(name, size, source)
+                self._copier.loose -= {parent.name for parent in parents}
+                if is_rank_file(name):  # which a prune would take, until there is a head
+                    self._copier.loose.add(name)
+        except (CheckpointExists, StoreLocked):
+            raise
+        except (Unfit, CheckpointableError) as error:
+            if error is source.error:
+                raise
+            if not isinstance(error, StoreError):  # of what it continues
+                if is_delta(name):
+                    what = "what it continues is in neither tier"
+                    raise NoCheckpoint(what, where=name) from error
+                raise why from error
+            self._slow.fails(error)
+            raise why from error
+        self._slow.works()
+        seconds = time.monotonic() - begin
+        self._told.append(events.Copied(step, name, self._slow.address, size, seconds))
+        if parsed(name):
+            self._copier.direct = name
+            self._copier.wake()  # to prune
+
+    @contextmanager
+    def open(self, name: str, /) -> Iterator[Reader]:
+        """See `checkpointable.stores.Open`."""
+        check_name(name)
+        with ExitStack() as stack:
+            yield self._opened(name, stack)
+
+    def _opened(self, name: str, stack: ExitStack) -> Reader:
+        found: list[CheckpointableError] = []
+        tiers = [self._fast, self._slow]
+        for tier in reversed(tiers) if name in self._copier.bad else tiers:
+            try:
+                return stack.enter_context(tier.store.open(name))
+            except NoCheckpoint as error:
+                found.append(error)
+            except (StoreError, InvalidCheckpoint) as error:
+                found.insert(0, error)
+        raise found[0]
+
+    def list(self) -> Iterator[Entry]:
+        """See `checkpointable.stores.List`; a tier that cannot be listed is told, and left out.
+
+        Raises what it raised if the other one has nothing, and it may have something.
+        """
+        return iter(listed(self._fast, self._slow))
+
+    def delete(self, name: str, /) -> None:
+        """See `checkpointable.stores.Delete`: from both."""
+        check_name(name)
+        gone, errors = False, list[StoreError]()
+        with self._copier.changing:
+            for store in (self.fast, self.slow):
+                try:
+                    store.delete(name)
+                    gone = True
+                except NoCheckpoint as error:
+                    errors.append(error)
+                except StoreError as error:
+                    errors.insert(0, error)
+            self._copier.forget([name])
+            self._copier.loose.discard(name)
+        if errors and not (gone and isinstance(errors[0], NoCheckpoint)):
+            raise errors[0]
+        self._copier.bad.discard(name)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """See `checkpointable.stores.Lock`: of both, or of the one that can be had."""
+        return self._lock.held()
+
+    def _take(self) -> Held:
+        held = locked(self._fast, self._slow)
+        self._copier.wake()
+        return held
+
+    # --- as one of two ---------------------------------------------------------------------------
+
+    def orders(self) -> Sequence[Open]:
+        """See `checkpointable.stores.Layered`: the fast one's first; then of each what is sound."""
+        return [self, _Sound(self)]
+
+    def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
+        """See `checkpointable.stores.Layered`: in the fast tier, but for what is to be copied.
+
+        If the slow tier fails that goes as well, or the fast one would fill up.
+        """
+        try:
+            return prune(self.fast, frozenset() if self._slow.lost else self._copier.owed)
+        except StoreLocked:
+            raise
+        except StoreError as error:
+            self._fast.fails(error)
+            return []
+
+    def first_sound(self, name: str, stack: ExitStack) -> Reader:
+        """Open a file where it verifies by itself, and tell where it does not."""
+        passed, absent = list[tuple[Tier, CheckpointableError]](), list[CheckpointableError]()
+        key = self._copier.key
+        for tier in (self._fast, self._slow):
+            with ExitStack() as own:
+                try:
+                    reader = own.enter_context(tier.store.open(name))
+                    for _ in verbatim(read_sealed(reader, key=key), key):
+                        pass
+                except NoCheckpoint as error:
+                    absent.append(error)
+                    continue
+                except (InvalidCheckpoint, StoreError) as error:
+                    passed.append((tier, error))
+                    continue
+                stack.push(own.pop_all())
+            for other, why in passed:
+                if isinstance(why, StoreError):
+                    other.fails(why)
+                else:  # the fast one's
+                    self._copier.distrust(name, why)
+            return reader
+        raise (*(why for _, why in passed), *absent)[0]
+
+
+@frozen(eq=False)
+class _Sound:
+    """Each file from the tier where it is sound, the fast one first; all of it is read for that."""
+
+    tiers: Tiered
+
+    @contextmanager
+    def open(self, name: str, /) -> Iterator[Reader]:
+        with ExitStack() as stack:
+            yield self.tiers.first_sound(name, stack)
+
+
+class _Elsewhere(StoreError):
+    """The fast tier does not fail, and is not the place."""
+
+
+def _address(where: str | os.PathLike[str] | Store) -> str:
+    return os.fspath(where) if isinstance(where, (str, os.PathLike)) else repr(where)

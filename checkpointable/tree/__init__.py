@@ -1,0 +1,16 @@
+"""Values to a JSON tree and named arrays, and back, by type.
+
+`tree` splits the arrays from the tree; `hooks` picks, by cattrs, the pair of hooks of a type, made
+by `records`, `containers`, `values` and `scalars`, compiled by `codegen`. `migrations` lead a tree
+of an older version to the current one.
+"""
+
+from checkpointable.tree.hooks import hooks
+from checkpointable.tree.migrations import from_older, migrate, step_from
+from checkpointable.tree.scalars import Refused, decode
+from checkpointable.tree.tree import extract, from_tree, insert, refusals_named, to_tree
+
+__all__ = [
+    "Refused", "decode", "extract", "from_older", "from_tree", "hooks", "insert", "migrate",
+    "refusals_named", "step_from", "to_tree",
+]  # fmt: skip

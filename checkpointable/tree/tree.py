@@ -1,0 +1,151 @@
+"""A checkpoint object to a JSON tree and named arrays, and back, by cattrs.
+
+`to_tree` and `from_tree` are exact inverses: equal in value and in type. The types of the fields
+steer both ways; every value is checked against them, and a value or a stored form that does not
+fit is refused with its path.
+
+The tree: records are objects, lists are lists, string-keyed dicts are objects; anything else is
+tagged: `{"$tuple": [...]}`, `{"$set": ...}`, `{"$deque": ..., "$maxlen": n}`, `{"$dict": [[key,
+value], ...]}`, `{"$enum": ["Color", "RED"]}`, scalars as in `scalars`. Inside a union a record
+names its class, `{"$type": "Box", ...}`, and one container of several of its kind its place,
+`{"$union": ..., "$member": 1}`. An array is `{"$array": name}`; its name is its path.
+
+Records are restored field by field, as pickle does: converters and `__init__` do not run again
+(the stored values went through them once), validators do.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from checkpointable.arrays import is_array
+from checkpointable.errors import InvalidCheckpoint
+from checkpointable.schema import fields_of, holds_arrays, is_record, type_name
+from checkpointable.tree.hooks import hooks
+from checkpointable.tree.scalars import Refused
+
+C = TypeVar("C")
+
+
+def to_tree(checkpoint: object, cls: Any) -> tuple[Any, dict[str, Any]]:
+    """Take a checkpoint apart: a tree that JSON can hold, and its arrays by name, as they are.
+
+    Raises `InvalidCheckpoint` with the path to a value that is not of its field's type.
+
+    >>> from attrs import frozen
+    >>> @frozen
+    ... class Walk:
+    ...     step: int
+    ...     energy: float
+    >>> to_tree(Walk(step=3, energy=float("inf")), Walk)
+    ({'step': 3, 'energy': {'$float': 'inf'}}, {})
+    """
+    unstructure, _ = hooks(cls)
+    with refusals_named(cls):
+        return extract(unstructure(checkpoint), bare=_bare_fields(cls))
+
+
+def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
+    """Build the checkpoint that `to_tree` took apart; every array must be used, once.
+
+    Raises `InvalidCheckpoint` with the path to what does not fit `cls`.
+    """
+
+    tp = cast(Any, cls)
+    _, structure = hooks(tp)
+    with refusals_named(tp):
+        return cast("C", structure(insert(tree, arrays, bare=_bare_fields(tp))))
+
+
+@contextmanager
+def refusals_named(cls: Any, field: str = "") -> Iterator[None]:
+    """Turn a `Refused` into `InvalidCheckpoint`, with the whole path from the class downward."""
+    start = f"{type_name(cls)}.{field}" if field else type_name(cls)
+    try:
+        yield
+    except Refused as refused:
+        where = start + "".join(reversed(refused.path))
+        raise InvalidCheckpoint(refused.why, where=where, hint=refused.hint) from refused
+    except RecursionError as error:
+        raise InvalidCheckpoint(
+            "it nests too deeply, or contains itself",
+            where=start,
+            hint="keep long chains in a list, or in arrays",
+        ) from error
+
+
+@cache
+def _bare_fields(cls: Any) -> frozenset[str]:
+    """The fields that hold no arrays, however deep inside: they need not be walked."""
+    fields = fields_of(cls) if is_record(cls) else ()
+    return frozenset(field.name for field in fields if not holds_arrays(field.type))
+
+
+def extract(
+    wire: Any, path: str = "", bare: frozenset[str] = frozenset()
+) -> tuple[Any, dict[str, Any]]:
+    """Replace each array by its name; a pure walk, which copies only what holds arrays.
+
+    Keys in `bare`, of the outermost object, are passed over.
+    """
+    arrays: dict[str, Any] = {}
+    return _extract(wire, path, arrays, bare), arrays
+
+
+def _extract(
+    wire: Any, path: str, arrays: dict[str, Any], bare: frozenset[str] = frozenset()
+) -> Any:
+    kind = type(wire)
+    if kind is dict:
+        changed = {}
+        for i, (key, value) in enumerate(wire.items()):
+            if key not in bare and (type(value) in (dict, list) or is_array(value)):
+                new = _extract(value, _child(path, key, i), arrays)
+                if new is not value:
+                    changed[key] = new
+        return {**wire, **changed} if changed else wire
+    if kind is list:
+        items = [
+            _extract(v, f"{path}[{i}]", arrays) if type(v) in (dict, list) or is_array(v) else v
+            for i, v in enumerate(wire)
+        ]
+        return items if any(a is not b for a, b in zip(items, wire, strict=True)) else wire
+    if not is_array(wire):
+        return wire
+    name = path if len(path.encode()) <= 200 else f"#{len(arrays)}"
+    arrays[name] = wire
+    return {"$array": name}
+
+
+def _child(path: str, key: str, index: int) -> str:
+    if key.startswith("$"):  # a tag is no step of the path
+        return path
+    part = key if key.isidentifier() and key != "__metadata__" else f"#{index}"
+    return f"{path}.{part}" if path else part
+
+
+def insert(wire: Any, arrays: Mapping[str, Any], bare: frozenset[str] = frozenset()) -> Any:
+    """Put the arrays back, each in its place; the inverse of `extract`."""
+    left = dict(arrays)
+    filled = _insert(wire, left, bare)
+    if left:
+        raise Refused(f"the array {min(left)!r} is not mentioned in the tree")
+    return filled
+
+
+def _insert(wire: Any, arrays: dict[str, Any], bare: frozenset[str] = frozenset()) -> Any:
+    kind = type(wire)
+    if kind is dict:
+        if "$array" in wire:
+            name = wire["$array"]
+            if len(wire) != 1 or type(name) is not str or name not in arrays:
+                raise Refused(f"the tree refers to an array that is not there: {name!r:.80}")
+            return arrays.pop(name)
+        return {
+            k: _insert(v, arrays) if type(v) in (dict, list) and k not in bare else v
+            for k, v in wire.items()
+        }
+    if kind is list:
+        return [_insert(v, arrays) if type(v) in (dict, list) else v for v in wire]
+    return wire

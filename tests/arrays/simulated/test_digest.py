@@ -1,0 +1,98 @@
+"""The digests that a device computes are those of the xxhash library."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import cuda
+
+from checkpointable.arrays.cuda import memory
+from checkpointable.arrays.cuda.digest import digests_of
+from checkpointable.arrays.cuda.xxh3 import FINISH, LANES
+from checkpointable.arrays.lazy import Region
+
+BYTES = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
+FORMS = [0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 32, 33, 64, 65, 96, 97, 128, 129, 159, 160, 191, 192]
+FORMS += [193, 223, 224, 239, 240]
+LONG = [241, 256, 1023, 1024, 1025, 1087, 1088, 1089, 2047, 2048, 2049, 2112]
+
+
+def of_library(data: np.ndarray[Any, Any]) -> bytes:
+    return xxhash.xxh3_128_digest(data.tobytes())
+
+
+WHOLE = 1 << 40  # so that each region is one block
+
+
+def blocks(array: memory.Array, begins: Sequence[int], sizes: Sequence[int]) -> list[Region]:
+    whole = Region(0, memory.address_of(array), array.size, array)
+    return [whole.part(begin, size) for begin, size in zip(begins, sizes, strict=True)]
+
+
+def test_every_length_of_all_forms() -> None:
+    """Each up to a stripe-block beyond where the long form begins, and some beyond."""
+    sizes = [*range(1, 1400), 2047, 2048, 2049, 4096, 65_537, len(BYTES)]
+    found = digests_of(0, blocks(cuda.to_device(BYTES), [0] * len(sizes), sizes), WHOLE)
+    assert found == b"".join(of_library(BYTES[:size]) for size in sizes)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 70), st.integers(1, 3000)), min_size=1, max_size=20),
+    st.integers(0, 2**32),
+)
+def test_any_content_at_any_alignment_all_at_once(places: list[tuple[int, int]], seed: int) -> None:
+    data = np.random.default_rng(seed).integers(0, 256, 4000, np.uint8)
+    begins, sizes = zip(*places, strict=True)
+    found = digests_of(0, blocks(cuda.to_device(data), begins, sizes), WHOLE)
+    assert found == b"".join(of_library(data[begin : begin + size]) for begin, size in places)
+
+
+@given(st.binary(min_size=1, max_size=1000), st.integers(0, 9))
+def test_few_bits_set(data: bytes, begin: int) -> None:
+    """Random bytes never have long runs of zeros or ones; these do."""
+    array = np.frombuffer(bytes(begin) + data, np.uint8)
+    (block,) = blocks(cuda.to_device(array), [begin], [len(data)])
+    assert digests_of(0, [block], WHOLE) == xxhash.xxh3_128_digest(data)
+
+
+def by_kernels(at: Sequence[int], sizes: Sequence[int], array: memory.Array) -> list[bytes]:
+    """As `digests_of` does on a device; in the simulator that runs the loops."""
+    begin = memory.address_of(array) - memory.BASE
+    where, size = np.array([begin + a for a in at], np.uint64), np.array(sizes, np.uint64)
+    lanes, out = np.zeros(8 * len(sizes), np.uint64), np.zeros((len(sizes), 2), np.uint64)
+    stream = memory.side_stream()
+    LANES.kernel[-(-len(lanes) // 32), 32, stream](memory.words(), where, size, lanes)
+    FINISH.kernel[-(-len(sizes) // 32), 32, stream](memory.words(), where, size, lanes, out)
+    return [row.astype(">u8").tobytes() for row in out]
+
+
+@pytest.mark.parametrize("begin", [0, 1, 4, 7])
+def test_the_kernels_give_every_form(begin: int) -> None:
+    sizes = FORMS + LONG
+    found = by_kernels([begin] * len(sizes), sizes, cuda.to_device(BYTES))
+    assert found == [of_library(BYTES[begin : begin + size]) for size in sizes]
+
+
+@pytest.mark.parametrize("begin", range(8))
+def test_no_word_is_touched_that_has_none_of_the_block(begin: int) -> None:
+    """What lies beyond may be beyond the device's memory: here, beyond the array."""
+    for size in [*FORMS[1:], 1025]:
+        words = np.zeros(-(-(begin + size) // 8), np.uint64)
+        words.view(np.uint8)[begin : begin + size] = BYTES[:size]
+        where, sizes = np.array([begin], np.uint64), np.array([size], np.uint64)
+        lanes, out = np.zeros(8, np.uint64), np.zeros((1, 2), np.uint64)
+        LANES.kernel[1, 24, 0](words, where, sizes, lanes)
+        FINISH.kernel[1, 1, 0](words, where, sizes, lanes, out)
+        assert out.astype(">u8").tobytes() == of_library(BYTES[:size])
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 900)), max_size=5), st.integers(1, 99))
+def test_regions_are_cut_into_blocks(places: list[tuple[int, int]], block: int) -> None:
+    begins, sizes = zip(*places, strict=True) if places else ((), ())
+    found = digests_of(0, blocks(cuda.to_device(BYTES), begins, sizes), block)
+    parts = [BYTES[b + i : b + min(i + block, n)] for b, n in places for i in range(0, n, block)]
+    assert found == b"".join(map(of_library, parts))
