@@ -132,11 +132,11 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure us, the peers (large to install) and the physical limit side by side: 30 minutes."""
     session.install("-e", ".[cli,mpi]", "mpich>=5", *group("bench"), *group("peers"))
-    for name in ("structured", "import_time", "listing", "heads", "cluster"):
+    for name in ("small_objects", "import_time", "listing", "manifests", "cluster"):
         session.run("python", "-m", f"benchmarks.{name}")
-    for name in ("durable", "delta", "partial", "beside", "ranks"):
+    for name in ("save_restore", "delta", "row_reads", "slowdown", "ranks"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)
-    session.run("python", "-m", "benchmarks.objects")
+    session.run("python", "-m", "benchmarks.object_store")
 
 
 @nox.session

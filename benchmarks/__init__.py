@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m benchmarks.durable`."""
+"""Measurements that anyone can repeat: `python -m benchmarks.save_restore`."""

@@ -36,8 +36,8 @@ if not __package__:
 
 from benchmarks import _limits
 from benchmarks._measure import RESULTS, Goal, Timed, measure, options, report, write
-from benchmarks.durable import DIRECT, FRESH, RAW, WARM, better, clear, place, raw_writes
 from benchmarks.peers import DCP, quiet
+from benchmarks.save_restore import DIRECT, FRESH, RAW, WARM, better, clear, place, raw_writes
 from checkpointable import Array, LocalStore, MpiCoordinator, Shard, archive, capture, reinstate
 from checkpointable.distributed import checkpoints
 from checkpointable.distributed.coordinator import Coordinator

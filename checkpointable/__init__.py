@@ -14,7 +14,7 @@ archive       `archive`: checkpoints by step in a store, by `names`; `retention`
               `single`: files
 ranks         `distributed`: checkpoints of many processes, one commit; of `shards`, `boxes`,
               `agreement`, and `coordinator`, which alone knows MPI
-tiers         `tiers`: two stores as one, of `tier` and `copier`; `verbatim`: files as they are
+tiers         `tiers`: two stores as one, of `tier` and `copier`; `raw_bytes`: files as they are
 run           `checkpointer`, `saving`: one kernel and one store; `runner`: the main job, of `loop`,
               `policy` (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`,
               `sinks`; `cli`

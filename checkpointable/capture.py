@@ -19,13 +19,21 @@ from checkpointable.arrays import (
     on_host,
     overwrite,
     owned,
-    renewed,
+    replaced_like,
     staging_in_use,
 )
 from checkpointable.errors import InvalidCheckpoint, InvalidKernel, reason
 from checkpointable.schema import Shard, fields_of, schema_of, shard_fields, type_name
 from checkpointable.threads import in_thread
-from checkpointable.tree import Refused, extract, from_tree, hooks, insert, refusals_named, to_tree
+from checkpointable.tree import (
+    Refused,
+    extract,
+    from_tree,
+    hooks,
+    insert,
+    refused_as_invalid,
+    to_tree,
+)
 
 C = TypeVar("C")
 _MISSING: Any = object()
@@ -116,7 +124,7 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
         if not is_on_device(target):
             overwrite(target, source)
     if on_device:
-        await in_thread(snapshot.put_back(device, getattr(kernel, "stream", None)))
+        await in_thread(snapshot.write_back(device, getattr(kernel, "stream", None)))
 
 
 def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:
@@ -180,7 +188,7 @@ def _plan(
         if field.name in shards:
             into.append(_plan_shard(getattr(checkpoint, field.name), before, kernel, field.name))
             continue
-        with refusals_named(cls, field.name):
+        with refused_as_invalid(cls, field.name):
             wire, arrays = extract(to_wire(getattr(checkpoint, field.name)), field.name)
         live = _live_arrays(before, to_wire, field.name) if arrays else {}
         if live:
@@ -190,14 +198,14 @@ def _plan(
         for name in arrays.keys() & live.keys():
             where, target, source = f"{type(kernel).__qualname__}.{name}", live[name], arrays[name]
             _check_fit(where, target, source)
-            new = None if is_writable(target) else renewed(target, source)
+            new = None if is_writable(target) else replaced_like(target, source)
             if new is not None:
                 filled[name] = new
             else:
                 into.append((target, _source_for(target, source, where)))
         if filled or wire != {"$array": field.name}:
             filled = {name: filled.get(name, live.get(name)) for name in arrays}
-            with refusals_named(cls, field.name):
+            with refused_as_invalid(cls, field.name):
                 values[field.name] = from_wire(insert(wire, filled))
     return values, into
 

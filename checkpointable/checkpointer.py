@@ -13,7 +13,7 @@ from checkpointable.archive import Entry, Found, Skipped, next_step
 from checkpointable.arrays import Snapshot, Staging, is_on_device
 from checkpointable.arrays.cuda.lost import check_not_lost
 from checkpointable.capture import arrays_of
-from checkpointable.distributed import Alone, Coordinator, agreement, combined
+from checkpointable.distributed import Coordinator, SingleProcess, agreement, allreduce
 from checkpointable.errors import NotNow
 from checkpointable.format import check_key
 from checkpointable.protocol import (
@@ -178,9 +178,9 @@ class Checkpointer(Generic[C]):
         self.delta = delta
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
-        self.coordinator = Alone() if coordinator is None else coordinator
+        self.coordinator = SingleProcess() if coordinator is None else coordinator
         # By one rank, too, if it has shards: what they are saved as can be restored on many.
-        self._together = self.coordinator.size > 1 or bool(shard_fields(self.cls))
+        self._sharded = self.coordinator.size > 1 or bool(shard_fields(self.cls))
         if self.coordinator.size > 1:
             from checkpointable.distributed import checkpoints  # which takes a while, and few need
 
@@ -202,11 +202,11 @@ class Checkpointer(Generic[C]):
 
         Of a `Tiered` store also until the slow tier has it, or fails.
         """
-        await self._settle()
+        await self._await_previous()
         if isinstance(self.store, Layered):
             await in_thread(self.store.flush)
 
-    async def _settle(self) -> None:
+    async def _await_previous(self) -> None:
         saving = self._saving
         if saving is not None:
             told = saving.told
@@ -232,7 +232,7 @@ class Checkpointer(Generic[C]):
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        await self._settle()
+        await self._await_previous()
         agreement.on_all(self.coordinator, check_not_lost)
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
@@ -240,7 +240,7 @@ class Checkpointer(Generic[C]):
             checkpoint, metadata = await self._taken()
         number = getattr(self.kernel, "step", None) if step is None else step
         stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
-        stall = combined(self.coordinator, stall, max)
+        stall = allreduce(self.coordinator, stall, max)
 
         def store() -> Saved:
             at = None if number is None else int(number)
@@ -268,7 +268,7 @@ class Checkpointer(Generic[C]):
         self, checkpoint: C, step: int | None, kernel: KernelMetadata | None, *, delta: bool
     ) -> Entry:
         about: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
-        if self._together:
+        if self._sharded:
             about |= {"previous": self._previous if delta else None, "coordinator": self._beside}
             from checkpointable.distributed import checkpoints
 
@@ -301,7 +301,7 @@ class Checkpointer(Generic[C]):
         Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
         sound one is of another class or version; and what the kernel's `restore` raises.
         """
-        await self._settle()
+        await self._await_previous()
         with self._staging.in_use():
             if self.coordinator.size > 1:
                 return await self._restore_together(None, on_read)
@@ -314,7 +314,7 @@ class Checkpointer(Generic[C]):
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
-        await self._settle()
+        await self._await_previous()
         with self._staging.in_use():
             if self.coordinator.size > 1:
                 restored = await self._restore_together(step, None)
@@ -360,7 +360,7 @@ class Checkpointer(Generic[C]):
         while True:
             ready = agreement.on_all(self.coordinator, lambda: can_checkpoint(self.kernel))
             mine = (not ready, time.monotonic() >= give_up)
-            wait, late = combined(self.coordinator, mine, _any_of_each)
+            wait, late = allreduce(self.coordinator, mine, _any_of_each)
             if not wait:
                 return
             if late:

@@ -11,7 +11,7 @@ THREADS = min(4, os.cpu_count() or 1)
 """How many are worth it: memory is no faster with more."""
 
 
-def by_threads(work: Callable[[S], R], shares: Sequence[S], threads: int, name: str) -> list[R]:
+def parallel_map(work: Callable[[S], R], shares: Sequence[S], threads: int, name: str) -> list[R]:
     """The result for each share, in order; without a thread if there is one share only."""
     if len(shares) < 2:
         return [work(share) for share in shares]

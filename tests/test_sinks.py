@@ -30,7 +30,7 @@ from tests.runner.test_delta_runs import Sweep
 from tests.runner.test_signals import Signalled
 
 
-def told_by(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
+def manifest_of(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
     told: list[Event] = []
     run(kernel, store, until, on_event=told.append, **options)
     return told
@@ -38,7 +38,7 @@ def told_by(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
 
 def test_a_run_tells_what_happens_to_it() -> None:
     store = MemoryStore()
-    told = told_by(Counter(), store, 30, save=every(steps=10), keep=last(2))
+    told = manifest_of(Counter(), store, 30, save=every(steps=10), keep=last(2))
     assert [type(event) for event in told] == [Started, Saved, Saved, Saved, Pruned, Finished]
     saved = [event for event in told if isinstance(event, Saved)]
     assert [(s.step, s.name, s.kind, s.dirty) for s in saved] == [
@@ -51,7 +51,7 @@ def test_a_run_that_resumes_tells_from_what_and_what_it_passed_over() -> None:
     store = MemoryStore()
     run(Counter(), store, 20, save=every(steps=10))
     damage(store, name_of(20))
-    told = told_by(Counter(), store, 20)
+    told = manifest_of(Counter(), store, 20)
     assert [type(event) for event in told] == [FellBack, Restored, Saved, Finished]
     fell, restored = told[:2]
     assert isinstance(fell, FellBack)
@@ -70,10 +70,10 @@ def test_a_run_that_is_stopped_tells_why_and_what_is_saved() -> None:
 
 
 def test_a_delta_tells_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive.steps, "_MOST_ROOM", 1000)
+    monkeypatch.setattr(archive.steps, "_MAX_DELTA_RATIO", 1000)
     monkeypatch.setattr(layout, "BLOCK", 64)
     store = MemoryStore()
-    told = told_by(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
+    told = manifest_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
     first, *others = [event for event in told if isinstance(event, Saved)]
     assert (first.kind, first.dirty) == ("full", 1.0)
     for event in others:
@@ -92,8 +92,8 @@ def lines(store: Path) -> list[Event | None]:
 
 
 def test_a_directory_has_them_from_run_to_run(tmp_path: Path) -> None:
-    told = told_by(Counter(), tmp_path, 20, save=every(steps=10))
-    told += told_by(Counter(), tmp_path, 30)
+    told = manifest_of(Counter(), tmp_path, 20, save=every(steps=10))
+    told += manifest_of(Counter(), tmp_path, 30)
     assert lines(tmp_path) == told
     assert [e.step for e in entries(LocalStore(tmp_path))] == [10, 20, 30]
 

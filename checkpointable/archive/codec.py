@@ -176,7 +176,7 @@ def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     from checkpointable.arrays.cuda import snapshot  # which imports Numba
 
-    found = snapshot.room_for(live, staging)
+    found = snapshot.allocate_like(live, staging)
     read_to_devices(checkpoint, found)
     return dict(found)
 

@@ -14,7 +14,7 @@ from checkpointable.archive.names import Entry, listed, name_of
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.format import Bytes, Place, container, layout, read_arrays
 from checkpointable.stores import Layered, Store
-from checkpointable.threads import by_threads
+from checkpointable.threads import parallel_map
 
 _AT_ONCE = 16  # deletions, each of which waits for the disk
 
@@ -40,14 +40,14 @@ def prune(
     What ranks have written that no checkpoint has is deleted as well: so where there are many, rank
     0 calls this, as `run` does, and nobody while they save.
     """
-    alone = partial(prune_alone, keep=keep, compact=compact, sound=sound, key=key)
+    alone = partial(prune_locked, keep=keep, compact=compact, sound=sound, key=key)
     with steps.CHANGING:
         if isinstance(store, Layered):
             return [*store.pruned(lambda near, spared: alone(near, spared=spared))]
         return alone(store)
 
 
-def prune_alone(
+def prune_locked(
     store: Store,
     keep: AnyKeep,
     *,
@@ -58,22 +58,22 @@ def prune_alone(
 ) -> list[Entry]:
     """The same where nobody else makes a delta meanwhile; those `spared` stay as well."""
     with store.lock():
-        found, strays = listed(store)
+        found, orphans = listed(store)
         kept = chosen(keep, history(store, found))
-        if all(entry.step in kept for entry in found) and not compact and not strays:
+        if all(entry.step in kept for entry in found) and not compact and not orphans:
             return []
         names = [entry.name for entry in found]
-        newest = names.index(sound) if sound in names else _newest_sound(store, found, key)
+        newest = names.index(sound) if sound in names else _newest_valid(store, found, key)
         kept |= {entry.step for entry in found if entry.name in spared}
         wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
         if compact:
             wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
-        stays = _needed(store, found, wanted, strays) | spared
+        stays = _needed(store, found, wanted, orphans) | spared
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
-        gone = [name for name in strays if name not in stays]
-        by_threads(partial(_delete_stray, store), gone, _AT_ONCE, "delete")
+        gone = [name for name in orphans if name not in stays]
+        parallel_map(partial(_delete_stray, store), gone, _AT_ONCE, "delete")
     return surplus
 
 
@@ -99,7 +99,7 @@ def _tree(store: Store, name: str) -> Any:
         return None
 
 
-def _newest_sound(store: Store, found: list[Entry], key: bytes | None) -> int:
+def _newest_valid(store: Store, found: list[Entry], key: bytes | None) -> int:
     for index in reversed(range(len(found))):
         try:
             steps.verify(store, found[index].name, key=key)
@@ -138,12 +138,12 @@ def _compacted(store: Store, entry: Entry, key: bytes | None) -> Entry:
         steps.verify(store, full, key=key)  # of one who died before the delta was deleted
         return evolve(entry, name=full, delta=False)
     try:
-        return _stored_again(store, entry, key)
+        return _rewrite_as_full(store, entry, key)
     except CorruptCheckpoint:
         return entry
 
 
-def _stored_again(store: Store, entry: Entry, key: bytes | None) -> Entry:
+def _rewrite_as_full(store: Store, entry: Entry, key: bytes | None) -> Entry:
     with steps.opened(store, entry.name, key=key) as checkpoint:
         header = checkpoint.header
         if header.meta.signed and key is None:

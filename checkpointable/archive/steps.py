@@ -50,7 +50,7 @@ __all__ = [
     "latest",
     "load",
     "name_of",
-    "newest_sound",
+    "newest_valid",
     "next_attempt",
     "opened",
     "rank_file_name",
@@ -65,8 +65,8 @@ R = TypeVar("R")
 CHANGING = threading.RLock()
 """Held while a delta or shards are made, and while others are deleted, which they are to need."""
 
-_MOST_PARENTS = 16
-_MOST_ROOM = 1  # of the deltas, times a full one
+_MAX_PARENTS = 16
+_MAX_DELTA_RATIO = 1  # of the deltas, times a full one
 
 
 Skipped: TypeAlias = tuple[tuple[Entry, CheckpointableError], ...]
@@ -110,7 +110,7 @@ def save(
             return create(store, step, packed, next_attempt(entries(store), step))
     with CHANGING, store.lock():
         packed, found = encode(base=_base(store, base, key)), entries(store)
-        if not pays(packed, {e.name: e.size if e.delta else 0 for e in found}):
+        if not delta_is_worth_it(packed, {e.name: e.size if e.delta else 0 for e in found}):
             packed = container.pack_whole(packed)
         attempt = next_attempt(found, step)
         try:
@@ -143,7 +143,7 @@ def _base(store: Store, name: str, key: bytes | None) -> Base | None:
         return None
 
 
-def pays(packed: Packed, sizes: Mapping[str, int]) -> bool:
+def delta_is_worth_it(packed: Packed, sizes: Mapping[str, int]) -> bool:
     """Say whether a delta is worth it, and what it continues is there; True if it is none.
 
     `sizes` are those of the files that are there, 0 for the full ones.
@@ -153,8 +153,8 @@ def pays(packed: Packed, sizes: Mapping[str, int]) -> bool:
         return True
     deltas = packed.size + sum(sizes.get(name, 0) for name in names)
     there = all(name in sizes for name in names)
-    room = _MOST_ROOM * size_of_full(packed.header)
-    return there and len(names) <= _MOST_PARENTS and deltas <= room
+    room = _MAX_DELTA_RATIO * size_of_full(packed.header)
+    return there and len(names) <= _MAX_PARENTS and deltas <= room
 
 
 def size_of_full(header: Header) -> int:
@@ -246,15 +246,15 @@ def latest(
             on_read(name)
         return load(view, name, cls, key=key, into=into)
 
-    found, skipped = newest_sound(store, in_orders(store, read))
+    found, skipped = newest_valid(store, from_any_view(store, read))
     if found is not None:
         return Found(*found, skipped)
     if not skipped:
         return None
-    raise none_verifies(skipped)
+    raise none_is_valid(skipped)
 
 
-def none_verifies(skipped: Skipped) -> NoCheckpoint:
+def none_is_valid(skipped: Skipped) -> NoCheckpoint:
     """The error where there are checkpoints, and all were passed over."""
     reasons = "".join(f"\n  - {entry.name}: {error.what}" for entry, error in skipped)
     return NoCheckpoint(
@@ -271,7 +271,7 @@ def at_step(
     def read(view: Open, name: str) -> C:
         return load(view, name, cls, key=key, into=into)
 
-    found, skipped = newest_sound(store, in_orders(store, read), step)
+    found, skipped = newest_valid(store, from_any_view(store, read), step)
     if found is not None:
         return Found(*found, skipped)
     if skipped:
@@ -289,7 +289,7 @@ def not_there(step: int, steps: list[int]) -> NoCheckpoint:
     )
 
 
-def in_orders(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R]:
+def from_any_view(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R]:
     """Read a name from the first of the store's `orders` in which it is sound."""
 
     def first(name: str) -> R:
@@ -304,7 +304,7 @@ def in_orders(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R
     return first
 
 
-def newest_sound(
+def newest_valid(
     store: Store, read: Callable[[str], R], step: int | None = None
 ) -> tuple[tuple[R, Entry] | None, Skipped]:
     """Read the newest checkpoint (of a step) that can be read; say which were passed over, why.

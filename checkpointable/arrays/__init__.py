@@ -7,7 +7,14 @@ and `boxes` are index ranges of an array. `cuda/` is imported only where a devic
 
 from checkpointable.arrays.boxes import Numbers, bounds, check_box, check_boxes, overlapping
 from checkpointable.arrays.dtypes import dtype_from_json, dtype_to_json
-from checkpointable.arrays.interop import in_place, is_writable, on_host, overwrite, owned, renewed
+from checkpointable.arrays.interop import (
+    in_place,
+    is_writable,
+    on_host,
+    overwrite,
+    owned,
+    replaced_like,
+)
 from checkpointable.arrays.kinds import HostArray, in_region, is_array, is_on_device, layout
 from checkpointable.arrays.lazy import Box, LazyArray, Region
 from checkpointable.arrays.staging import Snapshot, Staging, fresh, staging_in_use
@@ -16,5 +23,5 @@ __all__ = [
     "Box", "HostArray", "LazyArray", "Numbers", "Region", "Snapshot", "Staging", "bounds",
     "check_box", "check_boxes", "dtype_from_json", "dtype_to_json", "fresh", "in_place",
     "in_region", "is_array", "is_on_device", "is_writable", "layout", "on_host", "overlapping",
-    "overwrite", "owned", "renewed", "staging_in_use",
+    "overwrite", "owned", "replaced_like", "staging_in_use",
 ]  # fmt: skip

@@ -78,7 +78,7 @@ def is_writable(value: Any) -> bool:
     return is_on_device(value) or bool(host_view(value).flags.writeable)
 
 
-def renewed(value: Any, source: Any) -> Any:
+def replaced_like(value: Any, source: Any) -> Any:
     """Another array of the kind and at the place of one that can't be written; None if unknown.
 
     Those of JAX, whose arrays never change.

@@ -132,7 +132,7 @@ def tell_usage_error(error: Any) -> None:
 
 
 @contextmanager
-def errors_told(as_json: bool) -> Iterator[None]:
+def report_errors(as_json: bool) -> Iterator[None]:
     """End the command with message, hint and exit code where the package raises its errors."""
     try:
         yield
@@ -147,13 +147,13 @@ def checkpoints_at(place: str) -> list[tuple[str, Store | None, str]]:
     if "://" not in place and Path(place).exists() and not Path(place).is_dir():
         return [(place, None, "")]
     store = store_at(place)
-    return [(within(place, entry.name), store, entry.name) for entry in entries(store)]
+    return [(path_in(place, entry.name), store, entry.name) for entry in entries(store)]
 
 
-def within(place: str, name: str) -> str:
+def path_in(place: str, name: str) -> str:
     """Say where a checkpoint of a place is.
 
-    >>> within("runs/heat/", "step-1"), within("s3://bucket/heat?region=eu", "step-1")
+    >>> path_in("runs/heat/", "step-1"), path_in("s3://bucket/heat?region=eu", "step-1")
     ('runs/heat/step-1', 's3://bucket/heat/step-1?region=eu')
     """
     if "://" not in place:

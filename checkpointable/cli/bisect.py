@@ -9,10 +9,18 @@ import typer
 
 from checkpointable import archive
 from checkpointable.archive import Entry
-from checkpointable.cli._shared import KeyFile, errors_told, read_key, say, say_json, store_at, why
+from checkpointable.cli._shared import (
+    KeyFile,
+    read_key,
+    report_errors,
+    say,
+    say_json,
+    store_at,
+    why,
+)
 from checkpointable.cli.view.expression import Expression, parse_expression
 from checkpointable.errors import CorruptCheckpoint, NoCheckpoint
-from checkpointable.format import OLDER, AnyArray, Opened, read_arrays
+from checkpointable.format import USE_OLDER, AnyArray, Opened, read_arrays
 from checkpointable.kernels import KERNELS
 from checkpointable.stores import Store
 
@@ -47,7 +55,7 @@ def bisect(
             say(f"step {entry.step}: {'holds' if found else 'does not hold'}")
         return found
 
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret, place = read_key(key), store_at(store)
         first, before = _first(place, store, holds, as_json)
     command = _command(store, first, before, kernel)
@@ -100,7 +108,7 @@ def _first(
 def _holds(asked: Expression, checkpoint: Opened) -> bool:
     def read(name: str) -> AnyArray:
         if name not in checkpoint.header.arrays:
-            raise CorruptCheckpoint(f"it has no array {name!r}", hint=OLDER)
+            raise CorruptCheckpoint(f"it has no array {name!r}", hint=USE_OLDER)
         return read_arrays.read_array(checkpoint, name)
 
     return asked.holds(checkpoint.header.meta.tree, read)

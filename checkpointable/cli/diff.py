@@ -11,8 +11,8 @@ from checkpointable import archive
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
-    errors_told,
     read_key,
+    report_errors,
     say,
     say_json,
     store_at,
@@ -22,7 +22,7 @@ from checkpointable.cli.view.compare import ArrayDifference, Change, compare_arr
 from checkpointable.cli.view.tree import shape_text
 from checkpointable.errors import CheckpointableError, NoCheckpoint
 from checkpointable.files import opened_file
-from checkpointable.format import Opened, Placed
+from checkpointable.format import Opened, StoredArray
 
 
 def diff(
@@ -43,7 +43,7 @@ def diff(
     equal are not read. Exit code 1 if the two differ, 0 if not.
     """
     first = _first_step(place, other, step)
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret = read_key(key)
         if step is None:
             opens = [opened_file(name, key=secret) for name in (place, other)]
@@ -118,7 +118,7 @@ def _name(store: Any, place: str, step: int) -> str:
         with archive.opened(store, name):
             return name
 
-    found, skipped = archive.newest_sound(store, read, step)
+    found, skipped = archive.newest_valid(store, read, step)
     if found is not None:
         return found[0]
     if skipped:
@@ -135,18 +135,18 @@ def _about(a: Opened, b: Opened) -> list[Change]:
     return [Change(f"schema {part}", x, y) for part, x, y in pairs if x != y]
 
 
-def _spec(placed: Placed) -> Any:
+def _spec(placed: StoredArray) -> Any:
     return str(placed.dtype), placed.dtype, placed.shape
 
 
-def _other_arrays(old: dict[str, Placed], new: dict[str, Placed]) -> list[Change]:
+def _other_arrays(old: dict[str, StoredArray], new: dict[str, StoredArray]) -> list[Change]:
     """Arrays that one side lacks, or that are of another dtype or shape there."""
     names = [*old, *(name for name in new if name not in old)]
     said = [(name, _said(old.get(name)), _said(new.get(name))) for name in names]
     return [Change(name, x, y) for name, x, y in said if x != y]
 
 
-def _said(placed: Placed | None) -> str | None:
+def _said(placed: StoredArray | None) -> str | None:
     return None if placed is None else f"array[{placed.dtype}] {shape_text(placed)}"
 
 

@@ -13,8 +13,8 @@ from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
-    errors_told,
     read_key,
+    report_errors,
     say,
     say_json,
     store_at,
@@ -39,7 +39,7 @@ def fork(
     then; else cloned, or copied. NEW must not exist; it is there with all that belongs in it, and
     durable, or not at all.
     """
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret, place = read_key(key), store_at(store)
         if not isinstance(place, LocalStore):
             raise usage_error(f"{store} is no directory, and only directories can be forked")
@@ -76,7 +76,7 @@ def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, lis
         archive.verify(store, name, key=key)
         return _needed(store, name)
 
-    newest, skipped = archive.newest_sound(store, read, step)
+    newest, skipped = archive.newest_valid(store, read, step)
     for entry, error in skipped:
         say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
     if newest is None:

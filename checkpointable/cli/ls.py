@@ -13,8 +13,8 @@ from checkpointable.cli._shared import (
     KeyFile,
     count_text,
     duration_text,
-    errors_told,
     read_key,
+    report_errors,
     say,
     say_json,
     size_text,
@@ -54,7 +54,7 @@ def ls(
 
     Opens none of them, unless --long or --check. Exit code 1 if one of those opened is damaged.
     """
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret, place = read_key(key), store_at(store)
         entries = archive.entries(place)
         inside: dict[str, Inside] = {}

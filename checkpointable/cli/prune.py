@@ -9,8 +9,8 @@ from checkpointable.archive import entries
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
-    errors_told,
     read_key,
+    report_errors,
     say,
     say_json,
     size_text,
@@ -33,7 +33,7 @@ def prune(
 
     The newest that verifies always stays, and so does all that is newer.
     """
-    with errors_told(as_json):
+    with report_errors(as_json):
         place, secret, kept = store_at(store), read_key(key), read_keep(keep)
         before = {entry.name for entry in entries(place)}
         gone = archive.prune(place, kept, compact=compact, key=secret)

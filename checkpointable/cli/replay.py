@@ -13,8 +13,8 @@ from checkpointable.checkpointer import Checkpointer
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
-    errors_told,
     read_key,
+    report_errors,
     say,
     say_json,
     store_at,
@@ -61,7 +61,7 @@ def replay(
     if end < begin:
         raise usage_error(f"--to {end} is before --from {begin}")
     tell = partial(tell_json, sys.stdout) if as_json else tell_line
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret, place = read_key(key), store_at(store)
         kernel = made_kernel(name, options or [], device, tell)
         with others_told(tell, "running the kernel"):
@@ -104,7 +104,7 @@ def _newest(store: Store, step: int, key: bytes | None) -> str:
         archive.verify(store, name, key=key)
         return name
 
-    found, skipped = archive.newest_sound(store, read, step)
+    found, skipped = archive.newest_valid(store, read, step)
     if found is not None:
         return found[0]
     if skipped:

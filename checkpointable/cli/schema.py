@@ -8,8 +8,8 @@ from attrs import asdict
 from checkpointable.archive import codec
 from checkpointable.cli._shared import (
     checkpoints_at,
-    errors_told,
     open_checkpoint,
+    report_errors,
     say,
     say_json,
     usage_error,
@@ -43,7 +43,7 @@ def schema(
     if bool(files) is not check:
         raise usage_error("--check goes with files: module:Class --check FILE...")
     found = find_factory(name)
-    with errors_told(as_json):
+    with report_errors(as_json):
         cls = checkpoint_class(found) if hasattr(found, "checkpoint") else found  # type: ignore[arg-type]
         described = schema_of(cls)
         targets = [target for place in files or () for target in checkpoints_at(place)]

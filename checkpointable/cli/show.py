@@ -17,8 +17,9 @@ from checkpointable.cli._shared import (
     KeyFile,
     clean,
     count_text,
-    errors_told,
+    path_in,
     read_key,
+    report_errors,
     say,
     say_json,
     size_text,
@@ -26,7 +27,6 @@ from checkpointable.cli._shared import (
     usage_error,
     whole_size,
     why,
-    within,
 )
 from checkpointable.cli.view.pictures import Picture, cells_for, pictures, sketched
 from checkpointable.cli.view.plot import CELLS, check_plot
@@ -35,7 +35,7 @@ from checkpointable.cli.view.statistics import Statistics, statistics
 from checkpointable.cli.view.tree import shape_text, tree_lines
 from checkpointable.errors import NoCheckpoint
 from checkpointable.files import opened_file
-from checkpointable.format import Header, Opened, is_far
+from checkpointable.format import Header, Opened, is_remote
 from checkpointable.stores import Store
 
 Panels = list[tuple[str, Picture]]
@@ -97,7 +97,7 @@ def show(
     drawn = bool(array) and not as_json and (sys.stdout.isatty() if picture is None else picture)
     columns = min(shutil.get_terminal_size().columns - 4, 72) if drawn else 0
     asked = _Asked(array, max(columns, 1) if drawn else 0, plot is not None)
-    with errors_told(as_json):
+    with report_errors(as_json):
         if plot is not None:
             check_plot(plot)
         secret = read_key(key)
@@ -106,7 +106,7 @@ def show(
             name = path.name
         else:
             entry, note, found = _find(store_at(place), place, step, secret, asked)
-            where, name = within(place, entry.name), entry.name
+            where, name = path_in(place, entry.name), entry.name
         if plot is not None:
             draw(plot, f"{name}, step {found.header.meta.step}", found.panels)
     if as_json:
@@ -145,7 +145,7 @@ def _read(checkpoint: Opened, asked: _Asked) -> Found:
         if asked.plot:
             found = pictures(checkpoint, a, CELLS, CELLS, every_axis=True)
             panels += [(a.name, one) for one in found]
-    whole = bool(asked.array) or asked.plot or not is_far(checkpoint)
+    whole = bool(asked.array) or asked.plot or not is_remote(checkpoint)
     figures = {a.name: statistics(checkpoint, a) if whole else Statistics() for a in arrays}
     return Found(header, whole, figures, sketches, panels)
 
@@ -164,7 +164,7 @@ def _find(
         with archive.opened(store, name, key=key) as checkpoint:
             return _read(checkpoint, asked)
 
-    newest, skipped = archive.newest_sound(store, read, step)
+    newest, skipped = archive.newest_valid(store, read, step)
     entries = archive.entries(store)
     wanted = [e for e in entries if step in (None, e.step)]
     for entry, error in skipped:

@@ -8,9 +8,9 @@ from checkpointable.cli._shared import (
     KeyFile,
     checkpoints_at,
     count_text,
-    errors_told,
     open_checkpoint,
     read_key,
+    report_errors,
     say,
     say_json,
     size_text,
@@ -35,10 +35,10 @@ def verify(
     Exit code 1 if one is damaged or cannot be read.
     """
     checked = bad = 0
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret = read_key(key)
     for place in places:
-        with errors_told(as_json):
+        with report_errors(as_json):
             targets = checkpoints_at(place)
         for path, store, name in targets:
             error = _check(path, store, name, secret)

@@ -5,9 +5,20 @@ error of one rank the error of all. `checkpoints` saves and restores shards; it 
 there are several ranks.
 """
 
-from checkpointable.distributed.agreement import by_first, ending_together, on_all
-from checkpointable.distributed.coordinator import Alone, Coordinator, MpiCoordinator, combined
+from checkpointable.distributed.agreement import leave_together, on_all, on_root
+from checkpointable.distributed.coordinator import (
+    Coordinator,
+    MpiCoordinator,
+    SingleProcess,
+    allreduce,
+)
 
 __all__ = [
-    "Alone", "Coordinator", "MpiCoordinator", "by_first", "combined", "ending_together", "on_all",
+    "Coordinator",
+    "MpiCoordinator",
+    "SingleProcess",
+    "allreduce",
+    "leave_together",
+    "on_all",
+    "on_root",
 ]  # fmt: skip

@@ -68,7 +68,7 @@ def first_failure(coordinator: Coordinator, mine: object) -> Failure | None:
     return coordinator.broadcast(failures[0] if failures else None)
 
 
-def by_first(coordinator: Coordinator, work: Callable[[], T]) -> T:
+def on_root(coordinator: Coordinator, work: Callable[[], T]) -> T:
     """What `work` returns on rank 0, or its error, on all ranks."""
     mine: Any = attempt(coordinator, work) if coordinator.rank == 0 else None
     told: T | Failure = coordinator.broadcast(mine)
@@ -100,7 +100,7 @@ def agreed(coordinator: Coordinator, mine: T | Failure) -> T:
 
 
 @contextmanager
-def ending_together(coordinator: Coordinator) -> Iterator[None]:
+def leave_together(coordinator: Coordinator) -> Iterator[None]:
     """Let an error that all ranks raise pass when it has come so far on all of them.
 
     The first to end with it ends the others, also those that have something to say yet.

@@ -24,8 +24,8 @@ from checkpointable.distributed.agreement import (
     Failure,
     attempt,
     attempted,
-    by_first,
     first_failure,
+    on_root,
 )
 from checkpointable.distributed.coordinator import Coordinator
 from checkpointable.errors import (
@@ -110,7 +110,7 @@ def save(
             stack.enter_context(store.lock())
             return (next_step(store) if step is None else step), os.urandom(8).hex()
 
-        number, nonce = by_first(coordinator, begin)
+        number, nonce = on_root(coordinator, begin)
         name = archive.rank_file_name(number, rank, nonce)
         made: list[tuple[Meta, Previous]] = []
 
@@ -155,7 +155,7 @@ async def restore(
     All raise `NoCheckpoint` if none is left, and what a kernel's `restore` raises but
     `CorruptCheckpoint`; else as `archive.latest`.
     """
-    entries = by_first(coordinator, lambda: archive.entries(store))
+    entries = on_root(coordinator, lambda: archive.entries(store))
     skipped: list[tuple[Entry, CheckpointableError]] = []
     for entry in reversed(entries):
         if step not in (None, entry.step):
@@ -170,7 +170,7 @@ async def restore(
             raise failure.error()
         skipped.append((entry, failure.error()))
     if skipped:
-        raise archive.none_verifies(tuple(skipped))
+        raise archive.none_is_valid(tuple(skipped))
     if step is not None:
         raise archive.not_there(step, [entry.step for entry in entries])
     return None
@@ -218,7 +218,7 @@ def _write(
     sizes = {} if previous is None else previous.sizes
     base = None if previous is None else previous.base
     packed = codec.pack(evolve(meta, tree={"rank": rank}), own, key, base)
-    if not archive.pays(packed, sizes):
+    if not archive.delta_is_worth_it(packed, sizes):
         packed = container.pack_whole(packed)
     store.create(name, packed.size, packed)
     table, seal = packed.end

@@ -51,10 +51,10 @@ class Coordinator(Protocol):
 
 
 @frozen
-class Alone:
+class SingleProcess:
     """A job of one rank: the default.
 
-    >>> Alone().gather("I"), Alone().broadcast("am")
+    >>> SingleProcess().gather("I"), SingleProcess().broadcast("am")
     (['I'], 'am')
     """
 
@@ -77,10 +77,10 @@ class Alone:
         return self
 
 
-def combined(coordinator: Coordinator, value: T, combine: Callable[[list[T]], T]) -> T:
+def allreduce(coordinator: Coordinator, value: T, combine: Callable[[list[T]], T]) -> T:
     """What `combine` makes of the values of all ranks, the same on each.
 
-    >>> combined(Alone(), 3, max)
+    >>> allreduce(SingleProcess(), 3, max)
     3
     """
     values = coordinator.gather(value)

@@ -11,18 +11,18 @@ from checkpointable.format.digests import check_key, digest
 from checkpointable.format.extents import Base
 from checkpointable.format.layout import (
     DIGEST_SIZE,
-    OLDER,
+    USE_OLDER,
     AnyArray,
     Bytes,
     Header,
     Meta,
     Parent,
     Part,
-    Placed,
     Spec,
+    StoredArray,
 )
 from checkpointable.format.read_arrays import (
-    is_far,
+    is_remote,
     lazy_array,
     mapped_array,
     read_array,
@@ -30,11 +30,11 @@ from checkpointable.format.read_arrays import (
     read_rows,
     read_to_devices,
 )
-from checkpointable.format.reader import Opened, read_sealed, verbatim
+from checkpointable.format.reader import Opened, raw_bytes, read_sealed
 
 __all__ = [
     "DIGEST_SIZE",
-    "OLDER",
+    "USE_OLDER",
     "AnyArray",
     "Base",
     "Bytes",
@@ -45,17 +45,17 @@ __all__ = [
     "Parent",
     "Part",
     "Place",
-    "Placed",
     "Spec",
+    "StoredArray",
     "check_key",
     "digest",
-    "is_far",
+    "is_remote",
     "lazy_array",
     "mapped_array",
+    "raw_bytes",
     "read_array",
     "read_block",
     "read_rows",
     "read_sealed",
     "read_to_devices",
-    "verbatim",
 ]  # fmt: skip

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 from checkpointable.arrays import LazyArray, Region
 from checkpointable.format import layout
-from checkpointable.format.layout import AnyArray, Bytes, Header, Placed, gather
+from checkpointable.format.layout import AnyArray, Bytes, Header, StoredArray, gather
 
-Place: TypeAlias = tuple[Placed, int]
+Place: TypeAlias = tuple[StoredArray, int]
 """An array, and which of its blocks."""
 
 Read: TypeAlias = Callable[[Iterable[Place]], Iterator[Bytes]]
@@ -28,7 +28,7 @@ def read(arrays: Mapping[str, Source], places: Iterable[Place]) -> Iterator[Byte
     return download(pieces)
 
 
-def _piece(array: Source, placed: Placed, index: int) -> Bytes | Region:
+def _piece(array: Source, placed: StoredArray, index: int) -> Bytes | Region:
     if not isinstance(array, LazyArray):
         return gather(array, index)
     assert array.region is not None

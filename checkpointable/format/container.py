@@ -43,10 +43,10 @@ from checkpointable.format.header import (
 from checkpointable.format.layout import (
     DIGESTS,
     METADATA,
-    OLDER,
     PAGE,
     SEAL,
     SEAL_SIZE,
+    USE_OLDER,
     Bytes,
     Header,
     Meta,
@@ -54,9 +54,9 @@ from checkpointable.format.layout import (
     Part,
     Spec,
     check_array,
-    laid_out,
     laid_out_head,
     moved,
+    plan_layout,
 )
 
 _FLAGS = ("signed", "sharded")  # of the metadata, there only if they are true
@@ -138,14 +138,14 @@ def pack(
     for name, (dtype, shape) in specs.items():
         check_array(name, dtype, shape, InvalidCheckpoint)
     meta = _checked(meta, key)
-    draft = laid_out(meta, specs)
+    draft = plan_layout(meta, specs)
     known = {} if meta.signed else device_digests(arrays, draft)
     if base is not None and fits(base, draft):
         others = [placed for name, placed in draft.arrays.items() if name not in known]
         known |= digests_of(others, lambda *place: next(read(arrays, [place])), signed=meta.signed)
         parents, extents = difference(base, b"".join(known[name] for name in draft.arrays))
         if parents:
-            draft = laid_out(meta, specs, parents, extents)
+            draft = plan_layout(meta, specs, parents, extents)
     return _packed(draft, partial(read, arrays), key, known)
 
 
@@ -153,7 +153,7 @@ def pack_blocks(
     meta: Meta, specs: Mapping[str, Spec], read: Read, key: bytes | None = None
 ) -> Packed:
     """The same, of arrays that need not be there at once: `read` gives the bytes of blocks."""
-    return _packed(laid_out(_checked(meta, key), specs), read, key, {})
+    return _packed(plan_layout(_checked(meta, key), specs), read, key, {})
 
 
 def pack_head(
@@ -171,7 +171,7 @@ def pack_head(
 def pack_whole(packed: Packed) -> Packed:
     """The same as a full checkpoint; what has been digested is not digested again."""
     specs = {name: (placed.dtype, placed.shape) for name, placed in packed.header.arrays.items()}
-    return _packed(laid_out(packed.header.meta, specs), packed.read, packed.key, packed.digests)
+    return _packed(plan_layout(packed.header.meta, specs), packed.read, packed.key, packed.digests)
 
 
 def _checked(meta: Meta, key: bytes | None) -> Meta:
@@ -201,7 +201,7 @@ def header_size(start: Bytes, file_size: int) -> int:
     size = 8 + int.from_bytes(start[:8], "little")
     if len(start) < 8 or size % PAGE or size > min(file_size, strictjson.MAX_BYTES):
         what = f"not a checkpoint, or cut short: {file_size} bytes do not hold its header"
-        raise CorruptCheckpoint(what, hint=OLDER)
+        raise CorruptCheckpoint(what, hint=USE_OLDER)
     return size
 
 
@@ -213,12 +213,12 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     """
     prefix = bytes(prefix)
     if header_size(prefix, file_size) != len(prefix):
-        raise CorruptCheckpoint("the header is cut short", hint=OLDER)
+        raise CorruptCheckpoint("the header is cut short", hint=USE_OLDER)
     outer = strictjson.loads(prefix[8:].rstrip(b" "), "the header")
     kept = outer.get("__metadata__")
     text = kept.get(METADATA) if type(kept) is dict else None
     if type(text) is not str:
-        raise CorruptCheckpoint("a safetensors file, but not a checkpoint", hint=OLDER)
+        raise CorruptCheckpoint("a safetensors file, but not a checkpoint", hint=USE_OLDER)
     about = strictjson.loads(text.encode(), "the metadata")
     version = about.pop("format", None)
     if type(version) is int and version != FORMAT:
@@ -231,7 +231,7 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         or about.keys() | {*_FLAGS} != fields_dict(Meta).keys()
         or type(described) is not dict
     ):
-        raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=OLDER)
+        raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=USE_OLDER)
     meta = Meta(**about)
     check_meta(meta, CorruptCheckpoint)
     sharded = meta.sharded
@@ -241,16 +241,16 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         draft = laid_out_head(meta, specs, named, parts_from_json(described, specs, len(named)))
     else:
         extents = extents_from_json(described, len(named)) if named else None
-        draft = laid_out(meta, specs, named, extents)
+        draft = plan_layout(meta, specs, named, extents)
     if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
         what = "the arrays lie otherwise than in a checkpoint"
-        raise CorruptCheckpoint(what, hint=f"{OLDER}, or upgrade checkpointable")
+        raise CorruptCheckpoint(what, hint=f"{USE_OLDER}, or upgrade checkpointable")
     header = moved(draft, len(prefix))
     if header.file_size != file_size:
         what = f"the header calls for {header.file_size} bytes, the file has {file_size}"
-        raise CorruptCheckpoint(what, hint=OLDER)
+        raise CorruptCheckpoint(what, hint=USE_OLDER)
     if prefix_of(text, draft) != prefix:
-        raise CorruptCheckpoint("the header contradicts its own metadata", hint=OLDER)
+        raise CorruptCheckpoint("the header contradicts its own metadata", hint=USE_OLDER)
     return header
 
 
@@ -272,7 +272,7 @@ def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
         and len(prefix) + found_end <= file_size
         and end - begin <= max(strictjson.MAX_BYTES, file_size // 2**15)
     ):
-        raise CorruptCheckpoint("the header does not say where its seal is", hint=OLDER)
+        raise CorruptCheckpoint("the header does not say where its seal is", hint=USE_OLDER)
     return len(prefix) + begin, len(prefix) + found
 
 

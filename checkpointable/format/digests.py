@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 import xxhash
 
 from checkpointable.errors import CorruptCheckpoint
-from checkpointable.format.layout import OLDER, Bytes, Header, Placed
-from checkpointable.threads import THREADS, by_threads
+from checkpointable.format.layout import USE_OLDER, Bytes, Header, StoredArray
+from checkpointable.threads import THREADS, parallel_map
 
 _LEAST_KEY = 16
 _SHARE = 16  # blocks
@@ -28,7 +28,7 @@ def digest(block: Bytes, *, signed: bool = False) -> bytes:
 
 
 def digests_of(
-    arrays: Iterable[Placed], block: Callable[[Placed, int], Bytes], *, signed: bool
+    arrays: Iterable[StoredArray], block: Callable[[StoredArray, int], Bytes], *, signed: bool
 ) -> dict[str, bytes]:
     """The digests of arrays, by name, by some threads if they are large; `block` gives a block."""
     shares = [
@@ -37,12 +37,12 @@ def digests_of(
         for begin in range(0, max(placed.blocks, 1), _SHARE)
     ]
 
-    def table(share: tuple[Placed, range]) -> bytes:
+    def table(share: tuple[StoredArray, range]) -> bytes:
         placed, indices = share
         return b"".join(digest(block(placed, index), signed=signed) for index in indices)
 
     found: dict[str, bytes] = {}
-    tables = by_threads(table, shares, THREADS, "digest")
+    tables = parallel_map(table, shares, THREADS, "digest")
     for (placed, _), part in zip(shares, tables, strict=True):
         found[placed.name] = found.get(placed.name, b"") + part
     return found
@@ -61,7 +61,12 @@ def signature(key: bytes, table: Bytes, seal: Bytes) -> bytes:
 
 
 def check_block(
-    placed: Placed, index: int, block: Bytes, table: Bytes, signed: bool = False, source: str = ""
+    placed: StoredArray,
+    index: int,
+    block: Bytes,
+    table: Bytes,
+    signed: bool = False,
+    source: str = "",
 ) -> None:
     """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest.
 
@@ -70,19 +75,21 @@ def check_block(
     check_digest(placed, index, digest(block, signed=signed), table, source)
 
 
-def check_digest(placed: Placed, index: int, found: bytes, table: Bytes, source: str = "") -> None:
+def check_digest(
+    placed: StoredArray, index: int, found: bytes, table: Bytes, source: str = ""
+) -> None:
     """The same of a block that has been digested."""
     begin = (placed.first_block + index) * len(found)
     if found != table[begin : begin + len(found)]:
         where = f"array {placed.name!r}, block {index} of {placed.blocks}"
         where += f", in {source!r}" if source else ""
-        raise CorruptCheckpoint("the data is damaged", where=where, hint=OLDER)
+        raise CorruptCheckpoint("the data is damaged", where=where, hint=USE_OLDER)
 
 
 def check_seal(prefix: Bytes, table: Bytes, said: Bytes) -> None:
     """Raise `CorruptCheckpoint` unless `said` seals these header bytes and digests."""
     if seal(prefix, table) != said:
-        raise CorruptCheckpoint("the seal does not match: the header is damaged", hint=OLDER)
+        raise CorruptCheckpoint("the seal does not match: the header is damaged", hint=USE_OLDER)
 
 
 def check_signature(key: bytes, header: Header, table: Bytes, seal: Bytes, said: Bytes) -> None:
@@ -92,7 +99,7 @@ def check_signature(key: bytes, header: Header, table: Bytes, seal: Bytes, said:
         raise CorruptCheckpoint("it is not signed, and a key was given", hint=hint)
     if not hmac.compare_digest(signature(key, table, seal), said):
         what = "the signature does not match: another key, or someone altered the file"
-        raise CorruptCheckpoint(what, hint=OLDER)
+        raise CorruptCheckpoint(what, hint=USE_OLDER)
 
 
 def check_key(key: bytes | None) -> None:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from checkpointable.errors import CorruptCheckpoint
 from checkpointable.format import layout
-from checkpointable.format.layout import OLDER, Bytes, Extent, Header, Parent
+from checkpointable.format.layout import USE_OLDER, Bytes, Extent, Header, Parent
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Extents: TypeAlias = dict[str, tuple[Extent, ...]]
@@ -41,7 +41,7 @@ def difference(base: Base, table: Bytes) -> tuple[tuple[Parent, ...], Extents]:
 
     >>> from checkpointable.format.layout import BLOCK, Meta, laid_out
     >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
-    >>> full = laid_out(meta, {"grid": (np.dtype(np.uint8), (2 * BLOCK,))})
+    >>> full = plan_layout(meta, {"grid": (np.dtype(np.uint8), (2 * BLOCK,))})
     >>> base = Base("step-1", full, table=b"a" * 16 + b"b" * 16, seal=bytes(32))
     >>> parents, extents = difference(base, table=b"a" * 16 + b"x" * 16)
     >>> parents[0].name, extents["grid"]
@@ -112,7 +112,7 @@ def located(files: Sequence[Header]) -> tuple[Numbers, Numbers]:
         offsets[here], found = _own(file, block[here])
         if (found != sizes[here]).any():
             what = f"{header.parents[number - 1].name!r}, which it continues, lacks its blocks"
-            raise CorruptCheckpoint(what, hint=OLDER)
+            raise CorruptCheckpoint(what, hint=USE_OLDER)
     return source, offsets
 
 

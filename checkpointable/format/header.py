@@ -14,10 +14,10 @@ from checkpointable.format.layout import (
     DIGESTS,
     HMAC,
     METADATA,
-    OLDER,
     PAGE,
     SEAL,
     SEAL_SIZE,
+    USE_OLDER,
     Extent,
     Header,
     Meta,
@@ -57,10 +57,10 @@ def spec_from_json(name: str, said: Any, *, sharded: bool) -> Spec:
     where = f"array {name!r}"
     keys = {"dtype", "shape", "shards" if sharded else "extents"}
     if type(said) is not dict or said.keys() != keys:
-        raise CorruptCheckpoint("not the description of an array", where=where, hint=OLDER)
+        raise CorruptCheckpoint("not the description of an array", where=where, hint=USE_OLDER)
     dtype, shape = dtype_from_json(said["dtype"], where), said["shape"]
     if type(shape) is not list or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
-        raise CorruptCheckpoint("not a shape", where=where, hint=OLDER)
+        raise CorruptCheckpoint("not a shape", where=where, hint=USE_OLDER)
     check_array(name, dtype, tuple(shape), CorruptCheckpoint)
     return dtype, tuple(shape)
 
@@ -79,15 +79,15 @@ def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
             and not BAD_CHARACTER.search(pair[0])
             and re.fullmatch("[0-9a-f]{64}", pair[1])
         ):
-            raise CorruptCheckpoint("not the names of files that it continues", hint=OLDER)
+            raise CorruptCheckpoint("not the names of files that it continues", hint=USE_OLDER)
     parents = tuple(Parent(*pair) for pair in pairs)
     if sharded and len({parent.name for parent in parents}) < len(parents):
-        raise CorruptCheckpoint("it names the file of a rank twice", hint=OLDER)
+        raise CorruptCheckpoint("it names the file of a rank twice", hint=USE_OLDER)
     return parents
 
 
 def extents_from_json(described: Mapping[str, Any], parents: int) -> dict[str, tuple[Extent, ...]]:
-    """The extents of each array, for `laid_out`; `CorruptCheckpoint` unless they can be those.
+    """The extents of each array, for `plan_layout`; `CorruptCheckpoint` unless they can be those.
 
     No block of a parent is referred to twice, so what is read is at most what the files hold.
     """
@@ -104,12 +104,12 @@ def extents_from_json(described: Mapping[str, Any], parents: int) -> dict[str, t
                 and least[row[0]] + (row[0] == source) <= row[1] < 2**43  # else one with the last
                 and 0 < row[2] < 2**43
             ):
-                raise CorruptCheckpoint("not the extents", where=f"array {name!r}", hint=OLDER)
+                raise CorruptCheckpoint("not the extents", where=f"array {name!r}", hint=USE_OLDER)
             source = row[0]
             least[source] = row[1] + row[2]
         extents[name] = tuple(Extent(*row) for row in rows)
     if not all(least[1:]):
-        raise CorruptCheckpoint("it continues a file and has nothing of it", hint=OLDER)
+        raise CorruptCheckpoint("it continues a file and has nothing of it", hint=USE_OLDER)
     return extents
 
 
@@ -132,7 +132,7 @@ def parts_from_json(
                 and [len(part) for part in row[1:]] == [rank, rank]
                 and all(type(n) is int and 0 <= n < 2**62 for part in row[1:] for n in part)
             ):
-                raise CorruptCheckpoint("not the shards", where=where, hint=OLDER)
+                raise CorruptCheckpoint("not the shards", where=where, hint=USE_OLDER)
             source = row[0]
         parts[name] = tuple(Part(n, (tuple(offset), tuple(size))) for n, offset, size in rows)
         check_boxes([p.box for p in parts[name]], specs[name][1], where, CorruptCheckpoint)

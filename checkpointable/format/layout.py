@@ -30,7 +30,7 @@ METADATA, BLOCKS = "checkpointable", "$blocks"
 DIGESTS, SEAL, HMAC = "$digests", "$seal", "$hmac"
 """The names of what a header has beside the arrays, and in a delta in their place."""
 
-OLDER = "use an older checkpoint"
+USE_OLDER = "use an older checkpoint"
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -90,7 +90,7 @@ class Part:
 
 
 @frozen
-class Placed:
+class StoredArray:
     """One array of a file: what it is, and where; sizes and offsets in bytes.
 
     `first_block` counts among the blocks of all arrays, `first_own` among those that lie in the
@@ -146,7 +146,7 @@ class Header:
     """
 
     meta: Meta
-    arrays: dict[str, Placed]
+    arrays: dict[str, StoredArray]
     parents: tuple[Parent, ...]
     blocks: int
     data_offset: int
@@ -188,7 +188,7 @@ def in_order(specs: Mapping[str, Spec]) -> list[str]:
     return sorted(specs, key=lambda name: -(sizes[name] & -sizes[name]))
 
 
-def laid_out(
+def plan_layout(
     meta: Meta,
     specs: Mapping[str, Spec],
     parents: tuple[Parent, ...] = (),
@@ -199,7 +199,7 @@ def laid_out(
     `extents` are those of a delta; their `first` in the file itself is found here. Raises
     `CorruptCheckpoint` if they do not have as many blocks as the array.
     """
-    arrays: dict[str, Placed] = {}
+    arrays: dict[str, StoredArray] = {}
     offset = blocks = own = 0
     for name in in_order(specs):
         dtype, shape = specs[name]
@@ -209,7 +209,7 @@ def laid_out(
         here, size = count, nbytes
         if extents is not None:
             places, here, size = _own(name, extents[name], own, nbytes)
-        arrays[name] = Placed(name, dtype, shape, offset, nbytes, blocks, own, places)
+        arrays[name] = StoredArray(name, dtype, shape, offset, nbytes, blocks, own, places)
         offset += size
         blocks += count
         own += here
@@ -223,16 +223,16 @@ def laid_out_head(
     parts: Mapping[str, tuple[Part, ...]],
 ) -> Header:
     """The same of a head, which has no data of its own; the parts are believed."""
-    arrays: dict[str, Placed] = {}
+    arrays: dict[str, StoredArray] = {}
     for name in in_order(specs):
         dtype, shape = specs[name]
         nbytes = math.prod(shape) * dtype.itemsize
-        arrays[name] = Placed(name, dtype, shape, 0, nbytes, 0, 0, (), parts[name])
+        arrays[name] = StoredArray(name, dtype, shape, 0, nbytes, 0, 0, (), parts[name])
     return _header(meta, arrays, parents, 0, 0)
 
 
 def _header(
-    meta: Meta, arrays: dict[str, Placed], parents: tuple[Parent, ...], blocks: int, size: int
+    meta: Meta, arrays: dict[str, StoredArray], parents: tuple[Parent, ...], blocks: int, size: int
 ) -> Header:
     """What comes behind `size` bytes of data: digests, seal and signature."""
     seal = size + blocks * DIGEST_SIZE[meta.signed]
@@ -254,7 +254,7 @@ def _own(
         places.append(place)
     if blocks != -(-nbytes // BLOCK):
         what = f"its extents have {blocks} blocks, and its shape calls for others"
-        raise CorruptCheckpoint(what, where=f"array {name!r}", hint=OLDER)
+        raise CorruptCheckpoint(what, where=f"array {name!r}", hint=USE_OLDER)
     ends_here = bool(places) and not places[-1].source
     return tuple(places), here, here * BLOCK - (-nbytes % BLOCK if ends_here else 0)
 

@@ -17,10 +17,10 @@ from checkpointable.arrays.boxes import Box
 from checkpointable.errors import CheckpointableError, errors_at
 from checkpointable.format import digests, layout, selection
 from checkpointable.format.blocks import device_digests
-from checkpointable.format.layout import Header, Placed
+from checkpointable.format.layout import Header, StoredArray
 from checkpointable.format.reader import Opened
 from checkpointable.stores import FileReader
-from checkpointable.threads import THREADS, by_threads
+from checkpointable.threads import THREADS, parallel_map
 
 _LEAST_BLOCKS = 4  # for a thread of its own
 _REQUESTS = 8  # at once, to a store that is far away
@@ -36,7 +36,7 @@ def read_array(checkpoint: Opened, name: str, into: HostArray | None = None) -> 
 
 
 def read_box(
-    checkpoint: Opened, placed: Placed, box: Box, into: HostArray | None = None
+    checkpoint: Opened, placed: StoredArray, box: Box, into: HostArray | None = None
 ) -> HostArray:
     """Read a box of an array: the blocks that it touches, in the files of ranks too, and no others.
 
@@ -55,7 +55,7 @@ def read_box(
     return array
 
 
-def parts_of(header: Header, placed: Placed, box: Box) -> list[tuple[int, Box, Box]]:
+def parts_of(header: Header, placed: StoredArray, box: Box) -> list[tuple[int, Box, Box]]:
     """Which files a box of an array lies in, as parents are numbered, and which box of it each has.
 
     That comes twice: as it is in the array, and as in the file. No I/O.
@@ -119,7 +119,7 @@ def mapped_array(checkpoint: Opened, name: str) -> HostArray:
     return read_array(checkpoint, name)
 
 
-def _fill(checkpoint: Opened, placed: Placed, blocks: range, data: memoryview) -> None:
+def _fill(checkpoint: Opened, placed: StoredArray, blocks: range, data: memoryview) -> None:
     """Read blocks that follow one another, by some threads if they are many."""
     if runs := _runs(checkpoint, placed, blocks):
 
@@ -127,18 +127,18 @@ def _fill(checkpoint: Opened, placed: Placed, blocks: range, data: memoryview) -
             begin = (run[0] - blocks[0]) * layout.BLOCK
             _read_run(checkpoint, placed, run, data[begin:])
 
-        by_threads(read_run, runs, _REQUESTS, "read")
+        parallel_map(read_run, runs, _REQUESTS, "read")
         return
     threads = max(1, min(THREADS, len(blocks) // _LEAST_BLOCKS))
     read = partial(_read_blocks, checkpoint, placed, data, blocks[0])
     shares = [blocks[share::threads] for share in range(threads)]
-    found = by_threads(read, shares, threads, "read")
+    found = parallel_map(read, shares, threads, "read")
     if errors := [failed for failed in found if failed is not None]:
         raise min(errors, key=itemgetter(0))[1]  # of the first block that is damaged
 
 
 def _read_blocks(
-    checkpoint: Opened, placed: Placed, data: memoryview, first: int, indices: Iterable[int]
+    checkpoint: Opened, placed: StoredArray, data: memoryview, first: int, indices: Iterable[int]
 ) -> tuple[int, CheckpointableError] | None:
     """Read these blocks into their places, up to the first that fails; say which, and how."""
     for index in indices:
@@ -149,7 +149,7 @@ def _read_blocks(
     return None
 
 
-def is_far(checkpoint: Opened) -> bool:
+def is_remote(checkpoint: Opened) -> bool:
     """Whether reading it takes requests to another machine."""
     return _part(checkpoint) > 0
 
@@ -159,7 +159,7 @@ def _part(checkpoint: Opened) -> int:
     return max(getattr(reader, "part", 0) for reader in checkpoint.files)
 
 
-def _runs(checkpoint: Opened, placed: Placed, blocks: range) -> list[range]:
+def _runs(checkpoint: Opened, placed: StoredArray, blocks: range) -> list[range]:
     """Blocks that are read at once: neighbours in a file that is far away; none if no file is."""
     part = _part(checkpoint)
     if not part or not blocks:
@@ -174,7 +174,7 @@ def _runs(checkpoint: Opened, placed: Placed, blocks: range) -> list[range]:
     return [range(begin, end) for begin, end in pairwise(edges)]
 
 
-def _read_run(checkpoint: Opened, placed: Placed, run: range, buffer: memoryview) -> None:
+def _read_run(checkpoint: Opened, placed: StoredArray, run: range, buffer: memoryview) -> None:
     """Read such blocks into the buffer's beginning, and verify them."""
     size = (run[-1] - run[0]) * layout.BLOCK + placed.size(run[-1])
     source = _read_unchecked(checkpoint, placed, run[0], buffer[:size])
@@ -184,18 +184,20 @@ def _read_run(checkpoint: Opened, placed: Placed, run: range, buffer: memoryview
         digests.check_block(placed, index, block, checkpoint.table, signed, source)
 
 
-def read_block(checkpoint: Opened, placed: Placed, index: int, buffer: memoryview) -> memoryview:
+def read_block(
+    checkpoint: Opened, placed: StoredArray, index: int, buffer: memoryview
+) -> memoryview:
     """Read one block of an array into the buffer's beginning, verify it, and return that part."""
     header, block = checkpoint.header, buffer[: placed.size(index)]
     if header.meta.sharded:
-        block[:] = _put_together(checkpoint, placed, index * layout.BLOCK, len(block))
+        block[:] = _assemble(checkpoint, placed, index * layout.BLOCK, len(block))
         return block
     source = _read_unchecked(checkpoint, placed, index, block)
     digests.check_block(placed, index, block, checkpoint.table, header.meta.signed, source)
     return block
 
 
-def _put_together(checkpoint: Opened, placed: Placed, begin: int, size: int) -> memoryview:
+def _assemble(checkpoint: Opened, placed: StoredArray, begin: int, size: int) -> memoryview:
     """So many bytes of a sharded array, as if it were in one piece, from one of them on."""
     item = placed.dtype.itemsize
     first, last = begin // item, -(-(begin + size) // item)  # the elements that they touch
@@ -206,7 +208,7 @@ def _put_together(checkpoint: Opened, placed: Placed, begin: int, size: int) -> 
 
 
 def _read_unchecked(
-    checkpoint: Opened, placed: Placed, index: int, buffer: memoryview, begin: int = 0
+    checkpoint: Opened, placed: StoredArray, index: int, buffer: memoryview, begin: int = 0
 ) -> str:
     """Fill the buffer from a block, from its byte `begin` on; say which parent it is in."""
     header = checkpoint.header
@@ -218,7 +220,7 @@ def _read_unchecked(
     return name
 
 
-def _source(checkpoint: Opened, placed: Placed, index: int) -> tuple[int, str]:
+def _source(checkpoint: Opened, placed: StoredArray, index: int) -> tuple[int, str]:
     """The number of the file that a block lies in, and its name if it is a parent."""
     parents = checkpoint.header.parents
     source = int(checkpoint.source[placed.first_block + index]) if parents else 0
@@ -245,7 +247,7 @@ def read_to_devices(checkpoint: Opened, arrays: Mapping[str, LazyArray]) -> None
             digests.check_digest(placed, index, own, table, parent)
 
 
-def _read_bytes(checkpoint: Opened, placed: Placed, begin: int, buffer: memoryview) -> None:
+def _read_bytes(checkpoint: Opened, placed: StoredArray, begin: int, buffer: memoryview) -> None:
     """Fill the buffer from an array, from its byte `begin` on, by some threads."""
 
     def read(index: int) -> None:
@@ -255,7 +257,7 @@ def _read_bytes(checkpoint: Opened, placed: Placed, begin: int, buffer: memoryvi
         _read_unchecked(checkpoint, placed, index, part, first - index * layout.BLOCK)
 
     blocks = range(begin // layout.BLOCK, -(-(begin + len(buffer)) // layout.BLOCK))
-    by_threads(read, blocks, THREADS, "read")
+    parallel_map(read, blocks, THREADS, "read")
 
 
 def verify(checkpoint: Opened) -> Header:
@@ -273,12 +275,12 @@ def verify(checkpoint: Opened) -> Header:
     buffer = memoryview(bytearray(layout.BLOCK))
     for placed in checkpoint.header.arrays.values():
         if runs := _runs(checkpoint, placed, range(placed.blocks)):
-            by_threads(partial(_verify_run, checkpoint, placed), runs, _REQUESTS, "verify")
+            parallel_map(partial(_verify_run, checkpoint, placed), runs, _REQUESTS, "verify")
             continue
         for index in range(placed.blocks):
             read_block(checkpoint, placed, index, buffer)
     return checkpoint.header
 
 
-def _verify_run(checkpoint: Opened, placed: Placed, run: range) -> None:
+def _verify_run(checkpoint: Opened, placed: StoredArray, run: range) -> None:
     _read_run(checkpoint, placed, run, memoryview(bytearray(len(run) * layout.BLOCK)))

@@ -15,7 +15,7 @@ from attrs import define, evolve, field, frozen
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.format import container, digests, layout
 from checkpointable.format.extents import Base, Numbers, located
-from checkpointable.format.layout import Bytes, Header, Parent, Part, Placed
+from checkpointable.format.layout import Bytes, Header, Parent, Part, StoredArray
 from checkpointable.stores import Reader
 
 Siblings: TypeAlias = Callable[[str], Reader]
@@ -104,13 +104,13 @@ def _about(parent: Parent) -> Iterator[None]:
         yield
     except (NoCheckpoint, InvalidCheckpoint) as error:
         what = f"{parent.name!r}, which it continues, cannot be read: {error.what}"
-        raise CorruptCheckpoint(what, hint=layout.OLDER) from error
+        raise CorruptCheckpoint(what, hint=layout.USE_OLDER) from error
 
 
 def _check_parent(parent: Parent, found: Opened) -> None:
     if found.seal.hex() != parent.seal:
         what = f"{parent.name!r}, which it continues, is another file than it was"
-        raise CorruptCheckpoint(what, hint=layout.OLDER)
+        raise CorruptCheckpoint(what, hint=layout.USE_OLDER)
 
 
 @define(eq=False)
@@ -124,9 +124,9 @@ class _RankFiles:
     guard: threading.Lock = field(factory=threading.Lock)
 
     @cached_property
-    def due(self) -> dict[int, list[tuple[Placed, Part]]]:
+    def due(self) -> dict[int, list[tuple[StoredArray, Part]]]:
         """What each file has to have, by its number."""
-        due: dict[int, list[tuple[Placed, Part]]] = {}
+        due: dict[int, list[tuple[StoredArray, Part]]] = {}
         for array in self.head.arrays.values():
             for part in array.parts:
                 due.setdefault(part.source, []).append((array, part))
@@ -150,7 +150,7 @@ class _RankFiles:
             own = found.header.arrays.get(array.name)
             if own is None or (own.dtype, own.shape) != (array.dtype, part.box[1]):
                 what = f"it has not the shard of array {array.name!r} that the head says"
-                raise CorruptCheckpoint(what, where=found.name, hint=layout.OLDER)
+                raise CorruptCheckpoint(what, where=found.name, hint=layout.USE_OLDER)
 
 
 def read_sealed(
@@ -190,7 +190,7 @@ def read_bytes(reader: Reader, offset: int, size: int) -> bytes:
     return bytes(buffer)
 
 
-def verbatim(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
+def raw_bytes(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
     """Yield all of an open file, by blocks of at most 1 MiB; each is valid until the next.
 
     Of a delta, what lies in itself. Raises `CorruptCheckpoint` where it is damaged; without the key
@@ -209,7 +209,7 @@ def verbatim(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
             yield block
             offset += len(block)
     if offset != header.digests_offset:
-        raise CorruptCheckpoint("its blocks do not fill it", hint=layout.OLDER)
+        raise CorruptCheckpoint("its blocks do not fill it", hint=layout.USE_OLDER)
     yield file.table
     yield file.seal
     if header.meta.signed:

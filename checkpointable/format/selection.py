@@ -14,7 +14,7 @@ import numpy as np
 from checkpointable.arrays import Numbers
 from checkpointable.arrays.boxes import Box
 from checkpointable.format import layout
-from checkpointable.format.layout import AnyArray, Placed
+from checkpointable.format.layout import AnyArray, StoredArray
 
 Fill: TypeAlias = Callable[[range, memoryview], None]
 """Reads blocks of an array that follow one another into the beginning of a buffer."""
@@ -23,7 +23,7 @@ SLAB = 32 << 20
 """Bytes of an array that a slab spans, at most, unless a single row is longer."""
 
 
-def read_box(placed: Placed, box: Box, out: AnyArray, fill: Fill) -> None:
+def read_box(placed: StoredArray, box: Box, out: AnyArray, fill: Fill) -> None:
     """Fill `out`, of the box's shape and the array's dtype, from the blocks that `fill` reads."""
     if not out.nbytes:
         return
@@ -34,12 +34,12 @@ def read_box(placed: Placed, box: Box, out: AnyArray, fill: Fill) -> None:
         _read_slab(placed, slab, out[slab.place], fill)
 
 
-def blocks_of(placed: Placed, box: Box) -> Iterator[range]:
+def blocks_of(placed: StoredArray, box: Box) -> Iterator[range]:
     """The blocks that `read_box` asks for, in that order; two slabs may have one in common.
 
     >>> from checkpointable.format.layout import Meta, laid_out
     >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
-    >>> placed = laid_out(meta, {"grid": (np.dtype(np.float32), (4096, 1024))}).arrays["grid"]
+    >>> placed = plan_layout(meta, {"grid": (np.dtype(np.float32), (4096, 1024))}).arrays["grid"]
     >>> [*blocks_of(placed, ((1000, 0), (30, 512)))]
     [range(3, 5)]
     """
@@ -66,7 +66,9 @@ class _Slab(NamedTuple):
     offset: tuple[int, ...]
 
 
-def _slabs(placed: Placed, box: Box, first: int = 0, at: tuple[int, ...] = ()) -> Iterator[_Slab]:
+def _slabs(
+    placed: StoredArray, box: Box, first: int = 0, at: tuple[int, ...] = ()
+) -> Iterator[_Slab]:
     """The slabs of a box, within the part `at` of it, that has element `first` as its first."""
     offset, lengths = (part[len(at) :] for part in box)
     inner = placed.shape[len(at) + 1 :]
@@ -82,7 +84,7 @@ def _slabs(placed: Placed, box: Box, first: int = 0, at: tuple[int, ...] = ()) -
         yield _Slab((*at, slice(begin, begin + rows)), shape, start, inner, offset[1:])
 
 
-def _blocks(placed: Placed, slab: _Slab) -> tuple[int, int, list[range]]:
+def _blocks(placed: StoredArray, slab: _Slab) -> tuple[int, int, list[range]]:
     """Where the blocks that a slab touches begin and end in the array; and these blocks."""
     size = placed.dtype.itemsize
     begin, length, gap = _span(slab.shape, slab.inner, slab.offset)
@@ -97,7 +99,7 @@ def _blocks(placed: Placed, slab: _Slab) -> tuple[int, int, list[range]]:
     return touched[0].start * layout.BLOCK, end, touched
 
 
-def _read_slab(placed: Placed, slab: _Slab, out: AnyArray, fill: Fill) -> None:
+def _read_slab(placed: StoredArray, slab: _Slab, out: AnyArray, fill: Fill) -> None:
     size = placed.dtype.itemsize
     low, high, touched = _blocks(placed, slab)
     span = np.empty(high - low, np.uint8)

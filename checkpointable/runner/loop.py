@@ -53,7 +53,7 @@ OnProgress = Callable[[Progress], object]
 
 
 @frozen
-class Heard:
+class Inputs:
     """What came from outside, to one rank or to any: the same on all, once they agree on it.
 
     The time, the signal that stops the run and how long ago it came, in seconds, those that ask for
@@ -68,11 +68,11 @@ class Heard:
     done: bool = True
 
 
-def of_any(heard: Sequence[Heard]) -> Heard:
+def merged(heard: Sequence[Inputs]) -> Inputs:
     """What any rank has heard, by the first one's clock; a save has ended when it has on all.
 
-    >>> of_any([Heard(7.0), Heard(9.0, stopped_by=15, stopped_ago=0.5), Heard(done=False)])
-    Heard(now=7.0, stopped_by=15, stopped_ago=0.5, asked=frozenset(), done=False)
+    >>> merged([Inputs(7.0), Inputs(9.0, stopped_by=15, stopped_ago=0.5), Inputs(done=False)])
+    Inputs(now=7.0, stopped_by=15, stopped_ago=0.5, asked=frozenset(), done=False)
     """
     first = max(heard, key=lambda one: (one.stopped_by is not None, one.stopped_ago))
     asked = frozenset[int]().union(*(one.asked for one in heard))
@@ -103,7 +103,7 @@ class Means:
     clock: Callable[[], float]
     on_event: OnEvent
     on_progress: OnProgress
-    agree: Callable[[Heard], Heard] = lambda heard: heard
+    agree: Callable[[Inputs], Inputs] = lambda heard: heard
     finish: Callable[[], object] = lambda: None
 
 
@@ -136,7 +136,7 @@ class Loop:
     full_step: int = 0
     full_at: float = 0.0
     skipped: bool = False
-    heard: Heard = Heard()
+    heard: Inputs = Inputs()
 
     def work(self, restored: Restored | None) -> Report:
         """Run to the last step, or to a signal; saved then, as far as there is time."""
@@ -178,7 +178,7 @@ class Loop:
         """Hear what has come in since, here or on any other rank."""
         signals, done = self.signals, self.flight is None or self.flight.saving.done()
         by, ago, asked = signals.stopped_by, signals.stopped_ago(), frozenset(signals.asked)
-        self.heard = self.means.agree(Heard(self.means.clock(), by, ago, asked, done))
+        self.heard = self.means.agree(Inputs(self.means.clock(), by, ago, asked, done))
 
     def _now(self) -> float:
         self._listen()

@@ -12,12 +12,12 @@ from checkpointable import archive, events
 from checkpointable.archive import AnyKeep, last, prune
 from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
 from checkpointable.distributed import (
-    Alone,
     Coordinator,
-    by_first,
-    combined,
-    ending_together,
+    SingleProcess,
+    allreduce,
+    leave_together,
     on_all,
+    on_root,
 )
 from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.events import Event
@@ -25,7 +25,7 @@ from checkpointable.protocol import SteppableKernel, check_health, check_kernel,
 from checkpointable.runner.exit_codes import EX_PREEMPTED
 from checkpointable.runner.link import link as link_to_supervisor
 from checkpointable.runner.link import no_link
-from checkpointable.runner.loop import Loop, Means, OnProgress, Progress, Report, of_any
+from checkpointable.runner.loop import Loop, Means, OnProgress, Progress, Report, merged
 from checkpointable.runner.signals import Signals
 from checkpointable.runner.when import When, every
 from checkpointable.sinks import OnEvent, to_file, to_log
@@ -119,7 +119,7 @@ def run(
     >>> run(Counter(), "memory://", until=1000).step
     1000
     """
-    ranks = Alone() if coordinator is None else coordinator
+    ranks = SingleProcess() if coordinator is None else coordinator
     link = link_to_supervisor() if ranks.rank == 0 else no_link()
     with link.failing():
         check_kernel(kernel, steppable=True)
@@ -157,7 +157,7 @@ def run(
     means = Means(
         save=begin_save,
         dirty=lambda saved: _dirty(place, saved),
-        prune=lambda saved: by_first(ranks, lambda: prune_after(saved)),
+        prune=lambda saved: on_root(ranks, lambda: prune_after(saved)),
         when=every(seconds=60) if save is None else save,
         full=full,
         delta=delta,
@@ -167,10 +167,10 @@ def run(
         on_event=tell,
         on_progress=tell_progress,
         finish=lambda: finish(),
-        agree=lambda heard: combined(ranks, heard, of_any),
+        agree=lambda heard: allreduce(ranks, heard, merged),
     )
     caught = Signals(signals, means.when.signals, time.monotonic)
-    caught.agree = lambda wanted: combined(ranks, wanted, any)
+    caught.agree = lambda wanted: allreduce(ranks, wanted, any)
     loop = Loop(kernel, until, means, caught)
 
     def finish() -> None:
@@ -194,8 +194,8 @@ def run(
     def settle() -> None:
         loop.settle(wait=True) if ranks.size == 1 else loop.wait()
 
-    with ending_together(ranks), link.failing(), ExitStack() as held, caught.taken():
-        by_first(ranks, lambda: held.enter_context(place.lock()))
+    with leave_together(ranks), link.failing(), ExitStack() as held, caught.taken():
+        on_root(ranks, lambda: held.enter_context(place.lock()))
         begin = means.clock()
         restored = complete(checkpointer.restore_latest(partial(link.tell, "reading")))
         tell_of_tiers()

@@ -18,10 +18,27 @@ from checkpointable.stores.local.store import LocalStore
 from checkpointable.stores.memory import MemoryStore
 from checkpointable.stores.open import open_store
 from checkpointable.stores.protocol import Buffer, Entry, Layered, Open, Reader, Store, orders
-from checkpointable.stores.shared_lock import Holds
+from checkpointable.stores.shared_lock import SharedLock
 
 __all__ = [
-    "Buffer", "Entry", "FileReader", "Holds", "How", "Layered", "LocalStore", "MemoryStore",
-    "Open", "Reader", "Store", "check_name", "duplicate", "exactly", "open_reader", "open_store",
-    "orders", "os_errors", "sync_directory", "write_durably",
+    "Buffer",
+    "Entry",
+    "FileReader",
+    "How",
+    "Layered",
+    "LocalStore",
+    "MemoryStore",
+    "Open",
+    "Reader",
+    "SharedLock",
+    "Store",
+    "check_name",
+    "duplicate",
+    "exactly",
+    "open_reader",
+    "open_store",
+    "orders",
+    "os_errors",
+    "sync_directory",
+    "write_durably",
 ]  # fmt: skip

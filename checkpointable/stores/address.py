@@ -39,7 +39,7 @@ def object_store(url: str) -> "ObjectStore":
         from obstore.exceptions import BaseError
     except ModuleNotFoundError:
         hint = "pip install 'checkpointable[object]'"
-        raise StoreError("object stores need obstore", where=shown(url), hint=hint) from None
+        raise StoreError("object stores need obstore", where=redacted(url), hint=hint) from None
     from checkpointable.stores.object.store import ObjectStore
 
     config, client, retry = _options(url)
@@ -49,15 +49,15 @@ def object_store(url: str) -> "ObjectStore":
             place, config=config, client_options=client, retry_config=retry
         )
     except (BaseError, ValueError, TypeError, OverflowError) as error:
-        what = str(error).partition("\n")[0].replace(url, shown(url))
-        raise StoreError(what, where=shown(url), hint="see docs/object-stores.md") from None
-    return ObjectStore(remote, address=shown(url))
+        what = str(error).partition("\n")[0].replace(url, redacted(url))
+        raise StoreError(what, where=redacted(url), hint="see docs/object-stores.md") from None
+    return ObjectStore(remote, address=redacted(url))
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """An address as it may be shown: without credentials, and of its options the endpoint only.
 
-    >>> shown("s3://id:word@bucket/a?endpoint=http://localhost:8333&region=eu")
+    >>> redacted("s3://id:word@bucket/a?endpoint=http://localhost:8333&region=eu")
     's3://bucket/a?endpoint=http://localhost:8333'
     """
     place, _, query = url.partition("#")[0].partition("?")
@@ -79,7 +79,7 @@ def _options(url: str) -> tuple[Any, Any, Any]:
     retry: dict[str, int | timedelta] = {}
 
     def refuse(what: str, hint: str) -> StoreError:
-        return StoreError(what, where=shown(url), hint=hint)
+        return StoreError(what, where=redacted(url), hint=hint)
 
     parts = urlsplit(url)
     secret = parts.username is not None and parts.scheme not in ("abfs", "abfss")

@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 @define(eq=False)
-class Holds(Generic[T]):
+class SharedLock(Generic[T]):
     """What the first of those that hold it takes, and the last gives back.
 
-    >>> holds = Holds(lambda: print("taken"), lambda taken: print("given back"))
+    >>> holds = SharedLock(lambda: print("taken"), lambda taken: print("given back"))
     >>> with holds.held(), holds.held():
     ...     print("held")
     taken
@@ -23,7 +23,7 @@ class Holds(Generic[T]):
     """
 
     _take: Callable[[], T]
-    _give_back: Callable[[T], object]
+    _release: Callable[[T], object]
     _taken: list[T] = field(factory=list, init=False)
     _count: int = field(default=0, init=False)
     _guard: threading.Lock = field(factory=threading.Lock, init=False)
@@ -41,4 +41,4 @@ class Holds(Generic[T]):
             with self._guard:
                 self._count -= 1
                 if not self._count:
-                    self._give_back(self._taken.pop())
+                    self._release(self._taken.pop())

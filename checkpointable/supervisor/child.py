@@ -58,9 +58,9 @@ class Child:
         self._link: socket.socket | None = ours
         record(directory, self.process.pid)
 
-    def hear(self, seconds: float) -> list[tuple[str, str]]:
+    def receive(self, seconds: float) -> list[tuple[str, str]]:
         """What the run has told, after waiting up to so long: words, each with what it is about."""
-        self._look()
+        self._scan_children()
         heard: list[tuple[str, str]] = []
         while self._link and select.select([self._link], [], [], 0 if heard else seconds)[0]:
             try:
@@ -79,7 +79,7 @@ class Child:
         if self._link is None and not heard:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(max(seconds, 0.01))
-        self._show()
+        self._forward_stderr()
         return heard
 
     def ended(self) -> bool:
@@ -88,12 +88,12 @@ class Child:
 
     def terminate(self) -> None:
         """Ask it to save and stop: the process that called `run`, if another stands between."""
-        self._look(now=True)
+        self._scan_children(now=True)
         pid = self.pid_of_run if self.pid_of_run in {p.pid for p in self._tree} else None
         with suppress(ProcessLookupError):
             os.kill(self.process.pid if pid is None else pid, signal.SIGTERM)
 
-    def ask_where(self) -> None:
+    def dump_tracebacks(self) -> None:
         """Let the run write to stderr where all its threads are, even if they hold the GIL."""
         if self.pid_of_run is not None:
             with suppress(ProcessLookupError):
@@ -101,7 +101,7 @@ class Child:
 
     def kill(self) -> None:
         """End it at once; `close` does the same to what it has started."""
-        self._look(now=True)
+        self._scan_children(now=True)
         self.process.kill()
         self.process.wait()
 
@@ -110,20 +110,20 @@ class Child:
         kill_all(self._tree)
         if self._link is not None:
             self._link.close()
-        self._show()
+        self._forward_stderr()
         with suppress(OSError), self._stderr.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             return file.read().decode(errors="replace")
         return ""
 
-    def _look(self, now: bool = False) -> None:
+    def _scan_children(self, now: bool = False) -> None:
         """Note its descendants: once it has died, nobody can say which they were."""
         if now or time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
             with suppress(psutil.Error):
                 self._tree.update(psutil.Process(self.process.pid).children(recursive=True))
 
-    def _show(self) -> None:
+    def _forward_stderr(self) -> None:
         with suppress(OSError), self._stderr.open("rb") as file:
             file.seek(self._shown)
             new = file.read()

@@ -50,7 +50,7 @@ class Outcome:
         return "\n".join(lines)
 
 
-def said_in(directory: Path) -> dict[str, Any]:
+def read_ended(directory: Path) -> dict[str, Any]:
     """What the run in this directory said of its end; nothing if it could not."""
     with suppress(OSError, ValueError):
         found = orjson.loads((directory / ENDED).read_bytes())
@@ -59,12 +59,12 @@ def said_in(directory: Path) -> dict[str, Any]:
     return {}
 
 
-def ending_of(returncode: int, said: dict[str, Any], stalled: str) -> tuple[int, str]:
+def outcome_of(returncode: int, said: dict[str, Any], stalled: str) -> tuple[int, str]:
     """The code and the cause of an end, from the exit code and from what the run said itself.
 
-    >>> ending_of(-11, {}, "")
+    >>> outcome_of(-11, {}, "")
     (-11, 'signal SIGSEGV')
-    >>> ending_of(0, {"code": 75}, "")  # the exit code was lost in a pipe
+    >>> outcome_of(0, {"code": 75}, "")  # the exit code was lost in a pipe
     (75, 'preempted')
     """
     code, error, what = said.get("code"), said.get("error"), said.get("what", "")

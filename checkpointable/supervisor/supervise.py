@@ -28,7 +28,7 @@ from checkpointable.runner import ENDED, EX_CONFIG, EX_GAVE_UP, EX_PREEMPTED, EX
 from checkpointable.sinks import to_file
 from checkpointable.stores import LocalStore, Store, open_store
 from checkpointable.supervisor.child import Child, alone, end_orphan
-from checkpointable.supervisor.outcome import Attempt, Outcome, ending_of, said_in
+from checkpointable.supervisor.outcome import Attempt, Outcome, outcome_of, read_ended
 
 __all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "supervise"]
 
@@ -152,8 +152,8 @@ class _Job:
             raise
         finally:
             stderr = child.close()
-        said = said_in(self.directory)
-        code, cause = ending_of(child.process.returncode, said, stalled)
+        said = read_ended(self.directory)
+        code, cause = outcome_of(child.process.returncode, said, stalled)
         if self.reading and code not in (0, EX_PREEMPTED):
             cause += f", while it read {self.reading}"
             if stalled or said.get("error") in (None, "DeviceLost"):  # others have refused it
@@ -166,7 +166,7 @@ class _Job:
         """Listen to a child until it has ended; returns how it hung, if it was ended for that."""
         stalled, quiet, before, kill_at = "", 0.0, time.monotonic(), None
         while not child.ended():
-            heard = child.hear(_TICK_SECONDS)
+            heard = child.receive(_TICK_SECONDS)
             now = time.monotonic()
             # One tick at most, so that time in which we were stopped ourselves does not count.
             quiet += min(now - before, 2 * _TICK_SECONDS)
@@ -179,13 +179,13 @@ class _Job:
                 if quiet > limit:
                     stalled = f"hang: no step for {quiet:.1f} s ({self.phase})"
                     self._tell(Stalled(self.step, quiet, limit))
-                    child.ask_where()
+                    child.dump_tracebacks()
                 if stalled or self.signals:
                     child.terminate()
                     kill_at = now + self.limits.grace
             elif now > kill_at or self.signals.count(signal.SIGINT) > 1:
                 child.kill()
-        for word, about in child.hear(0):
+        for word, about in child.receive(0):
             self._hear(word, about, quiet)
         return stalled
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from checkpointable import events
-from checkpointable.archive import AnyKeep, Entry, chosen, entries, history, prune_alone, step_of
+from checkpointable.archive import AnyKeep, Entry, chosen, entries, history, prune_locked, step_of
 from checkpointable.errors import (
     CheckpointableError,
     CheckpointExists,
@@ -19,7 +19,7 @@ from checkpointable.errors import (
     NoCheckpoint,
     StoreError,
 )
-from checkpointable.format import Bytes, Opened, Parent, read_sealed, verbatim
+from checkpointable.format import Bytes, Opened, Parent, raw_bytes, read_sealed
 from checkpointable.tiers.tier import Tier, text_of
 
 _TICK_SECONDS = 0.2
@@ -51,10 +51,10 @@ def _reading(name: str) -> Iterator[None]:
 class Copier:
     """Copies from `fast` to `slow` what `keep` wants there, the oldest first.
 
-    `owed` are the names still to be copied; `bad` those whose copy in the fast tier is not to be
-    relied on; `direct` is one that was written to the slow tier at once, `loose` what ranks have
-    written so, and no head has yet. Who writes to the slow tier, or deletes there, holds
-    `changing`.
+    `pending_copies` are the names still to be copied; `bad` those whose copy in the fast tier
+    cannot be relied on; `direct` is one that was written to the slow tier at once; `unclaimed` are
+    rank files written there that no manifest refers to yet. `changing` is held to write or delete
+    in the slow tier.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Copier:
         self.fast, self.slow, self.keep, self.key = fast, slow, keep, key
         self.patience = patience
         self.changing = threading.RLock()
-        self.owed: frozenset[str] = frozenset()
+        self.pending_copies: frozenset[str] = frozenset()
         self.bad: set[str] = set()
         self.direct = ""
-        self.loose: set[str] = set()
+        self.unclaimed: set[str] = set()
         self._pruned: set[str] = set()
         self._seals: dict[str, str] = {}  # of the slow tier's files
         self._state = threading.Condition()
@@ -92,10 +92,10 @@ class Copier:
     def _copy_missing(self, stop: threading.Event) -> bool:
         """The same; False if the fast tier has failed on the way."""
         with self._state:
-            known = self.owed
+            known = self.pending_copies
         missing, whole = self._missing()
         with self._state:
-            self.owed = frozenset(e.name for e in missing) | (self.owed - known)
+            self.pending_copies = frozenset(e.name for e in missing) | (self.pending_copies - known)
             self._state.notify_all()
         copied, self.direct = self.direct, ""
         for entry in missing:
@@ -110,12 +110,12 @@ class Copier:
                     whole = False
                     continue
             with self._state:
-                self.owed -= {entry.name}
+                self.pending_copies -= {entry.name}
                 self._state.notify_all()
         if copied and self.keep is not None:
             with self.changing:
-                spared = frozenset(self.loose)
-                gone = prune_alone(
+                spared = frozenset(self.unclaimed)
+                gone = prune_locked(
                     self.slow.store, self.keep, sound=copied, key=self.key, spared=spared
                 )
                 self.forget([entry.name for entry in gone])
@@ -142,8 +142,8 @@ class Copier:
             self.fast.fails(error)
             heard = False
         far = entries(self.slow.store)
-        self.slow.unheard = False
-        self.slow.blank &= not far
+        self.slow.listing_failed = False
+        self.slow.was_empty &= not far
         names = {entry.name for entry in far}
         if any(step_of(name) is not None and name not in names for name in self._seals):
             self._seals.clear()  # somebody has deleted there
@@ -212,7 +212,7 @@ class Copier:
 
     def _chunks(self, name: str, file: Opened, stop: threading.Event) -> Iterator[Bytes]:
         with _reading(name):
-            for chunk in verbatim(file, self.key):
+            for chunk in raw_bytes(file, self.key):
                 if stop.is_set():
                     raise _Stopped
                 yield chunk
@@ -239,7 +239,7 @@ class Copier:
     def add(self, name: str) -> None:
         """Note that the fast tier has this checkpoint now."""
         with self._state:
-            self.owed |= {name}
+            self.pending_copies |= {name}
             self._pruned.discard(name)
         self.wake()
 
@@ -282,15 +282,15 @@ class Copier:
 
     def wait_for_room(self, pending: int) -> None:
         """Wait until fewer than `pending` are owed, or the slow tier fails."""
-        if len(self.owed) >= pending and not self.slow.lost:
+        if len(self.pending_copies) >= pending and not self.slow.lost:
             self.wake()
-            self._wait(lambda: len(self.owed) < pending or self.slow.lost)
+            self._wait(lambda: len(self.pending_copies) < pending or self.slow.lost)
 
     def flush(self, timeout: float | None, going_on: Callable[[int], bool]) -> bool:
         """Look once more, and wait until nothing is owed or the slow tier fails."""
         asked = self.wake()
         done = self._wait(lambda: self._answered >= asked, timeout, going_on)
-        return done and not self.owed and not self.slow.lost
+        return done and not self.pending_copies and not self.slow.lost
 
     def _wait(
         self,

@@ -22,17 +22,17 @@ def text_of(error: BaseException, about: str = "") -> str:
 
 @define(eq=False)
 class Tier:
-    """One of the stores. `lost` says that it fails, `unheard` that it could not be listed.
+    """One of the stores. `lost` says that it fails, `listing_failed` that it could not be listed.
 
-    `blank` says that it had nothing when it was listed.
+    `was_empty` says that it had nothing when it was listed.
     """
 
     store: Store
     address: str
     tell: Callable[[Event], object]
     lost: bool = False
-    unheard: bool = False
-    blank: bool = False
+    listing_failed: bool = False
+    was_empty: bool = False
     _guard: threading.Lock = field(factory=threading.Lock, repr=False)
 
     def fails(self, error: BaseException) -> None:
@@ -62,18 +62,18 @@ def listed(fast: Tier, slow: Tier) -> list[Entry]:
     found: dict[str, Entry] = {}
     errors: list[tuple[Tier, StoreError]] = []
     for tier in (fast, slow):
-        if tier is slow and tier.unheard and found:
+        if tier is slow and tier.listing_failed and found:
             continue  # nobody waits for it
         try:
             blobs = [*tier.store.list()]
         except StoreError as error:
-            tier.unheard = True
+            tier.listing_failed = True
             tier.fails(error)
             errors.append((tier, error))
         else:
-            tier.unheard, tier.blank = False, not blobs
+            tier.listing_failed, tier.was_empty = False, not blobs
             found = {entry.name: entry for entry in blobs} | found
-    if errors and not found and (len(errors) == 2 or not errors[0][0].blank):
+    if errors and not found and (len(errors) == 2 or not errors[0][0].was_empty):
         raise errors[0][1]
     return [*found.values()]
 

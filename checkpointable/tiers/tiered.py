@@ -20,14 +20,14 @@ from checkpointable.errors import (
     StoreLocked,
 )
 from checkpointable.events import Event
-from checkpointable.format import Packed, Parent, check_key, read_sealed, verbatim
+from checkpointable.format import Packed, Parent, check_key, raw_bytes, read_sealed
 from checkpointable.stores import (
     Buffer,
     Entry,
-    Holds,
     Layered,
     Open,
     Reader,
+    SharedLock,
     Store,
     check_name,
     open_store,
@@ -88,7 +88,7 @@ class Tiered(Layered):
         self._fast = Tier(self.fast, _address(fast), self._told.append)
         self._slow = Tier(self.slow, _address(slow), self._told.append)
         self._copier = Copier(self._fast, self._slow, keep, key, patience)
-        self._lock = Holds(self._take, release)
+        self._lock = SharedLock(self._take, release)
 
     def __repr__(self) -> str:
         return f"Tiered({self._fast.address!r}, {self._slow.address!r})"
@@ -136,7 +136,7 @@ class Tiered(Layered):
             if self._lacks(parents):
                 if is_delta(name):
                     raise NoCheckpoint("what it continues is not in the fast tier", where=name)
-                raise _Elsewhere("what it is made of is not in the fast tier", where=name)
+                raise _NotInFast("what it is made of is not in the fast tier", where=name)
             self.fast.create(name, size, source)
         except (CheckpointExists, StoreLocked):
             raise
@@ -145,7 +145,7 @@ class Tiered(Layered):
                 raise
             if isinstance(error, NoCheckpoint) and is_delta(name):
                 raise
-            if not isinstance(error, _Elsewhere):
+            if not isinstance(error, _NotInFast):
                 self._fast.fails(error)
             self._create_in_slow(name, size, source, parents, error)
         else:
@@ -180,9 +180,9 @@ class Tiered(Layered):
             with self._copier.changing:
                 self._copier.bring(parents, step)
                 self.slow.create(name, size, source)
-                self._copier.loose -= {parent.name for parent in parents}
+                self._copier.unclaimed -= {parent.name for parent in parents}
                 if is_rank_file(name):  # which a prune would take, until there is a head
-                    self._copier.loose.add(name)
+                    self._copier.unclaimed.add(name)
         except (CheckpointExists, StoreLocked):
             raise
         except (Unfit, CheckpointableError) as error:
@@ -242,7 +242,7 @@ class Tiered(Layered):
                 except StoreError as error:
                     errors.insert(0, error)
             self._copier.forget([name])
-            self._copier.loose.discard(name)
+            self._copier.unclaimed.discard(name)
         if errors and not (gone and isinstance(errors[0], NoCheckpoint)):
             raise errors[0]
         self._copier.bad.discard(name)
@@ -260,7 +260,7 @@ class Tiered(Layered):
 
     def orders(self) -> Sequence[Open]:
         """See `checkpointable.stores.Layered`: the fast one's first; then of each what is sound."""
-        return [self, _Sound(self)]
+        return [self, _ValidView(self)]
 
     def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
         """See `checkpointable.stores.Layered`: in the fast tier, but for what is to be copied.
@@ -268,14 +268,14 @@ class Tiered(Layered):
         If the slow tier fails that goes as well, or the fast one would fill up.
         """
         try:
-            return prune(self.fast, frozenset() if self._slow.lost else self._copier.owed)
+            return prune(self.fast, frozenset() if self._slow.lost else self._copier.pending_copies)
         except StoreLocked:
             raise
         except StoreError as error:
             self._fast.fails(error)
             return []
 
-    def first_sound(self, name: str, stack: ExitStack) -> Reader:
+    def first_valid(self, name: str, stack: ExitStack) -> Reader:
         """Open a file where it verifies by itself, and tell where it does not."""
         passed, absent = list[tuple[Tier, CheckpointableError]](), list[CheckpointableError]()
         key = self._copier.key
@@ -283,7 +283,7 @@ class Tiered(Layered):
             with ExitStack() as own:
                 try:
                     reader = own.enter_context(tier.store.open(name))
-                    for _ in verbatim(read_sealed(reader, key=key), key):
+                    for _ in raw_bytes(read_sealed(reader, key=key), key):
                         pass
                 except NoCheckpoint as error:
                     absent.append(error)
@@ -302,7 +302,7 @@ class Tiered(Layered):
 
 
 @frozen(eq=False)
-class _Sound:
+class _ValidView:
     """Each file from the tier where it is sound, the fast one first; all of it is read for that."""
 
     tiers: Tiered
@@ -310,10 +310,10 @@ class _Sound:
     @contextmanager
     def open(self, name: str, /) -> Iterator[Reader]:
         with ExitStack() as stack:
-            yield self.tiers.first_sound(name, stack)
+            yield self.tiers.first_valid(name, stack)
 
 
-class _Elsewhere(StoreError):
+class _NotInFast(StoreError):
     """The fast tier does not fail, and is not the place."""
 
 

@@ -8,9 +8,9 @@ of an older version to the current one.
 from checkpointable.tree.hooks import hooks
 from checkpointable.tree.migrations import from_older, migrate, step_from
 from checkpointable.tree.scalars import Refused, decode
-from checkpointable.tree.tree import extract, from_tree, insert, refusals_named, to_tree
+from checkpointable.tree.tree import extract, from_tree, insert, refused_as_invalid, to_tree
 
 __all__ = [
     "Refused", "decode", "extract", "from_older", "from_tree", "hooks", "insert", "migrate",
-    "refusals_named", "step_from", "to_tree",
+    "refused_as_invalid", "step_from", "to_tree",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from checkpointable.errors import (
 )
 from checkpointable.schema import Schema, fields_of, mark_of, mismatch, schema_of, type_name
 from checkpointable.tree.hooks import hooks
-from checkpointable.tree.tree import insert, refusals_named
+from checkpointable.tree.tree import insert, refused_as_invalid
 
 C = TypeVar("C")
 Tree: TypeAlias = dict[str, Any]
@@ -101,7 +101,7 @@ def from_older(
     `InvalidCheckpoint` if a migration fails or what it returns does not fit the class.
     """
     way = _way(stored, cls, newer)
-    with refusals_named(cls):
+    with refused_as_invalid(cls):
         tree = insert(tree, arrays)
     if type(tree) is not dict:
         what = f"the tree is a {type(tree).__name__}, not that of a class"
@@ -110,7 +110,7 @@ def from_older(
         tree = _taken(step, tree, stored.name, cls)
     structure = hooks(cast(Any, cls))[1]
     try:
-        with refusals_named(cls):
+        with refused_as_invalid(cls):
             return cast("C", structure(_read_all(tree, stored)))
     except CorruptCheckpoint:
         raise
@@ -169,7 +169,7 @@ def _taken(step: Step, tree: Tree, name: str, cls: Any) -> Tree:
         if added not in tree:
             field = fields[added]
             assert field.make_default is not None  # as schema_of has checked
-            with refusals_named(cls, added):
+            with refused_as_invalid(cls, added):
                 tree[added] = hooks(field.type)[0](field.make_default())
     for removed in step.removed:
         tree.pop(removed, None)

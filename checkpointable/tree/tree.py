@@ -42,8 +42,8 @@ def to_tree(checkpoint: object, cls: Any) -> tuple[Any, dict[str, Any]]:
     ({'step': 3, 'energy': {'$float': 'inf'}}, {})
     """
     unstructure, _ = hooks(cls)
-    with refusals_named(cls):
-        return extract(unstructure(checkpoint), bare=_bare_fields(cls))
+    with refused_as_invalid(cls):
+        return extract(unstructure(checkpoint), array_free=_bare_fields(cls))
 
 
 def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
@@ -54,12 +54,12 @@ def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
 
     tp = cast(Any, cls)
     _, structure = hooks(tp)
-    with refusals_named(tp):
-        return cast("C", structure(insert(tree, arrays, bare=_bare_fields(tp))))
+    with refused_as_invalid(tp):
+        return cast("C", structure(insert(tree, arrays, array_free=_bare_fields(tp))))
 
 
 @contextmanager
-def refusals_named(cls: Any, field: str = "") -> Iterator[None]:
+def refused_as_invalid(cls: Any, field: str = "") -> Iterator[None]:
     """Turn a `Refused` into `InvalidCheckpoint`, with the whole path from the class downward."""
     start = f"{type_name(cls)}.{field}" if field else type_name(cls)
     try:
@@ -83,24 +83,24 @@ def _bare_fields(cls: Any) -> frozenset[str]:
 
 
 def extract(
-    wire: Any, path: str = "", bare: frozenset[str] = frozenset()
+    wire: Any, path: str = "", array_free: frozenset[str] = frozenset()
 ) -> tuple[Any, dict[str, Any]]:
     """Replace each array by its name; a pure walk, which copies only what holds arrays.
 
-    Keys in `bare`, of the outermost object, are passed over.
+    Keys in `array_free`, of the outermost object, are passed over.
     """
     arrays: dict[str, Any] = {}
-    return _extract(wire, path, arrays, bare), arrays
+    return _extract(wire, path, arrays, array_free), arrays
 
 
 def _extract(
-    wire: Any, path: str, arrays: dict[str, Any], bare: frozenset[str] = frozenset()
+    wire: Any, path: str, arrays: dict[str, Any], array_free: frozenset[str] = frozenset()
 ) -> Any:
     kind = type(wire)
     if kind is dict:
         changed = {}
         for i, (key, value) in enumerate(wire.items()):
-            if key not in bare and (type(value) in (dict, list) or is_array(value)):
+            if key not in array_free and (type(value) in (dict, list) or is_array(value)):
                 new = _extract(value, _child(path, key, i), arrays)
                 if new is not value:
                     changed[key] = new
@@ -125,16 +125,16 @@ def _child(path: str, key: str, index: int) -> str:
     return f"{path}.{part}" if path else part
 
 
-def insert(wire: Any, arrays: Mapping[str, Any], bare: frozenset[str] = frozenset()) -> Any:
+def insert(wire: Any, arrays: Mapping[str, Any], array_free: frozenset[str] = frozenset()) -> Any:
     """Put the arrays back, each in its place; the inverse of `extract`."""
     left = dict(arrays)
-    filled = _insert(wire, left, bare)
+    filled = _insert(wire, left, array_free)
     if left:
         raise Refused(f"the array {min(left)!r} is not mentioned in the tree")
     return filled
 
 
-def _insert(wire: Any, arrays: dict[str, Any], bare: frozenset[str] = frozenset()) -> Any:
+def _insert(wire: Any, arrays: dict[str, Any], array_free: frozenset[str] = frozenset()) -> Any:
     kind = type(wire)
     if kind is dict:
         if "$array" in wire:
@@ -143,7 +143,7 @@ def _insert(wire: Any, arrays: dict[str, Any], bare: frozenset[str] = frozenset(
                 raise Refused(f"the tree refers to an array that is not there: {name!r:.80}")
             return arrays.pop(name)
         return {
-            k: _insert(v, arrays) if type(v) in (dict, list) and k not in bare else v
+            k: _insert(v, arrays) if type(v) in (dict, list) and k not in array_free else v
             for k, v in wire.items()
         }
     if kind is list:

@@ -81,7 +81,7 @@ def _small_blocks() -> Iterator[None]:
     """And so small arrays that the header would take more room than they."""
     with (
         mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch.object(archive.steps, "_MOST_ROOM", 1000),
+        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
     ):
         yield
 
@@ -170,7 +170,7 @@ def test_a_chain_ends_before_it_takes_too_many_files_or_the_room_of_a_full_one(
     size = 1024  # of a block, of which the digest is little
     store, values = MemoryStore(), np.zeros(2000 * size, np.uint8)
     with (
-        mock.patch.object(archive.steps, "_MOST_ROOM", 1),
+        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1),
         mock.patch.object(layout, "BLOCK", size),
     ):
         name, kinds = save(store, Bytes(values), 0).name, []
@@ -322,7 +322,7 @@ def test_whatever_blocks_of_its_parents_it_claims(
     specs = {a.name: (a.dtype, a.shape) for a in sound.arrays.values()}
     extents = {"bytes": few, "grid": grid, "empty": ()}
     try:
-        draft = layout.laid_out(sound.meta, specs, parents, extents)
+        draft = layout.plan_layout(sound.meta, specs, parents, extents)
     except CorruptCheckpoint:  # too few or too many
         return
     about = {"format": 1} | {k: v for k, v in attrs.asdict(sound.meta).items() if k != "signed"}
@@ -372,7 +372,7 @@ def test_a_delta_of_one_with_gaps_refers_to_each_block_where_it_is() -> None:
     meta = layout.Meta({}, {}, 1, "", "00", {})
     specs = {"a": (np.dtype(np.uint8), (3 * BLOCK,))}
     gaps = {"a": (Extent(1, 0, 1), Extent(1, 5, 1), Extent(0, 0, 1))}
-    header = layout.laid_out(meta, specs, (layout.Parent("old", "00"),), gaps)
+    header = layout.plan_layout(meta, specs, (layout.Parent("old", "00"),), gaps)
     table = b"".join(bytes([n] * 16) for n in range(3))
     parents, extents = difference(Base("base", header, table, bytes(32)), table[:32] + b"x" * 16)
     assert [parent.name for parent in parents] == ["old"]
@@ -394,7 +394,7 @@ def test_blocks_that_a_parent_does_not_have_are_missed(claimed: Extent) -> None:
     files = [archive.read_header(store, name) for name in (base, delta)]
     meta, parents = files[0].meta, tuple(layout.Parent(n, "0" * 64) for n in (base, delta))
     specs = {"a": (np.dtype(np.uint8), (claimed.count * BLOCK,))}
-    header = layout.laid_out(meta, specs, parents, {"a": (claimed,)})
+    header = layout.plan_layout(meta, specs, parents, {"a": (claimed,)})
     with pytest.raises(CorruptCheckpoint, match="lacks its blocks"):
         located([header, *files])
 
@@ -510,7 +510,7 @@ class Deltas(RuleBasedStateMachine):
     def begin(self, full: bool) -> None:
         self.patches = [
             mock.patch.object(layout, "BLOCK", BLOCK),
-            mock.patch.object(archive.steps, "_MOST_ROOM", 1000),
+            mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
         ]
         for patch in self.patches:
             patch.start()

@@ -29,7 +29,7 @@ from checkpointable import (
     spread,
     within,
 )
-from checkpointable.archive import entries, newest_sound, verify
+from checkpointable.archive import entries, newest_valid, verify
 from checkpointable.archive.keep import Keep, Past, chosen, number_at
 from checkpointable.archive.prune import prune
 from checkpointable.cli import main
@@ -237,18 +237,18 @@ def test_nothing_that_happens_leaves_nothing_to_resume_from(
                 newest = sound = save(store, step, newest if what == "delta" else None)
         elif what == "damage":
             damage(store, entries(store)[-1].name)
-            found, _ = newest_sound(store, lambda name: verify(store, name))
+            found, _ = newest_valid(store, lambda name: verify(store, name))
             if found is None:  # that was all there was, which no policy can help
                 return
         elif what == "older":  # a restart fell back to an earlier step, and goes on from there
             step = max(step - number, 0)
         elif what == "die":
             store.left = number % 4
-        before, _ = newest_sound(store, lambda name: verify(store, name))
+        before, _ = newest_valid(store, lambda name: verify(store, name))
         with suppress(StoreError):
             prune(store, keep, sound=sound)
         store.left = 10**9
-        found, _ = newest_sound(store, lambda name: verify(store, name))
+        found, _ = newest_valid(store, lambda name: verify(store, name))
         assert found is not None
         assert before is not None
         assert found[1] == before[1]

@@ -99,7 +99,7 @@ def overwriting_rename() -> None:
 def prune_without_looking() -> None:
     put(
         import_module("checkpointable.archive.prune"),
-        "_newest_sound",
+        "_newest_valid",
         lambda store, found, key: len(found) - 1,
     )
 

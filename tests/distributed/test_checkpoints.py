@@ -54,7 +54,7 @@ def small_blocks() -> Iterator[None]:
     """Arrays of many blocks, and deltas although the headers take more than they."""
     with (
         mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch.object(archive.steps, "_MOST_ROOM", 1000),
+        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
     ):
         yield
 
@@ -206,14 +206,14 @@ class TestRoundTrip:
         name = archive.entries(store)[0].name
         checkpoint = archive.load(store, name, GridCheckpoint, arrays="shards")
         read: list[int] = []
-        original = layout.Placed.size
+        original = layout.StoredArray.size
 
-        def noted(self: layout.Placed, index: int) -> int:
+        def noted(self: layout.StoredArray, index: int) -> int:
             if self.name == "grid.local":
                 read.append(index)
             return original(self, index)
 
-        monkeypatch.setattr(layout.Placed, "size", noted)
+        monkeypatch.setattr(layout.StoredArray, "size", noted)
         assert same(checkpoint.grid[17:18, 8:16], whole[17:18, 8:16])  # 64 bytes, of one rank
         assert len(set(read)) == 1
 

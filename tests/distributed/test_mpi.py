@@ -58,7 +58,7 @@ def job(ranks: int, program: str, folder: Path, *words: object) -> Job:
     """Start one, and wait for its end."""
     with started(ranks, program, folder, *words) as process:
         code = process.wait(SECONDS)
-    return told_by(ranks, folder, code)
+    return manifest_of(ranks, folder, code)
 
 
 def started(ranks: int, program: str, folder: Path, *words: object) -> "Started":
@@ -79,7 +79,7 @@ class Started(subprocess.Popen[bytes]):
         self.wait()
 
 
-def told_by(ranks: int, folder: Path, code: int) -> Job:
+def manifest_of(ranks: int, folder: Path, code: int) -> Job:
     found = [folder / f"rank-{rank}.json" for rank in range(ranks)]
     said = [orjson.loads(path.read_bytes()) for path in found if path.exists()]
     return Job(code, said, (folder / "stderr").read_text())
@@ -101,11 +101,11 @@ def await_all(come: Callable[[], bool], process: "subprocess.Popen[bytes]") -> N
             assert process.wait(0.01) == -signal.SIGKILL, "it has ended by itself"
 
 
-def strays(place: str) -> set[str]:
+def orphans(place: str) -> set[str]:
     """The files of ranks that no checkpoint has."""
     store = open_store(place)
-    heads = [archive.read_header(store, entry.name) for entry in entries(store)]
-    had = {parent.name for head in heads for parent in head.parents}
+    manifests = [archive.read_header(store, entry.name) for entry in entries(store)]
+    had = {parent.name for head in manifests for parent in head.parents}
     return {e.name for e in store.list() if is_rank_file(e.name)} - had
 
 
@@ -158,10 +158,10 @@ def test_a_job_that_loses_a_rank_in_a_save_goes_on_from_the_newest_commit(
     ran = job(3, "runs", tmp_path, place, "rows", 60, "steps", moment)
     assert (ran.code, ran.said) == (signal.SIGKILL, [])
     assert (newest_in(place), steps(place)) == ((newest, True), [10, 20, 30][: newest // 10])
-    assert {name.split(".")[1] for name in strays(place)} == left
+    assert {name.split(".")[1] for name in orphans(place)} == left
     ran = job(2, "runs", tmp_path, place, "columns", 60, "steps")
     assert (ran.code, ran["restored"], ran["step"], ran["right"]) == (0, newest, 60, True)
-    assert (newest_in(place), steps(place), strays(place)) == ((60, True), [50, 60], set())
+    assert (newest_in(place), steps(place), orphans(place)) == ((60, True), [50, 60], set())
 
 
 def test_a_rank_whose_kernel_fails_beside_a_save_waits_for_that_one_and_no_other(
@@ -289,13 +289,13 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(
 
         await_all(saved_often, process)
         os.kill(ranks[1], signal.SIGTERM)
-        first = told_by(3, tmp_path, process.wait(SECONDS))
+        first = manifest_of(3, tmp_path, process.wait(SECONDS))
     assert (first.code, first["right"]) == (75, True)
     assert first["told"]  # by rank 0, before another may end the job
     assert first["saves"][-1] == first["step"]
     assert newest_in(place) == (first["step"], True)
     assert len(steps(place)) <= 2
-    assert strays(place) == set()
+    assert orphans(place) == set()
     until = first["step"] + 30
     second = job(2, "runs", tmp_path, place, "columns", until, "steps")
     assert (second.code, second["restored"]) == (0, first["step"])
@@ -314,7 +314,7 @@ def test_a_safe_point_within_a_step_stops_all_ranks_by_the_signal_of_one(
         os.kill(ranks[2], signal.SIGUSR2)  # asks for a save
         await_all(lambda: 13 in steps(place), process)
         process.terminate()  # as whoever has started mpiexec does: it passes it on
-        ran = told_by(3, tmp_path, process.wait(SECONDS))
+        ran = manifest_of(3, tmp_path, process.wait(SECONDS))
     assert ran.code == 75
     assert ran["right"]
     assert ran["saves"][-1] == ran["step"]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import cluster, heads
+from benchmarks import cluster, manifests
 from benchmarks.cluster import Saves, lost
 from checkpointable import LocalStore, archive
 from checkpointable.distributed.checkpoints import check_together, head_of
 from checkpointable.distributed.coordinator import _neighbours
 from checkpointable.format import container, layout, selection
-from checkpointable.format.layout import laid_out
+from checkpointable.format.layout import plan_layout
 from checkpointable.format.read_arrays import parts_of
 from checkpointable.runner.when import optimum_interval
 
@@ -29,17 +29,17 @@ BLOCK = 64  # in the small
 
 def test_a_head_of_4096_ranks_takes_under_64_bytes_a_block() -> None:
     blocks = 1_000_000
-    told = heads.told_by(4096, heads.shape_of(blocks), parents=heads.MOST_PARENTS)
-    assert head_of(heads.META, told).size < 64 * blocks
+    told = manifests.manifest_of(4096, manifests.shape_of(blocks), parents=manifests.MOST_PARENTS)
+    assert head_of(manifests.META, told).size < 64 * blocks
 
 
 def test_a_head_of_1024_ranks_is_read_as_it_was_made() -> None:
-    told = heads.told_by(1024, heads.shape_of(4096), parents=1)
+    told = manifests.manifest_of(1024, manifests.shape_of(4096), parents=1)
     check_together(told, None)
-    packed = head_of(heads.META, told)
+    packed = head_of(manifests.META, told)
     header = container.parse(packed.prefix, packed.size)
     assert header == packed.header
-    for name in heads.ARRAYS:
+    for name in manifests.ARRAYS:
         boxes = [(part.source, part.box) for part in header.arrays[name].parts]
         assert boxes == [(rank + 1, one.boxes[name]) for rank, one in enumerate(told)]
 
@@ -49,16 +49,16 @@ grids = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 @given(st.tuples(st.integers(1, 20), st.integers(1, 20)), grids, grids, st.integers(16, 256))
 def test_a_plan_has_the_blocks_that_hold_the_box_and_no_others(
-    shape: tuple[int, int], saved: heads.Grid, wanted: heads.Grid, slab: int
+    shape: tuple[int, int], saved: manifests.Grid, wanted: manifests.Grid, slab: int
 ) -> None:
     with (
-        mock.patch.object(heads, "square_grid", return_value=saved),
+        mock.patch.object(manifests, "square_grid", return_value=saved),
         mock.patch.object(layout, "BLOCK", BLOCK),
         mock.patch.object(selection, "SLAB", slab),
     ):
-        told = heads.told_by(math.prod(saved), shape)
-        header = head_of(heads.META, told).header
-        name = heads.ARRAYS[0]
+        told = manifests.manifest_of(math.prod(saved), shape)
+        header = head_of(manifests.META, told).header
+        name = manifests.ARRAYS[0]
         owner = np.zeros(shape, int)  # which file each element lies in, and in which block there
         block = np.zeros(shape, int)
         own = {}
@@ -67,8 +67,8 @@ def test_a_plan_has_the_blocks_that_hold_the_box_and_no_others(
             size = one.boxes[name][1]
             owner[place] = source
             block[place] = (np.arange(math.prod(size)) * 4 // BLOCK).reshape(size)
-            own[source] = laid_out(heads.META, {name: (heads.FLOATS, size)}).arrays[name]
-        for box in heads.decomposed(shape, wanted):
+            own[source] = plan_layout(manifests.META, {name: (manifests.FLOATS, size)}).arrays[name]
+        for box in manifests.decomposed(shape, wanted):
             planned = {
                 (source, index)
                 for source, _, local in parts_of(header, header.arrays[name], box)
@@ -91,7 +91,7 @@ def test_the_blocks_of_a_box_are_those_that_its_elements_lie_in(data: st.DataObj
         mock.patch.object(layout, "BLOCK", data.draw(st.sampled_from([8, 16, 64]))),
         mock.patch.object(selection, "SLAB", data.draw(st.sampled_from([8, 64, 1024]))),
     ):
-        placed = laid_out(heads.META, {"a": (dtype, shape)}).arrays["a"]
+        placed = plan_layout(manifests.META, {"a": (dtype, shape)}).arrays["a"]
         found = {n for blocks in selection.blocks_of(placed, (offset, size)) for n in blocks}
         place = tuple(slice(n, n + m) for n, m in zip(offset, size, strict=True))
         begins = np.arange(math.prod(shape)).reshape(shape)[place] * dtype.itemsize
@@ -101,7 +101,7 @@ def test_the_blocks_of_a_box_are_those_that_its_elements_lie_in(data: st.DataObj
 
 def test_pruning_deletes_all_that_the_ranks_wrote_and_no_more(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    heads.files(ranks=40, kept=3, store=store, rounds=1)
+    manifests.files(ranks=40, kept=3, store=store, rounds=1)
     left = [blob.name for blob in store.list()]
     assert sorted(filter(archive.is_rank_file, left)) == [
         archive.rank_file_name(step, rank, "0" * 16) for step in (1, 2) for rank in range(40)

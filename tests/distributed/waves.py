@@ -23,7 +23,7 @@ from checkpointable import (
     reinstate,
 )
 from checkpointable.arrays.boxes import Box
-from checkpointable.distributed.coordinator import Alone
+from checkpointable.distributed.coordinator import SingleProcess
 from checkpointable.format import layout
 
 SHAPE = (24, 16)
@@ -95,7 +95,7 @@ def box_of(cut: str, rank: int, size: int) -> Box:
 
 def is_right(kernel: Waves) -> bool:
     """Whether it has the bits of one that has never stopped, nor known of other ranks."""
-    alone = Waves(Alone())
+    alone = Waves(SingleProcess())
     alone.advance(kernel.step)
     begin, length = kernel.own_points
     return (
@@ -110,7 +110,7 @@ def small_blocks() -> Iterator[None]:
     """Blocks of half a row or less, and deltas whatever they take: the arrays here are small."""
     with (
         mock.patch.object(layout, "BLOCK", 64),
-        mock.patch.object(archive.steps, "_MOST_ROOM", 1000),
+        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
     ):
         yield
 
@@ -121,7 +121,7 @@ def newest_in(place: str | Path, key: bytes | None = None) -> tuple[int, bool]:
         found = archive.latest(open_store(place), WavesCheckpoint, key=key)
     assert found is not None
     assert not found.skipped
-    checkpoint, kernel = found.checkpoint, Waves(Alone())
+    checkpoint, kernel = found.checkpoint, Waves(SingleProcess())
     kernel.step, kernel.table = checkpoint.step, np.asarray(checkpoint.table)
     kernel.cells = np.asarray(checkpoint.field.local)
     kernel.counts = np.asarray(checkpoint.points.local)

@@ -33,7 +33,7 @@ class Three:
     seen: Array[np.int16]
 
 
-OLDER = Two(1, np.arange(20, dtype=np.float32), np.arange(15, dtype=np.int16))
+USE_OLDER = Two(1, np.arange(20, dtype=np.float32), np.arange(15, dtype=np.int16))
 SMALL = Two(2, np.arange(1, 22, dtype=np.float32), np.arange(5, 20, dtype=np.int16))
 
 
@@ -107,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def small(folder: Path) -> Iterator[Rotten]:
-    found = Rotten(folder / "small", OLDER, SMALL)
+    found = Rotten(folder / "small", USE_OLDER, SMALL)
     yield found
     os.close(found.file)
 

@@ -26,7 +26,7 @@ class Base:
     body: bytes
     table: bytes
     meta: layout.Meta
-    placed: list[layout.Placed]
+    placed: list[layout.StoredArray]
     tree: list[Path]
     arrays: list[Path]
     header: list[Path]
@@ -97,14 +97,14 @@ def with_text(base: Base, text: bytes) -> bytes:
     return assembled(header, base.body, base.table)
 
 
-def laid_out(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
+def plan_layout(base: Base, about: dict[str, Any], describe: bool = True) -> bytes:
     """The file with other arrays: header, data and digests follow, if they can.
 
     With `describe`, so do the extents.
     """
     try:
         said = {n: spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
-        draft = layout.laid_out(base.meta, said)
+        draft = layout.plan_layout(base.meta, said)
         if draft.digests_offset > 1 << 16:
             raise ValueError
         if describe:

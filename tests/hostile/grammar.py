@@ -13,7 +13,7 @@ import orjson
 
 from checkpointable.format import digests
 from tests.hostile.changes import Below, changed, hostile, pick
-from tests.hostile.forge import Base, assembled, bases, dumps, laid_out, places, with_text
+from tests.hostile.forge import Base, assembled, bases, dumps, places, plan_layout, with_text
 from tests.hostile.pools import (
     DTYPES,
     EXTENTS,
@@ -97,7 +97,7 @@ def _arrays(base: Base, below: Below) -> bytes:
             part = ("dtype", "dtype", "shape", "extents")[way]
             new = pick({"dtype": DTYPES, "shape": SHAPES, "extents": EXTENTS}[part], below)
             about = changed(about, ("arrays", name, part), lambda _, new=new: new)  # type: ignore[misc]
-    return laid_out(base, about, bool(below(4)))
+    return plan_layout(base, about, bool(below(4)))
 
 
 def _renamed(base: Base, about: dict[str, Any], name: str, below: Below) -> bytes:
@@ -108,7 +108,7 @@ def _renamed(base: Base, about: dict[str, Any], name: str, below: Below) -> byte
     if below(2):
         tree = dumps(base.about["tree"]).replace(dumps(name), dumps(other))
         about["tree"] = orjson.Fragment(tree)
-    return laid_out(base, about)
+    return plan_layout(base, about)
 
 
 def _text(base: Base, below: Below) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from tests.hostile.changes import changed
-from tests.hostile.forge import Base, assembled, bases, laid_out, with_text
+from tests.hostile.forge import Base, assembled, bases, plan_layout, with_text
 
 FOLDER = Path(__file__).parent / "regressions"
 _BIG = orjson.Fragment(b"18446744073709551616")
@@ -41,7 +41,7 @@ def regressions() -> Iterator[tuple[str, bytes]]:
     for name, said in _ARRAYS.items():
         field = grid.about["arrays"]["field"] | said
         about = changed(grid.about, ("arrays", "field"), lambda _, v=field: v)  # type: ignore[misc]
-        yield f"{name}.CorruptCheckpoint", laid_out(grid, about, "extents" not in said)
+        yield f"{name}.CorruptCheckpoint", plan_layout(grid, about, "extents" not in said)
     for base, trees in ((scalars, _SCALARS), (bag, _BAG), (grid, _GRID)):
         for name, change in trees.items():
             about = base.about | {"tree": base.about["tree"] | change}
@@ -57,13 +57,13 @@ def regressions() -> Iterator[tuple[str, bytes]]:
     about = old.about | {"tree": old.about["tree"] | {"log": {"$numpy": [_TEXT, "ff" * 4]}}}
     yield "no-unicode.accepted", with_text(old, orjson.dumps(about))
     text = changed(old.about, ("arrays", "at", "dtype"), lambda _: "|S4")
-    yield "old-array-of-text.InvalidCheckpoint", laid_out(old, text)
+    yield "old-array-of-text.InvalidCheckpoint", plan_layout(old, text)
     text = changed(
         grid.about, ("arrays", "field"), lambda a: a | {"dtype": "|S0", "shape": [2**60]}
     )
-    yield "text-bomb.InvalidCheckpoint", laid_out(grid, text)
+    yield "text-bomb.InvalidCheckpoint", plan_layout(grid, text)
     generic = changed(grid.about, ("arrays", "anything[1]", "dtype"), lambda _: "<M8")
-    yield "time-without-a-unit.accepted", laid_out(grid, generic)
+    yield "time-without-a-unit.accepted", plan_layout(grid, generic)
 
 
 def _headers(grid: Base) -> Iterator[tuple[str, bytes]]:

@@ -24,7 +24,7 @@ from checkpointable import (
     run,
     safe_point,
 )
-from checkpointable.archive import entries, newest_sound, verify
+from checkpointable.archive import entries, newest_valid, verify
 from checkpointable.events import Event, Saved, Stopped, Stopping
 from checkpointable.runner.costs import Costs, plan
 from checkpointable.runner.when import When
@@ -276,6 +276,6 @@ def test_a_real_process_ends_before_it_is_killed(tmp_path: Path) -> None:
             process.stdout.read()
             assert process.wait(timeout=60) == EX_PREEMPTED, f"seed {seed}"
         place = LocalStore(store)
-        found, skipped = newest_sound(place, partial(verify, place))
+        found, skipped = newest_valid(place, partial(verify, place))
         assert found is not None
         assert not skipped

@@ -90,7 +90,7 @@ def _new(device: int, size: int) -> _Slab:
         return _Slab(device, memory.empty((size,), np.uint8), size)
 
 
-def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
+def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
     """The array whose bytes are in a region, C order; read to the host when it is used there."""
     row = region.size // max(shape[0], 1) if shape else region.size
 
@@ -109,7 +109,7 @@ def lying_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
     return LazyArray(dtype, shape, read, part, region)
 
 
-def room_for(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
+def allocate_like(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
     """Arrays like these, of any content, on the same devices; none if there is no room for all."""
     live = {name: device_array(array) for name, array in arrays.items()}
     return _beside(live, _needs(live), staging) or {}
@@ -192,7 +192,7 @@ def _beside(
     if regions is None:
         return None
     return {
-        name: lying_in(region, arrays[name].dtype, tuple(arrays[name].shape))
+        name: array_in(region, arrays[name].dtype, tuple(arrays[name].shape))
         for name, region in zip(needs, regions, strict=True)
     }
 
@@ -265,7 +265,7 @@ def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
         transfer.fetch(part, data[first * size : (first + count) * size])
 
 
-def put_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
+def write_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
     """Copy arrays, on the host or in a region, into device arrays of their dtype and shape.
 
     Done in the order of the stream, as in `begin`; what is on the host follows in the wait.

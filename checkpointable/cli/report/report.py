@@ -9,8 +9,8 @@ import typer
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
-    errors_told,
     read_key,
+    report_errors,
     say,
     say_json,
     size_text,
@@ -38,7 +38,7 @@ def report(
     It is one file that loads nothing. Headers and seals of all checkpoints are read, and the data
     of the array that is shown, verified.
     """
-    with errors_told(as_json):
+    with report_errors(as_json):
         secret, place = read_key(key), store_at(store)
         files, happened = read_files(place, secret), read_events(Path(store))
         if not files and not happened:

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from checkpointable.cli._shared import clean, duration_text, errors_told, say, say_json
+from checkpointable.cli._shared import clean, duration_text, report_errors, say, say_json
 from checkpointable.events import Event
 from checkpointable.runner import EX_CONFIG
 
@@ -27,7 +27,7 @@ def run_supervised(words: Sequence[str], store: str, *, as_json: bool) -> int:
         return EX_CONFIG
 
     command = [sys.executable, "-m", "checkpointable", *without_flag(words)]
-    with errors_told(as_json):
+    with report_errors(as_json):
         outcome = supervise(command, store, on_event=_tell_json if as_json else _tell_line)
     if outcome.code == EX_GAVE_UP and not as_json:  # the child has told of its wrong usage itself
         say(f"error: {outcome}", error=True)

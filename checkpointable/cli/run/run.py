@@ -13,7 +13,7 @@ import typer
 
 from checkpointable import events, runner
 from checkpointable.checkpointer import Saved
-from checkpointable.cli._shared import errors_told, read_key, usage_error
+from checkpointable.cli._shared import read_key, report_errors, usage_error
 from checkpointable.cli.run._factory import find_factory, read_options
 from checkpointable.cli.run._mpi import name_on_ranks, one_for_all, world
 from checkpointable.cli.run._policies import KeepOption, read_keep, read_time, read_when
@@ -132,7 +132,7 @@ def run(
     tell = partial(tell_json, sys.stdout) if as_json else tell_line
     if comm is not None and comm.Get_rank():
         tell = tell_error_only(tell)
-    with one_for_all() if mpi else nullcontext(), errors_told(as_json):
+    with one_for_all() if mpi else nullcontext(), report_errors(as_json):
         policies: dict[str, Any] = {
             "save": read_when(save or [], overhead, mtbf),
             "keep": read_keep(keep),

@@ -13,7 +13,15 @@ from attrs import define, frozen
 from checkpointable.cli.view.statistics import computable, plain
 from checkpointable.cli.view.tree import container, leaf_text
 from checkpointable.errors import errors_at
-from checkpointable.format import DIGEST_SIZE, AnyArray, Opened, Placed, digest, layout, read_block
+from checkpointable.format import (
+    DIGEST_SIZE,
+    AnyArray,
+    Opened,
+    StoredArray,
+    digest,
+    layout,
+    read_block,
+)
 
 Index = tuple[int, ...]
 
@@ -99,7 +107,7 @@ def changed_blocks(a: Opened, b: Opened, name: str) -> "np.ndarray[Any, np.dtype
     return np.flatnonzero((old != new).any(axis=1))
 
 
-def digests_in(checkpoint: Opened, placed: Placed) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+def digests_in(checkpoint: Opened, placed: StoredArray) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     """The digests of an array's blocks: a row a block.
 
     As its file has them, but of a sharded one, which has none of the whole, as they are read.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from checkpointable.format import AnyArray, Opened, Placed, read_rows
+from checkpointable.format import AnyArray, Opened, StoredArray, read_rows
 
 _CHUNK = 4 << 20
 _MOST_FIELDS = 8
@@ -41,7 +41,7 @@ class Picture:
 
 
 def pictures(
-    checkpoint: Opened, placed: Placed, height: int, width: int, *, every_axis: bool = False
+    checkpoint: Opened, placed: StoredArray, height: int, width: int, *, every_axis: bool = False
 ) -> list[Picture]:
     """Views of an array of at most so many cells; none of what has no numbers.
 
@@ -67,7 +67,9 @@ def pictures(
     return [view.picture() for view in made]
 
 
-def _rows(checkpoint: Opened, placed: Placed, only_middle: bool) -> Iterator[tuple[int, AnyArray]]:
+def _rows(
+    checkpoint: Opened, placed: StoredArray, only_middle: bool
+) -> Iterator[tuple[int, AnyArray]]:
     count = placed.shape[0]
     step = max(1, _CHUNK * count // placed.nbytes)
     ranges = [(count // 2, count // 2 + 1)] if only_middle else []

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from attrs import define
 
-from checkpointable.format import AnyArray, Opened, Placed, layout, read_block
+from checkpointable.format import AnyArray, Opened, StoredArray, layout, read_block
 
 
 @define
@@ -22,7 +22,7 @@ class Statistics:
     nan_count: int | None = None
 
 
-def statistics(checkpoint: Opened, placed: Placed) -> Statistics:
+def statistics(checkpoint: Opened, placed: StoredArray) -> Statistics:
     """Read an array, verify each block by the digest table, and give its figures.
 
     Raises `CorruptCheckpoint`, naming array and block, if one is damaged.

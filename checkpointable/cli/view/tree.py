@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from checkpointable.cli._shared import size_text
-from checkpointable.format import Placed
+from checkpointable.format import StoredArray
 from checkpointable.tree import decode
 
 _MOST = 50  # items of a container that are shown
 _LINE = 56  # characters of scalars in one line
 _LONGEST = 100  # characters of a value that are shown
 
-Arrays = Mapping[str, Placed]
+Arrays = Mapping[str, StoredArray]
 
 
 def tree_lines(tree: Any, arrays: Arrays) -> Iterator[str]:
@@ -26,7 +26,7 @@ def tree_lines(tree: Any, arrays: Arrays) -> Iterator[str]:
     return _children(found[1] if found else [("value", tree)], arrays, 1)
 
 
-def shape_text(array: Placed) -> str:
+def shape_text(array: StoredArray) -> str:
     """Say a shape without spaces, as in `(512,512)`."""
     return str(array.shape).replace(" ", "")
 

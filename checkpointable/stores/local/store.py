@@ -20,7 +20,7 @@ from checkpointable.stores.local.file import (
     write_durably,
 )
 from checkpointable.stores.protocol import Buffer, Entry, Reader
-from checkpointable.stores.shared_lock import Holds
+from checkpointable.stores.shared_lock import SharedLock
 
 _LOCK = ".lock"
 _SCANS = 10  # a scan of a directory that changes may miss both the old and the new
@@ -35,7 +35,7 @@ class LocalStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()  # the process may change its directory
-        self._lock = Holds(lambda: _acquire(self.path), _release)
+        self._lock = SharedLock(lambda: _acquire(self.path), _release)
 
     def __repr__(self) -> str:
         return f"LocalStore({str(self.path)!r})"

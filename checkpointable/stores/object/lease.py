@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from checkpointable.stores.object.bucket import Bucket, Version
 
-LEASE = 60.0
+LEASE_SECONDS = 60.0
 """Seconds after which a lock that was not renewed is anyone's."""
 
 KEY = "lock"
@@ -60,7 +60,7 @@ class Holder:
 class Lease:
     """The lock of one store object. Not safe for threads: its store sees to that."""
 
-    def __init__(self, bucket: "Bucket", seconds: float = LEASE) -> None:
+    def __init__(self, bucket: "Bucket", seconds: float = LEASE_SECONDS) -> None:
         self._bucket = bucket
         self._seconds = seconds
         self._me = Holder()

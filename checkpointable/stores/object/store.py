@@ -34,7 +34,7 @@ from checkpointable.stores.object.uploads import (
     upload_key,
 )
 from checkpointable.stores.protocol import Buffer, Entry, Reader
-from checkpointable.stores.shared_lock import Holds
+from checkpointable.stores.shared_lock import SharedLock
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Remote
@@ -62,7 +62,7 @@ class ObjectStore:
         prefix = prefix.strip("/")
         self._bucket = Bucket(store, prefix, address or _address(store, prefix))
         self._lease = Lease(self._bucket)
-        self._lock = Holds(self._take, lambda _: self._lease.give_back())
+        self._lock = SharedLock(self._take, lambda _: self._lease.give_back())
         self._probed = False
 
     def __repr__(self) -> str:

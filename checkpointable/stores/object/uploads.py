@@ -18,7 +18,7 @@ from attrs import frozen
 from checkpointable.errors import CorruptCheckpoint, NoCheckpoint, StoreError
 from checkpointable.stores.local.file import name_fault
 from checkpointable.stores.object.bucket import REQUESTS, Bucket
-from checkpointable.threads import by_threads
+from checkpointable.threads import parallel_map
 
 HEADS = "heads"
 UPLOADS = "uploads"
@@ -162,7 +162,7 @@ class ObjectReader:
             read = self._read(offset + begin, offset + begin + len(part))
             np.copyto(np.frombuffer(part, np.uint8), np.frombuffer(read, np.uint8))
 
-        by_threads(read, range(0, len(buffer), PART), REQUESTS, "read")
+        parallel_map(read, range(0, len(buffer), PART), REQUESTS, "read")
 
     def _serve(self, offset: int, buffer: memoryview) -> None:
         """Fill a small buffer from the thread's window; else move that, further if it follows."""

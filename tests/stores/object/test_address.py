@@ -119,19 +119,19 @@ def test_no_error_shows_credentials(seaweedfs: str) -> None:
     for call in calls:
         with pytest.raises(StoreError, match="403") as caught:
             call()
-        shown = "".join(traceback.format_exception(caught.value)) + repr(store)
-        assert wrong not in shown
-        assert SECRET not in shown
-        assert KEY not in shown
-        assert "Debug source" not in shown, "obstore's own text, which may repeat anything"
+        redacted = "".join(traceback.format_exception(caught.value)) + repr(store)
+        assert wrong not in redacted
+        assert SECRET not in redacted
+        assert KEY not in redacted
+        assert "Debug source" not in redacted, "obstore's own text, which may repeat anything"
         assert "credentials" in caught.value.hint
 
 
 def test_credentials_that_an_error_repeats_are_taken_out(moto: str) -> None:
     found = bucket_of(open_store(f"s3://{BUCKET}/a?endpoint={moto}"))
     text = f"no host for {SECRET}: http://x/?X-Amz-Signature=123\nDebug source: {SECRET}"
-    shown = str(found._translated(ValueError(text), "here"))
-    assert shown.startswith("no host for ...: http://x/\n  where: here\n  hint: ")
+    redacted = str(found._translated(ValueError(text), "here"))
+    assert redacted.startswith("no host for ...: http://x/\n  where: here\n  hint: ")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ times are medians, ratios the medians of the rounds'. Ours is `ObjectStore.creat
 `read_into`. Bare is one `obstore.put` of a buffer that is there as a whole, in parts of 16 MiB, 8
 at once; and `get_ranges` of 8 MiB each. Of what was read each page is touched.
 
-    python -m benchmarks.objects --mib 256 --rounds 5 --dir PATH
+    python -m benchmarks.object_store --mib 256 --rounds 5 --dir PATH
 """
 
 import sys

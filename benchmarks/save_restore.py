@@ -22,7 +22,7 @@ The scenarios, each with results of its own:
   fsync, rename, fsync of the directory.
 - sizes: from 1 MiB to 4 GiB, `--sizes`, ours and safetensors beside raw writes.
 
-    python -m benchmarks.durable --mib 1024 --rounds 5 --dir PATH --only save
+    python -m benchmarks.save_restore --mib 1024 --rounds 5 --dir PATH --only save
 """
 
 import argparse

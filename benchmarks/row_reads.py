@@ -3,7 +3,7 @@
 One float32 array of `--mib`, rows of 4 KiB; 1 row, and 1 percent of the rows, from its middle, out
 of a warm page cache. Ours verifies the blocks that it touches, of 1 MiB; the others verify nothing.
 
-    python -m benchmarks.partial --mib 1024 --rounds 9 --dir PATH
+    python -m benchmarks.row_reads --mib 1024 --rounds 9 --dir PATH
 """
 
 import sys

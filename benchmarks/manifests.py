@@ -15,7 +15,7 @@ the same on all, and in rank 0's file. All else is the code of `distributed.save
 Times are medians of CPU seconds, all computing; those of create, list and prune are as the clock
 goes, since they wait for the disk.
 
-    python -m benchmarks.heads --rounds 5 --dir PATH
+    python -m benchmarks.manifests --rounds 5 --dir PATH
 """
 
 import hashlib
@@ -45,7 +45,7 @@ from checkpointable.archive.prune import prune
 from checkpointable.arrays.boxes import Box
 from checkpointable.distributed.checkpoints import Written, check_together, head_of
 from checkpointable.format import selection
-from checkpointable.format.layout import BLOCK, Header, Meta, Parent, Placed, Spec, laid_out
+from checkpointable.format.layout import BLOCK, Header, Meta, Parent, Spec, StoredArray, plan_layout
 from checkpointable.format.read_arrays import parts_of
 
 RANKS = (1, 4, 16, 64, 256, 1024, 4096)
@@ -85,7 +85,7 @@ def shape_of(blocks: int) -> tuple[int, int]:
     return rows, elements // rows
 
 
-def told_by(ranks: int, shape: tuple[int, int], parents: int = 0) -> list[Written]:
+def manifest_of(ranks: int, shape: tuple[int, int], parents: int = 0) -> list[Written]:
     """What the ranks would have told rank 0."""
     boxes = decomposed(shape, square_grid(ranks))
     same = dict.fromkeys([*TREE, "(schema)", *ARRAYS], bytes(16))
@@ -119,7 +119,7 @@ def timed(
 
 
 def head(ranks: int, blocks: int, parents: int, store: LocalStore, rounds: int) -> dict[str, Any]:
-    told = told_by(ranks, shape_of(blocks), parents)
+    told = manifest_of(ranks, shape_of(blocks), parents)
     messages = [pickle.dumps(one) for one in told]
     packed = head_of(META, told)
     names: list[str] = []
@@ -150,7 +150,9 @@ def head(ranks: int, blocks: int, parents: int, store: LocalStore, rounds: int) 
     return {k: round(1e3 * v, 2) if k.endswith("_ms") else v for k, v in found.items()}
 
 
-def planned(header: Header, boxes: Iterable[Box], own: dict[int, dict[str, Placed]]) -> list[int]:
+def planned(
+    header: Header, boxes: Iterable[Box], own: dict[int, dict[str, StoredArray]]
+) -> list[int]:
     """Plan to read these boxes of each array: how many files, pieces, ranges and bytes that is."""
     files = pieces = ranges = size = 0
     for box in boxes:
@@ -169,11 +171,11 @@ def planned(header: Header, boxes: Iterable[Box], own: dict[int, dict[str, Place
 
 def plan(saved: int, restored: int, blocks: int, rounds: int) -> dict[str, Any]:
     shape = shape_of(blocks)
-    told = told_by(saved, shape)
+    told = manifest_of(saved, shape)
     header = head_of(META, told).header
     # What each file would say of itself, had it been opened.
     own = {
-        source: laid_out(META, {name: (FLOATS, one.boxes[name][1]) for name in ARRAYS}).arrays
+        source: plan_layout(META, {name: (FLOATS, one.boxes[name][1]) for name in ARRAYS}).arrays
         for source, one in enumerate(told, 1)
     }
     rows, columns = square_grid(restored)
@@ -198,7 +200,7 @@ def files(ranks: int, kept: int, store: LocalStore, rounds: int) -> dict[str, An
     """Listing and pruning; the ranks' files are empty, which costs nothing here."""
     store.path.mkdir(exist_ok=True)
     for n in range(kept):
-        told = told_by(ranks, shape_of(100 * ranks))
+        told = manifest_of(ranks, shape_of(100 * ranks))
         named = [Parent(archive.rank_file_name(n, r, "0" * 16), "0" * 64) for r in range(ranks)]
         told = [evolve(one, file=file) for file, one in zip(named, told, strict=True)]
         for parent in named:
@@ -227,23 +229,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name).resolve()
         store = LocalStore(folder / "heads")
-        heads = [
+        manifests = [
             head(ranks, args.blocks, parents, store, args.rounds)
             for parents in (0, MOST_PARENTS)
             for ranks in RANKS
         ]
-        show(f"Heads of {args.blocks:,} blocks", heads)
+        show(f"Heads of {args.blocks:,} blocks", manifests)
         plans = [plan(a, b, args.blocks, args.rounds) for a, b in ((1024, 4096), (4096, 1024))]
         show("Plans of restores", plans)
         many = [files(n, 4, LocalStore(folder / f"{n}"), args.rounds) for n in (256, 1024, 4096)]
         show("Files", many)
         goals = {
-            "a head takes under 64 bytes a block": max(h["bytes_per_block"] for h in heads) < 64,
+            "a head takes under 64 bytes a block": max(h["bytes_per_block"] for h in manifests)
+            < 64,
             "4,096 plans from 1,024 ranks' files take under 2 s": plans[0]["all_s"] < 2,
         }
         for goal, met in goals.items():
             print(f"{'met' if met else 'MISSED'}: {goal}")
-        found = {"heads": heads, "plans": plans, "files": many, "goals": goals}
+        found = {"heads": manifests, "plans": plans, "files": many, "goals": goals}
         write("heads", args.device, folder, found)
 
 

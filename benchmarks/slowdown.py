@@ -4,7 +4,7 @@ A round times steps of a large `wave` on the CPU, then begins a save and times t
 before the checkpoint is durable. Once with one thread of the kernel's, so that a core is free for
 the save, and once with as many as there are cores: then the two have to share.
 
-    python -m benchmarks.beside --n 6000 --rounds 5 --dir PATH
+    python -m benchmarks.slowdown --n 6000 --rounds 5 --dir PATH
 """
 
 import asyncio
