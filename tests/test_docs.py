@@ -105,7 +105,7 @@ def test_an_example_passes_the_kit_in_the_simulator(
 import runpy
 import hypothesis
 from checkpointable.testing import verify_kernel
-from checkpointable.testing.kernels import SETTINGS
+from checkpointable.testing.kernels.kit import SETTINGS
 names = runpy.run_path({str(ROOT / f"examples/{example}.py")!r})
 few = hypothesis.settings(SETTINGS, max_examples=3, stateful_step_count=6)
 verify_kernel(lambda: eval({made!r}, names), steps=3, settings=few)

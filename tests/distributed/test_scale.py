@@ -150,7 +150,8 @@ def test_deltas_write_as_much_together_as_a_full_one_at_most() -> None:
 
 TREE = """
 from mpi4py import MPI
-from checkpointable import MpiCoordinator, coordinator
+from checkpointable import MpiCoordinator
+from checkpointable.distributed import coordinator
 coordinator._FAN = 2
 ranks = MpiCoordinator()
 for n in range(20):

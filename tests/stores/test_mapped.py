@@ -63,7 +63,7 @@ def test_an_empty_file_has_no_mapping(tmp_path: Path) -> None:
 
 CUT_SHORT = """
 import os, sys
-from checkpointable.stores.mapped import Mapping
+from checkpointable.stores.local.mapped import Mapping
 
 class Sure(Mapping):  # that it is in memory
     def _call(self, name, begin, size, what):

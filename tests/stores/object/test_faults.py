@@ -131,7 +131,7 @@ def test_a_conflict_is_no_loss(proxy: Proxy, near: Place, far: Place) -> None:
 def test_a_conflict_without_end_is_an_error(
     proxy: Proxy, near: Place, far: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpointable.stores.object._PAUSE", 0.0)
+    monkeypatch.setattr("checkpointable.stores.object.store._PAUSE", 0.0)
     proxy.fate = always(Request.is_head, "conflict")
     with pytest.raises(StoreError, match="other writers"):
         create(far.store())
