@@ -5,7 +5,17 @@ loads them, `keep` chooses which stay, and `prune` deletes the others.
 """
 
 from checkpointable.archive.codec import Arrays
-from checkpointable.archive.keep import AnyKeep, Keep, best, chosen, every_nth, last, spread, within
+from checkpointable.archive.keep import (
+    AnyKeep,
+    Keep,
+    KeptStep,
+    best,
+    chosen,
+    every_nth,
+    last,
+    spread,
+    within,
+)
 from checkpointable.archive.names import (
     Entry,
     entries,
@@ -20,6 +30,7 @@ from checkpointable.archive.names import (
     rank_file_name,
     step_of,
 )
+from checkpointable.archive.policy import Policy
 from checkpointable.archive.prune import history, prune, prune_locked
 from checkpointable.archive.steps import (
     CHANGING,
@@ -47,6 +58,8 @@ __all__ = [
     "Entry",
     "Found",
     "Keep",
+    "KeptStep",
+    "Policy",
     "Skipped",
     "at_step",
     "best",

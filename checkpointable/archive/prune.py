@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from checkpointable.archive import steps
-from checkpointable.archive.keep import AnyKeep, Past, chosen
+from checkpointable.archive.keep import AnyKeep, KeptStep, chosen
 from checkpointable.archive.names import Entry, listed, name_of
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.format import Bytes, Place, container, layout, read_arrays
@@ -82,11 +82,11 @@ def _delete_stray(store: Store, name: str) -> None:
         store.delete(name)
 
 
-def history(store: Store, found: list[Entry]) -> list[Past]:
+def history(store: Store, found: list[Entry]) -> list[KeptStep]:
     """What a policy is told: of each step the newest attempt."""
 
-    def past(entry: Entry) -> Past:
-        return Past(entry.step, entry.created, lambda: _tree(store, entry.name))
+    def past(entry: Entry) -> KeptStep:
+        return KeptStep(entry.step, entry.created, lambda: _tree(store, entry.name))
 
     return [*{entry.step: past(entry) for entry in found}.values()]
 
