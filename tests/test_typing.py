@@ -102,7 +102,7 @@ def test_each_is_rejected_once_for_its_reason(stripped: Path) -> None:
 def test_a_users_project_needs_no_plugin(tmp_path: Path) -> None:
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = True\n")
     (tmp_path / "job.py").write_text(
-        (FOLDER / "strangers.py").read_text()
+        (FOLDER / "third_party.py").read_text()
         + """
 from typing import assert_type
 

@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import checkpointable
-from checkpointable import at, continuously, every, on_signal, overhead, young_daly
+from checkpointable import (
+    Due,
+    Moment,
+    When,
+    at,
+    continuously,
+    every,
+    on_signal,
+    overhead,
+    young_daly,
+)
 from checkpointable.events import Saved, Skipped
-from checkpointable.runner.when import Due, Moment, When, optimum_interval
+from checkpointable.runner.when import optimum_interval
 from tests.helpers.simulated_run import World
 
 shares = st.floats(0.001, 0.5)
