@@ -31,7 +31,7 @@ from checkpointable.archive.names import (
     step_of,
 )
 from checkpointable.archive.policy import Policy
-from checkpointable.archive.prune import history, prune, prune_locked
+from checkpointable.archive.prune import history, needed, prune, prune_locked
 from checkpointable.archive.steps import (
     CHANGING,
     Found,
@@ -48,6 +48,7 @@ from checkpointable.archive.steps import (
     read_header,
     save,
     size_of_full,
+    valid_at,
     verify,
 )
 
@@ -77,6 +78,7 @@ __all__ = [
     "listed",
     "load",
     "name_of",
+    "needed",
     "newest_valid",
     "next_attempt",
     "next_step",
@@ -92,6 +94,7 @@ __all__ = [
     "size_of_full",
     "spread",
     "step_of",
+    "valid_at",
     "verify",
     "within",
 ]  # fmt: skip
