@@ -1,32 +1,31 @@
 """Checkpoint and restore for long-running, stateful GPU kernels.
 
-The way of the data, and where each part is:
+A folder is one concept, and its `__init__` names what others may import. Imports point downward:
 
-kernel        `protocol` says what one is; `kernels` has a gallery
-checkpoint    `attributes`: `capture` and `reinstate`
-its class     `annotations`, `fields`, `supported`, `schema`; `migrations` lead from older versions
-tree, arrays  `tree`, `convert`: by cattrs, equal in value and in type
-container     `container`, of `layout`, `headers`, `blocks`, `delta` and `digests`: the file format,
-              without I/O; `opening`, `reading` and `slabs` read it, `codec` joins it with the above
-arrays        `device`: wherever they are; snapshots, digests and transfers of those on devices
-store         `store` says what one promises; `stores` has a directory, the memory, object stores
-archive       `archive`: checkpoints by step in a store, by `names`; `retention`: which stay;
-              `single`: files
-ranks         `distributed`: checkpoints of many processes, one commit; of `shards`, `boxes`,
-              `agreement`, and `coordinator`, which alone knows MPI
-tiers         `tiers`: two stores as one, of `tier` and `copier`; `raw_bytes`: files as they are
-run           `checkpointer`, `saving`: one kernel and one store; `runner`: the main job, of `loop`,
-              `policy` (when to save), `keep` (what stays), `costs`, `preempt` (signals), `events`,
-              `sinks`; `cli`
-again         `supervisor`: the main job in a process that is started again when it fails, of
-              `child`, `endings` and `supervised`, which is the run's side of it
+errors, threads     the error tree; work in threads
+protocol, capture   what a kernel is; its attributes to a checkpoint, and back
+arrays              arrays wherever they live; `arrays.cuda` alone imports Numba, and the kernels
+schema              the checkpoint's class: its types, fields and version
+tree                a checkpoint to a JSON tree and named arrays, and back, by cattrs; migrations
+format              the bytes of one file
+stores              named immutable blobs: a directory, an object store, the memory
+archive             checkpoints by step in a store; which to keep
+files               one checkpoint, one file
+distributed, tiers  many ranks, one commit; two stores as one
+checkpointer        one kernel and one store: saves that overlap the steps, restores
+events, sinks       what happens to a run, and where it is reported
+runner              the main job, and when to save
+supervisor          starts it again
+kernels             a gallery; it uses the public names only
+testing, cli        the kits for your kernels and stores; the command line
 
-Errors are in `errors`. Importing this package does not import Numba.
+A checkpoint goes the way kernel, class, tree and arrays, format, store, and back. Importing this
+package does not import Numba.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from checkpointable.archive import best, every_nth, last, spread, within
+from checkpointable.archive import Keep, KeptStep, best, every_nth, last, spread, within
 from checkpointable.arrays import LazyArray
 from checkpointable.capture import capture, check_fit, reinstate
 from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
@@ -61,12 +60,15 @@ from checkpointable.protocol import (
     check_kernel,
     checkpoint_size_estimate,
     health_check,
-    shutdown,
-    validate,
 )
 from checkpointable.runner import (
     EX_PREEMPTED,
+    Due,
+    Moment,
     Preempted,
+    Progress,
+    Report,
+    When,
     at,
     continuously,
     every,
@@ -76,7 +78,6 @@ from checkpointable.runner import (
     safe_point,
     young_daly,
 )
-from checkpointable.runner.run import Progress, Report
 from checkpointable.schema import Array, Shard, checkpoint
 from checkpointable.stores import LocalStore, MemoryStore, Store, open_store
 from checkpointable.tree import migrate
@@ -96,15 +97,19 @@ __all__ = [
     "CorruptCheckpoint",
     "DeviceError",
     "DeviceLost",
+    "Due",
     "GpuKernel",
     "HealthStatus",
     "InvalidCheckpoint",
     "InvalidKernel",
+    "Keep",
+    "KeptStep",
     "KernelMetadata",
     "KernelMode",
     "LazyArray",
     "LocalStore",
     "MemoryStore",
+    "Moment",
     "MpiCoordinator",
     "NoCheckpoint",
     "NotNow",
@@ -124,6 +129,7 @@ __all__ = [
     "Tiered",
     "Unhealthy",
     "UnsupportedType",
+    "When",
     "at",
     "best",
     "can_checkpoint",
@@ -146,9 +152,7 @@ __all__ = [
     "run",
     "safe_point",
     "save_file",
-    "shutdown",
     "spread",
-    "validate",
     "within",
     "young_daly",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from checkpointable.archive import steps
-from checkpointable.archive.keep import AnyKeep, Past, chosen
+from checkpointable.archive.keep import AnyKeep, KeptStep, chosen
 from checkpointable.archive.names import Entry, listed, name_of
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.format import Bytes, Place, container, layout, read_arrays
@@ -68,7 +68,7 @@ def prune_locked(
         wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
         if compact:
             wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
-        stays = _needed(store, found, wanted, orphans) | spared
+        stays = needed(store, found, wanted, orphans) | spared
         surplus = [entry for entry in found if entry.name not in stays]
         for entry in reversed(surplus):  # a delta before what it continues
             store.delete(entry.name)
@@ -82,11 +82,11 @@ def _delete_stray(store: Store, name: str) -> None:
         store.delete(name)
 
 
-def history(store: Store, found: list[Entry]) -> list[Past]:
+def history(store: Store, found: list[Entry]) -> list[KeptStep]:
     """What a policy is told: of each step the newest attempt."""
 
-    def past(entry: Entry) -> Past:
-        return Past(entry.step, entry.created, lambda: _tree(store, entry.name))
+    def past(entry: Entry) -> KeptStep:
+        return KeptStep(entry.step, entry.created, lambda: _tree(store, entry.name))
 
     return [*{entry.step: past(entry) for entry in found}.values()]
 
@@ -112,10 +112,13 @@ def _newest_valid(store: Store, found: list[Entry], key: bytes | None) -> int:
     )
 
 
-def _needed(
+def needed(
     store: Store, found: list[Entry], wanted: list[Entry], rank_files: list[str]
 ) -> set[str]:
-    """The names of the wanted, and of what they continue, and so on."""
+    """The names of the wanted checkpoints, of their parents, and so on.
+
+    If the parents of one cannot be read, all that is older is needed.
+    """
     needed = {entry.name for entry in wanted}
     left = [entry.name for entry in wanted if entry.delta or entry.sharded]
     names = [entry.name for entry in found]

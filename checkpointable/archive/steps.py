@@ -57,6 +57,7 @@ __all__ = [
     "read_header",
     "save",
     "step_of",
+    "valid_at",
     "verify",
 ]
 
@@ -271,22 +272,29 @@ def at_step(
     def read(view: Open, name: str) -> C:
         return load(view, name, cls, key=key, into=into)
 
-    found, skipped = newest_valid(store, from_any_view(store, read), step)
-    if found is not None:
-        return Found(*found, skipped)
+    return Found(*valid_at(store, step, from_any_view(store, read)))
+
+
+def valid_at(store: Store, step: int, read: Callable[[str], R]) -> tuple[R, Entry, Skipped]:
+    """Read the newest valid checkpoint of a step; also which attempts were passed over, and why.
+
+    Raises `NoCheckpoint` if the step has none, and the error of the newest if none is valid.
+    """
+    newest, skipped = newest_valid(store, read, step)
+    if newest is not None:
+        return *newest, skipped
     if skipped:
         raise skipped[0][1]
-    raise not_there(step, [e.step for e in entries(store)])
+    raise not_there(step, [entry.step for entry in entries(store)])
 
 
 def not_there(step: int, steps: list[int]) -> NoCheckpoint:
-    """The error where there is none of a step; `steps` are those that there are."""
-    return NoCheckpoint(
-        f"there is no checkpoint of step {step}",
-        hint=f"there are {len(steps)}, from step {steps[0]} to {steps[-1]}"
-        if steps
-        else "the store is empty",
-    )
+    """The error where a step has no checkpoint; `steps` are those that have one."""
+    hint = "the store is empty"
+    if steps:
+        count = f"{len(steps)} checkpoint{'s' if len(steps) > 1 else ''}"
+        hint = f"the store holds {count}, from step {steps[0]} to {steps[-1]}"
+    return NoCheckpoint(f"there is no checkpoint of step {step}", hint=hint)
 
 
 def from_any_view(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R]:

@@ -20,7 +20,7 @@ from checkpointable.cli._shared import (
 )
 from checkpointable.cli.view.compare import ArrayDifference, Change, compare_array, tree_changes
 from checkpointable.cli.view.tree import shape_text
-from checkpointable.errors import CheckpointableError, NoCheckpoint
+from checkpointable.errors import CheckpointableError, errors_at
 from checkpointable.files import opened_file
 from checkpointable.format import Opened, StoredArray
 
@@ -118,14 +118,8 @@ def _name(store: Any, place: str, step: int) -> str:
         with archive.opened(store, name):
             return name
 
-    found, skipped = archive.newest_valid(store, read, step)
-    if found is not None:
-        return found[0]
-    if skipped:
-        raise skipped[0][1]
-    raise NoCheckpoint(
-        f"no checkpoint of step {step}", where=place, hint=f"see: checkpointable ls {place}"
-    )
+    with errors_at(place):
+        return archive.valid_at(store, step, read)[0]
 
 
 def _about(a: Opened, b: Opened) -> list[Change]:

@@ -21,9 +21,9 @@ from checkpointable.cli._shared import (
     usage_error,
     why,
 )
-from checkpointable.errors import CheckpointExists, NoCheckpoint
+from checkpointable.errors import CheckpointExists, errors_at
 from checkpointable.format import read_arrays
-from checkpointable.stores import How, LocalStore, Store, duplicate, os_errors, sync_directory
+from checkpointable.stores import How, LocalStore, duplicate, os_errors, sync_directory
 
 
 def fork(
@@ -74,27 +74,16 @@ def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, lis
 
     def read(name: str) -> list[str]:
         archive.verify(store, name, key=key)
-        return _needed(store, name)
+        entries, rank_files = archive.listed(store)
+        wanted = [entry for entry in entries if entry.name == name]
+        names = archive.needed(store, entries, wanted, rank_files)
+        return sorted(names, key=lambda n: (n == name, archive.step_of(n) or 0, n))
 
-    newest, skipped = archive.newest_valid(store, read, step)
-    for entry, error in skipped:
-        say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
-    if newest is None:
-        steps = [entry.step for entry in archive.entries(store)]
-        what = f"no checkpoint of step {step}{' verifies' if skipped else ''}"
-        hint = f"there are those from step {steps[0]} to {steps[-1]}" if steps else "it is empty"
-        raise NoCheckpoint(what, where=str(store.path), hint=hint)
-    names, entry = newest
+    with errors_at(str(store.path)):
+        names, entry, skipped = archive.valid_at(store, step, read)
+    for passed, error in skipped:
+        say(f"warning: passed over {passed.name}: {why(error, passed.name)}", error=True)
     return entry, names
-
-
-def _needed(store: Store, name: str) -> list[str]:
-    """What a checkpoint continues, and so on, each before what continues it."""
-    names = [name]
-    for found in names:
-        parents = [parent.name for parent in archive.read_header(store, found).parents]
-        names += [parent for parent in parents if parent not in names]
-    return sorted(names, key=lambda n: (n == name, archive.step_of(n) or 0, n))
 
 
 def _forked(

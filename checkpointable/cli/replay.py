@@ -23,7 +23,7 @@ from checkpointable.cli._shared import (
 from checkpointable.cli.run._progress import tell_json, tell_line
 from checkpointable.cli.run.run import made_kernel, others_told
 from checkpointable.cli.view.compare import Change, Index, digests_in, tree_changes
-from checkpointable.errors import InvalidKernel, NoCheckpoint, SchemaMismatch
+from checkpointable.errors import InvalidKernel, SchemaMismatch
 from checkpointable.format import Opened, digests, layout, read_arrays
 from checkpointable.protocol import shutdown
 from checkpointable.schema import is_same, schema_from_json, schema_of
@@ -104,12 +104,7 @@ def _newest(store: Store, step: int, key: bytes | None) -> str:
         archive.verify(store, name, key=key)
         return name
 
-    found, skipped = archive.newest_valid(store, read, step)
-    if found is not None:
-        return found[0]
-    if skipped:
-        raise skipped[0][1]
-    raise NoCheckpoint(f"there is no checkpoint of step {step}", hint="see: checkpointable ls")
+    return archive.valid_at(store, step, read)[0]
 
 
 def _compared(opened: Opened, name: str, value: Any) -> Difference | None:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from checkpointable.cli.view.plot import CELLS, check_plot
 from checkpointable.cli.view.plot import plot as draw
 from checkpointable.cli.view.statistics import Statistics, statistics
 from checkpointable.cli.view.tree import shape_text, tree_lines
-from checkpointable.errors import NoCheckpoint
+from checkpointable.errors import NoCheckpoint, errors_at
 from checkpointable.files import opened_file
 from checkpointable.format import Header, Opened, is_remote
 from checkpointable.stores import Store
@@ -164,27 +165,24 @@ def _find(
         with archive.opened(store, name, key=key) as checkpoint:
             return _read(checkpoint, asked)
 
-    newest, skipped = archive.newest_valid(store, read, step)
-    entries = archive.entries(store)
-    wanted = [e for e in entries if step in (None, e.step)]
-    for entry, error in skipped:
-        say(f"warning: passed over {entry.name}: {why(error, entry.name)}", error=True)
-    if newest is not None:
-        found, entry = newest
-        verified = "newest that verifies" if skipped else "newest"
-        return entry, f" ({verified} of {len(wanted)})" if len(wanted) > 1 else "", found
-    if skipped:
-        raise NoCheckpoint(
-            f"of {count_text(len(wanted), 'checkpoint')}, none verifies",
-            where=place,
-            hint="look at each with `checkpointable verify`",
+    with errors_at(place):
+        found, entry, skipped = (
+            _newest(store, read) if step is None else archive.valid_at(store, step, read)
         )
-    steps = f", from step {entries[0].step} to {entries[-1].step}" if entries else ""
-    raise NoCheckpoint(
-        "no checkpoints" if step is None else f"no checkpoint of step {step}",
-        where=place,
-        hint=f"it holds {count_text(len(entries), 'checkpoint')}{steps}",
-    )
+    for passed, error in skipped:
+        say(f"warning: passed over {passed.name}: {why(error, passed.name)}", error=True)
+    count = sum(step in (None, entry.step) for entry in archive.entries(store))
+    verified = "newest that verifies" if skipped else "newest"
+    return entry, f" ({verified} of {count})" if count > 1 else "", found
+
+
+def _newest(store: Store, read: Callable[[str], Found]) -> tuple[Found, Entry, archive.Skipped]:
+    newest, skipped = archive.newest_valid(store, read)
+    if newest is not None:
+        return *newest, skipped
+    if skipped:
+        raise archive.none_is_valid(skipped)
+    raise NoCheckpoint("no checkpoints", hint="give the store that the run saves into")
 
 
 def _say_json(where: str, found: Found, array: str) -> None:

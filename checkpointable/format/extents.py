@@ -39,7 +39,7 @@ def fits(base: Base, header: Header) -> bool:
 def difference(base: Base, table: Bytes) -> tuple[tuple[Parent, ...], Extents]:
     """Parents and extents of a delta whose blocks have the digests of `table`.
 
-    >>> from checkpointable.format.layout import BLOCK, Meta, laid_out
+    >>> from checkpointable.format.layout import BLOCK, Meta, plan_layout
     >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
     >>> full = plan_layout(meta, {"grid": (np.dtype(np.uint8), (2 * BLOCK,))})
     >>> base = Base("step-1", full, table=b"a" * 16 + b"b" * 16, seal=bytes(32))

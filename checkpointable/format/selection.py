@@ -37,7 +37,7 @@ def read_box(placed: StoredArray, box: Box, out: AnyArray, fill: Fill) -> None:
 def blocks_of(placed: StoredArray, box: Box) -> Iterator[range]:
     """The blocks that `read_box` asks for, in that order; two slabs may have one in common.
 
-    >>> from checkpointable.format.layout import Meta, laid_out
+    >>> from checkpointable.format.layout import Meta, plan_layout
     >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
     >>> placed = plan_layout(meta, {"grid": (np.dtype(np.float32), (4096, 1024))}).arrays["grid"]
     >>> [*blocks_of(placed, ((1000, 0), (30, 512)))]

@@ -16,6 +16,8 @@ from checkpointable.runner.loop import Progress, Report
 from checkpointable.runner.run import Preempted, run
 from checkpointable.runner.signals import handled, safe_point
 from checkpointable.runner.when import (
+    Due,
+    Moment,
     When,
     at,
     continuously,
@@ -33,6 +35,8 @@ __all__ = [
     "EX_USAGE",
     "VARIABLE",
     "WHERE",
+    "Due",
+    "Moment",
     "Preempted",
     "Progress",
     "Report",

@@ -30,7 +30,7 @@ from checkpointable import (
     within,
 )
 from checkpointable.archive import entries, newest_valid, verify
-from checkpointable.archive.keep import Keep, Past, chosen, number_at
+from checkpointable.archive.keep import Keep, KeptStep, chosen, number_at
 from checkpointable.archive.prune import prune
 from checkpointable.cli import main
 from checkpointable.tree.tree import to_tree
@@ -66,12 +66,12 @@ histories = st.lists(
     st.tuples(st.integers(0, 200), st.floats(0, 20_000), st.floats()),
     unique_by=lambda said: said[0],
     min_size=1,
-).map(lambda said: [Past(step, created, of(loss)) for step, created, loss in sorted(said)])
+).map(lambda said: [KeptStep(step, created, of(loss)) for step, created, loss in sorted(said)])
 
 
 @given(keeps, histories, st.data())
 def test_what_is_kept_is_kept_again_whatever_else_is_gone(
-    keep: Keep, past: list[Past], data: st.DataObject
+    keep: Keep, past: list[KeptStep], data: st.DataObject
 ) -> None:
     """So a run that is started again keeps the same, and pruning twice is pruning once."""
     kept = chosen(keep, past) | {past[-1].step}
@@ -81,7 +81,7 @@ def test_what_is_kept_is_kept_again_whatever_else_is_gone(
 
 
 @given(keeps, keeps, histories)
-def test_or_keeps_what_either_does(one: Keep, other: Keep, past: list[Past]) -> None:
+def test_or_keeps_what_either_does(one: Keep, other: Keep, past: list[KeptStep]) -> None:
     assert chosen(one | other, past) == chosen(one, past) | chosen(other, past)
 
 
@@ -90,8 +90,15 @@ def test_a_policy_can_be_sent_to_another_process(keep: Keep) -> None:
     assert pickle.loads(pickle.dumps(keep)) == keep
 
 
+def test_a_policy_prints_as_the_call_that_makes_it() -> None:
+    keep = last(3) | every_nth(10) | spread(4) | within(hours=2) | best("a.b", 2, largest=True)
+    text = "last(3) | every_nth(10) | spread(4) | within(hours=2) | best('a.b', 2, largest=True)"
+    assert repr(keep) == text
+    assert repr(best("loss")) == "best('loss', 1)"
+
+
 @given(counts, histories)
-def test_last_and_best_and_spread_keep_no_more_than_asked(n: int, past: list[Past]) -> None:
+def test_last_and_best_and_spread_keep_no_more_than_asked(n: int, past: list[KeptStep]) -> None:
     for keep in (last(n), best("loss", n), spread(n)):
         assert len(chosen(keep, past)) <= n
 
@@ -113,7 +120,7 @@ def test_spread_has_one_of_about_each_age(saves: int, apart: int, n: int) -> Non
 
 
 def test_within_goes_by_the_newest_not_by_the_clock() -> None:
-    past = [Past(step, created=1000.0 * step) for step in range(10)]
+    past = [KeptStep(step, created=1000.0 * step) for step in range(10)]
     assert within(hours=0.5)(past) == [8, 9]
 
 
@@ -128,7 +135,7 @@ def test_within_goes_by_the_newest_not_by_the_clock() -> None:
     ],
 )
 def test_best_goes_by_the_number(losses: list[float], largest: bool, kept: list[int]) -> None:
-    past = [Past(step, tree=of(loss)) for step, loss in enumerate(losses)]
+    past = [KeptStep(step, tree=of(loss)) for step, loss in enumerate(losses)]
     assert best("loss", 2, largest=largest)(past) == kept
 
 
@@ -272,7 +279,7 @@ class Mortal(Counter):
             raise Killed
 
 
-@given(whens, keeps.filter(lambda keep: "Best" not in repr(keep)), st.data())
+@given(whens, keeps.filter(lambda keep: "best(" not in repr(keep)), st.data())
 @settings(max_examples=50)
 def test_no_policy_of_a_run_loses_what_was_saved(when: Any, keep: Keep, data: Any) -> None:
     store, reached, kernel = MemoryStore(), 0, Mortal(0)

@@ -685,7 +685,7 @@ def test_show_what_cannot_be_shown(cli: Cli, three: Path) -> None:
     absent = cli("show", three, "9")
     assert absent.code == 1
     assert "no checkpoint of step 9" in absent.err
-    assert "it holds 3 checkpoints, from step 8 to 20" in absent.err
+    assert "the store holds 3 checkpoints, from step 8 to 20" in absent.err
     assert cli("show", "nowhere").code == 1
     text = cli("show", "tinykernels.py")
     assert text.code == 1

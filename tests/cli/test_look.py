@@ -264,7 +264,7 @@ def test_diff_of_a_step_that_is_not_there(cli: Cli) -> None:
     save(1)
     told = cli("diff", "run", 1, 7)
     assert told.code == 1
-    assert told.err.startswith("error: no checkpoint of step 7\n  where: run\n  hint: ")
+    assert told.err.startswith("error: there is no checkpoint of step 7\n  where: run\n  hint: ")
 
 
 json_trees = st.recursive(

@@ -107,7 +107,7 @@ def prune_without_looking() -> None:
 def prune_without_parents() -> None:
     put(
         import_module("checkpointable.archive.prune"),
-        "_needed",
+        "needed",
         lambda store, found, wanted, files: {e.name for e in wanted},
     )
 

@@ -30,7 +30,7 @@ from checkpointable.archive import entries, load
 from checkpointable.archive.prune import prune
 from checkpointable.cli import main
 from checkpointable.format import layout
-from checkpointable.runner.when import Every
+from checkpointable.runner.when import When
 from tests.helpers.equality import same
 from tests.helpers.kernels import finish
 
@@ -171,7 +171,7 @@ def test_whatever_comes_each_checkpoint_is_that_of_its_step(
 
 
 @pytest.mark.parametrize("full", [None, every(steps=10)])
-def test_run_saves_deltas_and_keeps_what_they_continue(full: Every | None) -> None:
+def test_run_saves_deltas_and_keeps_what_they_continue(full: When | None) -> None:
     store = MemoryStore()
     for until in (17, 40):  # resumed once
         run(Sweep(), store, until, save=every(steps=3), keep=last(2), delta=True, full=full)

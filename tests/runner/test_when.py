@@ -9,9 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpointable import at, continuously, every, on_signal, overhead, young_daly
+import checkpointable
+from checkpointable import (
+    Due,
+    Moment,
+    When,
+    at,
+    continuously,
+    every,
+    on_signal,
+    overhead,
+    young_daly,
+)
 from checkpointable.events import Saved, Skipped
-from checkpointable.runner.when import Due, Moment, When, optimum_interval
+from checkpointable.runner.when import optimum_interval
 from tests.helpers.simulated_run import World
 
 shares = st.floats(0.001, 0.5)
@@ -60,6 +71,24 @@ def test_it_asks_for_a_step_that_is_to_come(when: When, step: int) -> None:
 @given(whens)
 def test_a_policy_can_be_sent_to_another_process(when: When) -> None:
     assert pickle.loads(pickle.dumps(when)) == when
+
+
+@given(whens)
+def test_a_policy_prints_as_the_call_that_makes_it(when: When) -> None:
+    again = eval(repr(when), {"signal": signal, **vars(checkpointable)})
+    assert repr(again) == repr(when)
+
+
+def test_a_policy_of_yours_combines_with_others() -> None:
+    class Even(When):
+        def due(self, moment: Moment) -> Due:
+            return Due.SOON if moment.step % 2 == 0 else Due.NO
+
+    even = Even()
+    assert even != Even()
+    assert (even & every(steps=3)).due(Moment(6, 5, 0.0)) is Due.SOON
+    assert (even & every(steps=3)).next_step(4) == 6
+    assert (even | every(steps=3)).due(Moment(5, 4, 0.0)) is Due.NO
 
 
 @given(st.lists(st.integers(0, 100), max_size=5), st.integers(1, 20))

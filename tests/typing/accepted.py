@@ -3,7 +3,7 @@
 # The bodies do not matter here.
 # mypy: disable-error-code="empty-body"
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Generic, TypeVar, assert_type
@@ -19,12 +19,16 @@ from checkpointable import (
     CheckpointableKernel,
     Checkpointer,
     Coordinator,
+    Due,
     GpuKernel,
     HealthStatus,
+    Keep,
+    KeptStep,
     KernelMetadata,
     LazyArray,
     LocalStore,
     MemoryStore,
+    Moment,
     MpiCoordinator,
     Report,
     Restored,
@@ -33,6 +37,7 @@ from checkpointable import (
     Shard,
     SteppableKernel,
     Store,
+    When,
     archive,
     capture,
     checkpoint,
@@ -278,9 +283,23 @@ async def results(heat: Heat, full: FullHeat, path: Path, store: Store) -> None:
         assert_type(found.checkpoint.step, int)
 
 
+class OnEven(When):
+    def due(self, moment: Moment) -> Due:
+        return Due.SOON if moment.step % 2 == 0 else Due.NO
+
+
+@frozen
+class Recent(Keep):
+    since: float
+
+    def choose(self, past: Sequence[KeptStep]) -> list[int]:
+        return [one.step for one in past if one.created >= self.since]
+
+
 def runs(heat: Heat, path: Path) -> None:
     assert_type(run(heat, "runs/heat", until=100), Report)
     assert_type(run(Walk(), path, 100, save=every(seconds=30), keep=last(3)), Report)
+    run(Walk(), path, 100, save=OnEven() | every(seconds=30), keep=Recent(0.0) | last(3))
     run(heat, path, 100, delta=True, full=every(steps=1000))
     run(Stepper(), MemoryStore(), 100, cls=WalkCheckpoint, on_progress=print, on_event=print)
     run(Inheriting(), path, until=100, on_progress=lambda progress: progress.rate)

@@ -46,7 +46,7 @@ def read_when(texts: list[str], share: str | None, mtbf: str | None) -> When:
     """Read when to save: whenever one of the options says so.
 
     >>> read_when(["5m"], "1%", None)
-    Combined(one=Every(steps=None, seconds=300.0), other=Overhead(max=0.01), any_of=True)
+    every(seconds=300.0) | overhead(max=0.01)
     """
     given = [_every(texts)] if texts else []
     most = None if share is None else _share(share)
@@ -86,7 +86,7 @@ def read_keep(text: str, option: str = "--keep") -> Keep:
     """Read what to keep: a number of steps, or policies with commas between.
 
     >>> read_keep("last:3,best:stats.loss:2")
-    Either(one=Last(n=3), other=Best(key='stats.loss', n=2, largest=False))
+    last(3) | best('stats.loss', 2)
     """
     return reduce(or_, [_one(part, option) for part in text.split(",")])
 
