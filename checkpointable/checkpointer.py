@@ -26,7 +26,7 @@ from checkpointable.protocol import (
     kernel_metadata,
 )
 from checkpointable.schema import schema_of, shard_fields
-from checkpointable.stores import Layered, Store, open_store
+from checkpointable.stores import Store, Tiers, open_store
 from checkpointable.threads import in_thread
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Checkpointer(Generic[C]):
         Of a `Tiered` store also until the slow tier has it, or fails.
         """
         await self._await_previous()
-        if isinstance(self.store, Layered):
+        if isinstance(self.store, Tiers):
             await in_thread(self.store.flush)
 
     async def _await_previous(self) -> None:

@@ -13,7 +13,7 @@ from checkpointable.archive.keep import AnyKeep, KeptStep, chosen
 from checkpointable.archive.names import Entry, listed, name_of
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckpoint
 from checkpointable.format import Bytes, Place, container, layout, read_arrays
-from checkpointable.stores import Layered, Store
+from checkpointable.stores import Store, Tiers
 from checkpointable.threads import parallel_map
 
 _AT_ONCE = 16  # deletions, each of which waits for the disk
@@ -42,7 +42,7 @@ def prune(
     """
     alone = partial(prune_locked, keep=keep, compact=compact, sound=sound, key=key)
     with steps.CHANGING:
-        if isinstance(store, Layered):
+        if isinstance(store, Tiers):
             return [*store.pruned(lambda near, spared: alone(near, spared=spared))]
         return alone(store)
 

@@ -38,7 +38,7 @@ from checkpointable.errors import (
 from checkpointable.format import Base, Meta, Packed, Parent, Part, Spec, container, digest, layout
 from checkpointable.protocol import Checkpointable, KernelMetadata
 from checkpointable.schema import Shard, shard_fields
-from checkpointable.stores import Store
+from checkpointable.stores import SharedWriters, Store
 from checkpointable.threads import in_thread
 
 C = TypeVar("C")
@@ -190,12 +190,10 @@ def of_rank(rank: int, store: Store) -> Store:
     """
     if rank == 0:
         return store
-    make = getattr(store, "without_lock", None)
-    if make is None:
+    if not isinstance(store, SharedWriters):
         hint = "use a directory, or an object store, or give it a method without_lock()"
         raise StoreError("not a store that many ranks can write to", where=repr(store), hint=hint)
-    made: Store = make()
-    return made
+    return store.without_lock()
 
 
 def _whole(tree: Mapping[str, Any], shards: Shards) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from checkpointable.format import digests, layout, selection
 from checkpointable.format.blocks import device_digests
 from checkpointable.format.layout import Header, StoredArray
 from checkpointable.format.reader import Opened
-from checkpointable.stores import FileReader
+from checkpointable.stores import FileReader, Remote
 from checkpointable.threads import THREADS, parallel_map
 
 _LEAST_BLOCKS = 4  # for a thread of its own
@@ -156,7 +156,7 @@ def is_remote(checkpoint: Opened) -> bool:
 
 def _part(checkpoint: Opened) -> int:
     """The bytes worth asking for at once where a file is far away; 0 if none is."""
-    return max(getattr(reader, "part", 0) for reader in checkpoint.files)
+    return max(file.part if isinstance(file, Remote) else 0 for file in checkpoint.files)
 
 
 def _runs(checkpoint: Opened, placed: StoredArray, blocks: range) -> list[range]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar
 
 from checkpointable import archive, events
 from checkpointable.archive import AnyKeep, last, prune
@@ -29,11 +29,8 @@ from checkpointable.runner.loop import Loop, Means, OnProgress, Progress, Report
 from checkpointable.runner.signals import Signals
 from checkpointable.runner.when import When, every
 from checkpointable.sinks import OnEvent, to_file, to_log
-from checkpointable.stores import Layered, LocalStore, Store
+from checkpointable.stores import LocalStore, Store, Tiers
 from checkpointable.threads import complete
-
-if TYPE_CHECKING:
-    from checkpointable.tiers import Tiered
 
 __all__ = ["EX_PREEMPTED", "Preempted", "Progress", "Report", "run"]
 
@@ -128,7 +125,7 @@ def run(
             raise ValueError(f"latency is {latency!r} and grace {grace!r}, but must be above 0")
         checkpointer = Checkpointer(kernel, store, cls=cls, key=key, delta=delta, coordinator=ranks)
     place, kept = checkpointer.store, last(3) if keep is None else keep
-    tiers = cast("Tiered", place) if isinstance(place, Layered) else None
+    tiers = place if isinstance(place, Tiers) else None
     nearest = place if tiers is None else tiers.fast
     sinks = [to_log(), *([to_file(nearest.path)] if isinstance(nearest, LocalStore) else [])]
 

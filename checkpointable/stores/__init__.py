@@ -17,7 +17,18 @@ from checkpointable.stores.local.file import (
 from checkpointable.stores.local.store import LocalStore
 from checkpointable.stores.memory import MemoryStore
 from checkpointable.stores.open import open_store
-from checkpointable.stores.protocol import Buffer, Entry, Layered, Open, Reader, Store, orders
+from checkpointable.stores.protocol import (
+    Buffer,
+    Entry,
+    Open,
+    Reader,
+    Remote,
+    Renames,
+    SharedWriters,
+    Store,
+    Tiers,
+    orders,
+)
 from checkpointable.stores.shared_lock import SharedLock
 
 __all__ = [
@@ -25,13 +36,16 @@ __all__ = [
     "Entry",
     "FileReader",
     "How",
-    "Layered",
     "LocalStore",
     "MemoryStore",
     "Open",
     "Reader",
+    "Remote",
+    "Renames",
     "SharedLock",
+    "SharedWriters",
     "Store",
+    "Tiers",
     "check_name",
     "duplicate",
     "exactly",

@@ -56,7 +56,7 @@ class MemoryStore:
         return nullcontext()
 
     def without_lock(self) -> "MemoryStore":
-        """See `checkpointable.stores.Shared`: the lock keeps nobody out as it is."""
+        """See `checkpointable.stores.SharedWriters`: the lock keeps nobody out as it is."""
         return self
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from typing import cast
 
 from checkpointable.errors import StoreError
 from checkpointable.stores.address import SCHEMES, object_store
@@ -25,8 +24,8 @@ def open_store(where: str | os.PathLike[str] | Store) -> Store:
     >>> list(open_store("memory://").list())
     []
     """
-    if all(callable(getattr(where, method, None)) for method in _METHODS):
-        return cast(Store, where)
+    if isinstance(where, Store):
+        return where
     hint = 'give a directory, "s3://bucket/prefix", "memory://", or an object with ' + ", ".join(
         _METHODS
     )

@@ -3,15 +3,20 @@
 A store keeps named, immutable blobs. `checkpointable.archive` builds checkpoints on it; anything
 that keeps these promises can be a store, and proves it with `checkpointable.testing.StoreTests`.
 
+`Store` is what every store can do. What only some can do, `SharedWriters`, `Renames` and `Tiers` of
+stores and `Remote` of readers, is asked by `isinstance`.
+
 A name is 1 to 255 bytes of UTF-8 without slash, NUL, or a dot at its beginning; any other raises
 `StoreError`. A store may be used from many threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from attrs import frozen
+
+from checkpointable.events import Event
 
 Buffer = bytes | bytearray | memoryview
 R = TypeVar("R")
@@ -43,7 +48,8 @@ class Reader(Protocol):
         ...
 
 
-class RemoteReader(Reader, Protocol):
+@runtime_checkable
+class Remote(Reader, Protocol):
     """A reader to which each call is a long way: few large ones are better than many small ones."""
 
     @property
@@ -105,12 +111,14 @@ class Lock(Protocol):
         ...
 
 
+@runtime_checkable
 class Store(Create, Open, List, Delete, Lock, Protocol):
     """All of it: what `Checkpointer` and `run` work on."""
 
 
-class Shared(Protocol):
-    """For the processes of one job, of which one holds the lock for all; not all stores have it."""
+@runtime_checkable
+class SharedWriters(Protocol):
+    """For the processes of one job, of which one holds the lock for all."""
 
     def without_lock(self) -> Store:
         """Give the same place, for writing under a lock that another process of the job holds.
@@ -121,22 +129,52 @@ class Shared(Protocol):
         ...
 
 
-class Layered:
-    """A store made of others, as `checkpointable.Tiered` is; it inherits from this."""
+@runtime_checkable
+class Renames(Protocol):
+    """Renaming, at once."""
+
+    def rename(self, name: str, new: str, /) -> None:
+        """Give a blob another name, durably; at each moment it has one of the two.
+
+        Raises `NoCheckpoint` if there is none of that name, `CheckpointExists` if the new is taken.
+        """
+        ...
+
+
+@runtime_checkable
+class Tiers(Store, Protocol):
+    """A store made of two others, as `checkpointable.Tiered` is."""
+
+    @property
+    def fast(self) -> Store:
+        """The store that is written first."""
+        ...
 
     def orders(self) -> Sequence[Open]:
         """The same blobs, each view looking elsewhere first; to be read from in this order."""
-        raise NotImplementedError
+        ...
 
     def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
         """Call `prune` with the store that a policy is about, and the names that stay there."""
-        raise NotImplementedError
+        ...
 
-    def flush(self) -> bool:
+    def told(self) -> Sequence[Event]:
+        """Return the events since the last call."""
+        ...
+
+    def flush(
+        self,
+        timeout: float | None = None,
+        going_on: Callable[[int], bool] = ...,
+    ) -> bool:
         """Wait until each blob is everywhere it belongs; False if that cannot be now."""
-        raise NotImplementedError
+        ...
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Do the same, then copy no more until the next `create` or `lock`; at once if it is 0."""
+        ...
 
 
 def orders(store: Store) -> Sequence[Open]:
     """In which orders to look for a blob: a store is itself, but for one made of others."""
-    return store.orders() if isinstance(store, Layered) else [store]
+    return store.orders() if isinstance(store, Tiers) else [store]

@@ -26,7 +26,7 @@ from checkpointable.errors import StoreError
 from checkpointable.events import Event, GaveUp, Quarantined, Restarted, Stalled
 from checkpointable.runner import ENDED, EX_CONFIG, EX_GAVE_UP, EX_PREEMPTED, EX_USAGE, handled
 from checkpointable.sinks import to_file
-from checkpointable.stores import LocalStore, Store, open_store
+from checkpointable.stores import LocalStore, Renames, Store, open_store
 from checkpointable.supervisor.child import Child, alone, end_orphan
 from checkpointable.supervisor.outcome import Attempt, Outcome, outcome_of, read_ended
 
@@ -214,15 +214,14 @@ class _Job:
     def _quarantine(self) -> None:
         """Put the checkpoint aside whose readers died, if another one can be used instead."""
         name, deaths = self.deaths
-        rename = getattr(self.store, "rename", None)
         names = [entry.name for entry in entries(self.store)]
-        if deaths < 2 or rename is None or name not in names[1:]:
+        if deaths < 2 or not isinstance(self.store, Renames) or name not in names[1:]:
             return
         taken = {entry.name for entry in self.store.list()}
         stem, end = name.removesuffix(_END), ".quarantined{}" + _END
         tries = (stem + end.format(f".{n}" if n else "") for n in range(len(taken) + 1))
         now = next(new for new in tries if new not in taken)
-        rename(name, now)
+        self.store.rename(name, now)
         self.deaths = ("", 0)
         self._tell(Quarantined(step_of(name) or 0, name, now))
 

@@ -24,7 +24,6 @@ from checkpointable.format import Packed, Parent, check_key, raw_bytes, read_sea
 from checkpointable.stores import (
     Buffer,
     Entry,
-    Layered,
     Open,
     Reader,
     SharedLock,
@@ -39,7 +38,7 @@ R = TypeVar("R")
 _MOST_EVENTS = 1000  # that nobody has asked for
 
 
-class Tiered(Layered):
+class Tiered:
     """A fast store and a slow one, as one: of the node, say, and of the bucket that outlives it.
 
     `fast` and `slow` are directories, addresses or stores. A checkpoint is durable in the fast tier
@@ -259,11 +258,11 @@ class Tiered(Layered):
     # --- as one of two ---------------------------------------------------------------------------
 
     def orders(self) -> Sequence[Open]:
-        """See `checkpointable.stores.Layered`: the fast one's first; then of each what is sound."""
+        """See `checkpointable.stores.Tiers`: the fast one's first; then of each what is sound."""
         return [self, _ValidView(self)]
 
     def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
-        """See `checkpointable.stores.Layered`: in the fast tier, but for what is to be copied.
+        """See `checkpointable.stores.Tiers`: in the fast tier, but for what is to be copied.
 
         If the slow tier fails that goes as well, or the fast one would fill up.
         """

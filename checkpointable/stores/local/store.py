@@ -75,11 +75,7 @@ class LocalStore:
                 sync_directory(self.path)
 
     def rename(self, name: str, new: str, /) -> None:
-        """Give a checkpoint another name, durably; at each moment it has one of the two.
-
-        Raises `NoCheckpoint` if there is none of that name, `CheckpointExists` if the new is taken.
-        Not all stores can do this: it is no part of `checkpointable.stores.protocol.Store`.
-        """
+        """See `checkpointable.stores.Renames`."""
         check_name(name)
         check_name(new)
         with os_errors(self.path / new):
@@ -99,7 +95,7 @@ class LocalStore:
         return self._lock.held()
 
     def without_lock(self) -> "LocalStore":
-        """See `checkpointable.stores.Shared`."""
+        """See `checkpointable.stores.SharedWriters`."""
         return _SharedStore(self.path)
 
 

@@ -128,7 +128,7 @@ class ObjectStore:
         return self._lock.held()
 
     def without_lock(self) -> "ObjectStore":
-        """See `checkpointable.stores.Shared`."""
+        """See `checkpointable.stores.SharedWriters`."""
         bucket = self._bucket
         return _SharedStore(bucket.remote, bucket.prefix, address=bucket.address)
 

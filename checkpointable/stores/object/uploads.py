@@ -132,7 +132,7 @@ class _Window(threading.local):
 
 
 class ObjectReader:
-    """A checkpoint that is open for reading: see `checkpointable.stores.protocol.RemoteReader`."""
+    """A checkpoint that is open for reading: see `checkpointable.stores.protocol.Remote`."""
 
     part = PART
 
