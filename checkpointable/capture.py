@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import typing
 from typing import Any, TypeVar, cast
 
@@ -114,17 +115,19 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     3
     """
     values, into = _plan(checkpoint, kernel, cls or type(checkpoint))
-    on_device = [(target, source) for target, source in into if is_on_device(target)]
-    if on_device:
+    on_host = [(target, source) for target, source in into if not is_on_device(target)]
+    write_device = None
+    if len(on_host) < len(into):
         from checkpointable.arrays.cuda import memory, snapshot  # which import Numba
 
-        device = [(memory.device_array(target), source) for target, source in on_device]
+        device = [(memory.device_array(t), source) for t, source in into if is_on_device(t)]
+        stream = getattr(kernel, "stream", None)
+        write_device = functools.partial(snapshot.write_back, device, stream)
     _set_all(kernel, values)
-    for target, source in into:
-        if not is_on_device(target):
-            overwrite(target, source)
-    if on_device:
-        await in_thread(snapshot.write_back(device, getattr(kernel, "stream", None)))
+    for target, source in on_host:
+        overwrite(target, source)
+    if write_device is not None:
+        await in_thread(write_device())
 
 
 def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:

@@ -70,7 +70,7 @@ def test_a_run_that_is_stopped_tells_why_and_what_is_saved() -> None:
 
 
 def test_a_delta_tells_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive.steps, "_MAX_DELTA_RATIO", 1000)
+    monkeypatch.setattr("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000)
     monkeypatch.setattr(layout, "BLOCK", 64)
     store = MemoryStore()
     told = manifest_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))

@@ -81,7 +81,7 @@ def _small_blocks() -> Iterator[None]:
     """And so small arrays that the header would take more room than they."""
     with (
         mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
+        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
     ):
         yield
 
@@ -170,7 +170,7 @@ def test_a_chain_ends_before_it_takes_too_many_files_or_the_room_of_a_full_one(
     size = 1024  # of a block, of which the digest is little
     store, values = MemoryStore(), np.zeros(2000 * size, np.uint8)
     with (
-        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1),
+        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1),
         mock.patch.object(layout, "BLOCK", size),
     ):
         name, kinds = save(store, Bytes(values), 0).name, []
@@ -510,7 +510,7 @@ class Deltas(RuleBasedStateMachine):
     def begin(self, full: bool) -> None:
         self.patches = [
             mock.patch.object(layout, "BLOCK", BLOCK),
-            mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
+            mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
         ]
         for patch in self.patches:
             patch.start()

@@ -230,7 +230,7 @@ def test_the_header_of_a_mapped_file_is_verified(path: Path) -> None:
 @pytest.mark.parametrize("arrays", ["read", "lazy", "mmap"])
 def test_of_a_delta_too(tmp_path: Path, arrays: Any) -> None:
     store = LocalStore(tmp_path)
-    with mock.patch("checkpointable.archive.steps._MOST_ROOM", 1000):
+    with mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000):
         base = save(store, state(), 3).name
         grid = np.array(state().grid)
         grid[4] = -1

@@ -54,7 +54,7 @@ def small_blocks() -> Iterator[None]:
     """Arrays of many blocks, and deltas although the headers take more than they."""
     with (
         mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
+        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
     ):
         yield
 

@@ -110,7 +110,7 @@ def small_blocks() -> Iterator[None]:
     """Blocks of half a row or less, and deltas whatever they take: the arrays here are small."""
     with (
         mock.patch.object(layout, "BLOCK", 64),
-        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
+        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
     ):
         yield
 

@@ -73,7 +73,7 @@ def _small_blocks() -> Iterator[None]:
     """And so small arrays that the header would take more room than they."""
     with (
         mock.patch.object(layout, "BLOCK", 64),
-        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
+        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
     ):
         yield
 

@@ -45,7 +45,7 @@ from tests.runner.test_delta_runs import SweepCheckpoint, after
 def _small_blocks() -> Iterator[None]:
     with (
         mock.patch.object(layout, "BLOCK", 64),
-        mock.patch.object(archive.steps, "_MAX_DELTA_RATIO", 1000),
+        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
     ):
         yield
 

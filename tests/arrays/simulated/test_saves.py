@@ -83,7 +83,7 @@ def save(checkpointer: Checkpointer[State], step: int, **how: Any) -> Saved:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "BLOCK", BLOCK)
-    monkeypatch.setattr(archive.steps, "_MAX_DELTA_RATIO", 1000)
+    monkeypatch.setattr("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000)
     monkeypatch.setattr(transfer, "BUFFER", 512)
     monkeypatch.setattr(transfer, "_spare", [])
     monkeypatch.setattr(lost, "_lost", [])
