@@ -1,4 +1,4 @@
-"""Checkpoints that a kernel must refuse, made from a good one; and that it does."""
+"""Checkpoints that a kernel must refuse, made from a good one, and the check that it does."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +9,9 @@ from attrs import frozen
 from checkpointable.arrays import HostArray, on_host
 from checkpointable.errors import InvalidCheckpoint
 from checkpointable.schema import fields_of, type_name
-from checkpointable.testing.kernels._states import State, field_of, fields_in, rebuilt, swapped
-from checkpointable.testing.kernels._subject import Subject, expect_same, put
-from checkpointable.testing.report import ObligationBroken
+from checkpointable.testing.kernels.states import State, field_of, fields_in, rebuilt, swapped
+from checkpointable.testing.kernels.subject import Subject, expect_same, put
+from checkpointable.testing.report import broken
 from checkpointable.tree import from_tree, to_tree
 
 
@@ -27,8 +27,8 @@ class Wrong:
 def wrong_checkpoints(good: Any, other: Any, cls: Any) -> Iterator[Wrong]:
     """Spoil each field in turn: another dtype, another shape, missing, NaN if that is forbidden.
 
-    `other` is a checkpoint of another moment: an array whose shape is not the same in both may
-    have any, and its shape is left alone. A named tuple cannot lack a field.
+    `other` is a checkpoint of another step: an array whose shape differs between the two may have
+    any shape, so only its dtype is spoilt. A named tuple cannot lack a field.
     """
     _, arrays = to_tree(good, cls)
     _, later = to_tree(other, cls)
@@ -58,34 +58,27 @@ def wrong_checkpoints(good: Any, other: Any, cls: Any) -> Iterator[Wrong]:
                 yield Wrong(wrong, f"{field.name!r} is NaN, which its validator refuses", where)
 
 
-def expect_refused(said: str, subject: Subject, kernel: Any, wrong: Wrong, before: State) -> None:
+def expect_refused(subject: Subject, kernel: Any, wrong: Wrong, before: State) -> None:
     """Raise unless the kernel refuses this checkpoint and is as `before`."""
     check_all = "check all fields before the first is written, or use reinstate()"
     try:
         put(kernel, wrong.checkpoint)
     except InvalidCheckpoint:
         expect_same(
-            said,
             before,
             subject.state(kernel),
             f"it refused a checkpoint ({wrong.what}), but changed",
             lambda at: f"restore() writes {field_of(at)!r} before it has checked all: {check_all}",
         )
     except Exception as error:  # whatever a user's kernel raises
-        raised = f"{type(error).__name__}: {error}"
-        raise ObligationBroken(
-            said,
-            f"a wrong checkpoint ({wrong.what}) ended in {raised}",
+        raise broken(
+            f"a wrong checkpoint ({wrong.what}) ended in {type(error).__name__}: {error}",
             where=wrong.where,
             cause=f"restore() has to raise InvalidCheckpoint: {check_all}",
         ) from error
     else:
-        raise ObligationBroken(
-            said,
-            f"it took a wrong checkpoint ({wrong.what})",
-            where=wrong.where,
-            cause=f"restore() does not check what it gets: {check_all}",
-        )
+        cause = f"restore() does not check what it gets: {check_all}"
+        raise broken(f"it took a wrong checkpoint ({wrong.what})", where=wrong.where, cause=cause)
 
 
 def _other_dtypes(array: HostArray) -> Iterator[HostArray]:
@@ -98,7 +91,7 @@ def _other_dtypes(array: HostArray) -> Iterator[HostArray]:
 
 
 def _other_shapes(array: HostArray) -> Iterator[HostArray]:
-    """One more along the last axis, and one axis more."""
+    """One element more along the last axis, and one axis more."""
     yield np.zeros((*array.shape[:-1], array.shape[-1] + 1) if array.ndim else (1,), array.dtype)
     yield np.zeros((*array.shape, 1), array.dtype)
 
@@ -108,7 +101,7 @@ def _layout(array: HostArray) -> str:
 
 
 def _is_forbidden(checkpoint: Any, cls: Any) -> bool:
-    """Say whether loading this checkpoint from a file would refuse it."""
+    """Return whether loading this checkpoint from a file would refuse it."""
     try:
         from_tree(*to_tree(checkpoint, cls), cls)
     except InvalidCheckpoint:
