@@ -20,7 +20,7 @@ from checkpointable.testing.kernels import KernelTests, verify_kernel
 from checkpointable.testing.report import ObligationBroken
 from checkpointable.testing.schemas import assert_schema
 from checkpointable.testing.stores import FaultyStore, StoreTests, verify_store
-from checkpointable.testing.strategies.strategies import checkpoint_classes, checkpoints
+from checkpointable.testing.strategies import checkpoint_classes, checkpoints
 
 __all__ = [
     "FaultyStore",

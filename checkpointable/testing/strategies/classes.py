@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from checkpointable.schema import Array, type_name
-from checkpointable.testing.strategies._scalars import Strategy
+from checkpointable.testing.strategies.leaves import Strategy
 
 
 class Color(enum.Enum):
@@ -105,7 +105,7 @@ def classes(draw: st.DrawFn, inner: Strategy) -> Any:
 
 
 def _attrs_class(draw: st.DrawFn, name: str, types: dict[str, Any]) -> Any:
-    make_field: Any = attrs.field  # its types know no Final
+    make_field: Any = attrs.field  # its types do not know Final
     attributes = {
         field: make_field(
             type=draw(st.sampled_from([tp, Final[tp]])),
