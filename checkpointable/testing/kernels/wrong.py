@@ -1,15 +1,18 @@
 """Checkpoints that a kernel must refuse, made from a good one, and the check that it does."""
 
+import dataclasses
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import numpy as np
 from attrs import frozen
 
 from checkpointable.arrays import HostArray, on_host
 from checkpointable.errors import InvalidCheckpoint
-from checkpointable.schema import fields_of, type_name
-from checkpointable.testing.kernels.states import State, field_of, fields_in, rebuilt, swapped
+from checkpointable.schema import fields_of, is_record, type_name
+from checkpointable.testing.kernels.states import State, field_of
 from checkpointable.testing.kernels.subject import Subject, expect_same, put
 from checkpointable.testing.report import broken
 from checkpointable.tree import from_tree, to_tree
@@ -37,23 +40,23 @@ def wrong_checkpoints(good: Any, other: Any, cls: Any) -> Iterator[Wrong]:
         fixed = name in later and later[name].shape == host.shape
         for spoilt in (*_other_dtypes(host), *(_other_shapes(host) if fixed else ())):
             what = f"{name!r} is {_layout(spoilt)}, not {_layout(host)}"
-            yield Wrong(swapped(good, array, spoilt), what, where)
+            yield Wrong(_swapped(good, array, spoilt), what, where)
         if host.dtype.kind in "fc" and host.size:
             spoilt = np.array(host)
             spoilt.reshape(-1)[0] = np.nan
-            wrong = swapped(good, array, spoilt)
+            wrong = _swapped(good, array, spoilt)
             if _is_forbidden(wrong, cls):
                 yield Wrong(wrong, f"{name!r} holds NaN, which its validator refuses", where)
     if isinstance(good, tuple):
         return
-    values = fields_in(good)
+    values = _values(good)
     for field in fields_of(cls):
         where = f"{type_name(cls)}.{field.name}"
-        lacking = rebuilt(good, {n: v for n, v in values.items() if n != field.name})
+        lacking = _rebuilt(good, {n: v for n, v in values.items() if n != field.name})
         if not hasattr(lacking, field.name):
             yield Wrong(lacking, f"{field.name!r} is missing", where)
         if type(values[field.name]) is float:
-            wrong = rebuilt(good, values | {field.name: float("nan")})
+            wrong = _rebuilt(good, values | {field.name: float("nan")})
             if _is_forbidden(wrong, cls):
                 yield Wrong(wrong, f"{field.name!r} is NaN, which its validator refuses", where)
 
@@ -107,3 +110,38 @@ def _is_forbidden(checkpoint: Any, cls: Any) -> bool:
     except InvalidCheckpoint:
         return True
     return False
+
+
+def _swapped(value: Any, old: Any, new: Any) -> Any:
+    """Return a value with one object in it replaced; no class's own code runs."""
+    if value is old:
+        return new
+    cls = type(value)
+    if is_record(cls):
+        if isinstance(value, tuple):
+            return tuple.__new__(cls, (_swapped(item, old, new) for item in value))
+        return _rebuilt(value, {n: _swapped(v, old, new) for n, v in _values(value).items()})
+    if isinstance(value, dict):
+        return {key: _swapped(item, old, new) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return cls(_swapped(item, old, new) for item in value)
+    if isinstance(value, deque):
+        return deque((_swapped(item, old, new) for item in value), value.maxlen)
+    return value
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """Return a record's fields and their values."""
+    if isinstance(record, tuple):
+        return record._asdict()  # type: ignore[attr-defined, no-any-return]
+    cls = type(record)
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(record)
+    return {field.name: getattr(record, field.name) for field in fields}
+
+
+def _rebuilt(record: Any, values: dict[str, Any]) -> Any:
+    """Return an object of the record's class with just these values; no class's own code runs."""
+    copy = object.__new__(type(record))
+    for name, value in values.items():
+        object.__setattr__(copy, name, value)
+    return copy
