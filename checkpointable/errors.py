@@ -1,21 +1,21 @@
-"""The error tree: one class for each thing that a handler would do differently.
+"""The error tree: one class for each way in which a handler would react.
 
 ```
 CheckpointableError
-├── InvalidKernel            mend the kernel's class
-├── UnsupportedType          mend the checkpoint's class
-├── NotNow                   ask again later
-├── Unhealthy                the kernel's state is not sound: go back to a checkpoint
+├── InvalidKernel            correct the kernel's class
+├── UnsupportedType          correct the checkpoint's class
+├── NotNow                   try again later
+├── Unhealthy                the kernel's state is not valid: restore a checkpoint
 ├── DeviceError              CUDA refused a copy or a launch
-│   └── DeviceLost           and will refuse all others: start the process again
+│   └── DeviceLost           every later call fails; restart the process
 ├── InvalidCheckpoint        use another checkpoint
 │   ├── CorruptCheckpoint    the file is damaged, or not a checkpoint: fall back to an older one
-│   └── SchemaMismatch       the file is sound, but of another class or version
-└── StoreError               the place where checkpoints are kept
-    ├── NoCheckpoint         nothing is there
+│   └── SchemaMismatch       the file is valid, but of another class or version
+└── StoreError               the store failed
+    ├── NoCheckpoint         there is no such checkpoint
     ├── CheckpointExists     the name is taken; nothing is ever overwritten
-    ├── StoreLocked          another process writes here
-    └── StoreFull            no space, or no quota, left
+    ├── StoreLocked          another process is writing to the store
+    └── StoreFull            no space or no quota is left
 ```
 """
 
@@ -26,8 +26,8 @@ from contextlib import contextmanager
 class CheckpointableError(Exception):
     """Root of every error that this package raises on purpose.
 
-    `what` says what went wrong; `where` is the place (a path inside the checkpoint, a file, an
-    array and block); `hint` is what to do next. `str(error)` gives all three.
+    `what` is what went wrong; `where` is the place (a path inside the checkpoint, a file, an array
+    and block); `hint` is what to do next. `str(error)` has all three.
 
     >>> print(CheckpointableError("the seal does not match", where="step-7", hint="use another"))
     the seal does not match
@@ -59,39 +59,39 @@ class UnsupportedType(CheckpointableError):
 
 
 class NotNow(CheckpointableError):
-    """The kernel cannot be checkpointed at the moment; nothing was saved and nothing changed."""
+    """The kernel cannot be checkpointed now; nothing was saved and nothing changed."""
 
 
 class Unhealthy(CheckpointableError):
-    """The kernel says that its state is not sound, as by NaN; it was not saved."""
+    """The kernel reports that its state is not valid, such as NaN; it was not saved."""
 
 
 class DeviceError(CheckpointableError):
-    """CUDA refused what was asked of a device; nothing was saved."""
+    """CUDA refused an operation on a device; nothing was saved."""
 
 
 class DeviceLost(DeviceError):
-    """A CUDA error that a process does not survive; nothing is saved any more."""
+    """A CUDA error that the process cannot recover from; nothing can be saved any more."""
 
 
 class InvalidCheckpoint(CheckpointableError):
-    """A checkpoint cannot be used: its values break its class, or the kernel refuses them."""
+    """A checkpoint cannot be used: its values break its class, or the kernel refuses it."""
 
 
 class CorruptCheckpoint(InvalidCheckpoint):
-    """The bytes are not a whole checkpoint: damaged, truncated, or something else entirely."""
+    """The bytes are not a whole checkpoint: damaged, truncated, or of another format."""
 
 
 class SchemaMismatch(InvalidCheckpoint):
-    """A sound checkpoint of another class, or of another version of the class."""
+    """A valid checkpoint of another class, or of another version of the class."""
 
 
 class StoreError(CheckpointableError):
-    """The store could not do what was asked; what it held before is untouched."""
+    """The store could not do an operation; what it held before is unchanged."""
 
 
 class NoCheckpoint(StoreError):
-    """The store holds no such checkpoint, or none at all that verifies."""
+    """The store has no such checkpoint, or no valid one at all."""
 
 
 class CheckpointExists(StoreError):
@@ -99,15 +99,15 @@ class CheckpointExists(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another writer holds the store; the message names its pid and host."""
+    """Another writer holds the store's lock; the message names its pid and host."""
 
 
 class StoreFull(StoreError):
-    """No space or no quota is left; the unfinished file was thrown away."""
+    """No space or no quota is left; the unfinished file was deleted."""
 
 
 def reason(error: BaseException) -> str:
-    """Say why a foreign error was raised, without the arguments that attrs' validators add.
+    """Return the message of another library's error, without what attrs' validators add.
 
     >>> reason(ValueError("x must be positive", object()))
     'x must be positive'
@@ -117,7 +117,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def errors_at(name: str) -> Iterator[None]:
-    """Say in every error which checkpoint it is about."""
+    """Add the name of a checkpoint or file to the `where` of each error."""
     try:
         yield
     except CheckpointableError as error:
@@ -126,12 +126,12 @@ def errors_at(name: str) -> Iterator[None]:
         raise
 
 
-def in_one_line(error: CheckpointableError, about: str) -> str:
-    """Say an error about a checkpoint, whose name is told beside it: what, and where inside of it.
+def in_one_line(error: CheckpointableError, name: str) -> str:
+    """Format an error next to the name of its checkpoint: what, and where inside the checkpoint.
 
     >>> in_one_line(CorruptCheckpoint("it is cut short", where="step-7: array 'x'"), "step-7")
     "it is cut short (array 'x')"
     """
     what = " ".join(error.what.split())
-    where = error.where.removeprefix(about).removeprefix(": ")
+    where = error.where.removeprefix(name).removeprefix(": ")
     return f"{what} ({where})" if where else what

@@ -1,8 +1,8 @@
 """The contract between a kernel and everything that saves it: structural, nothing to inherit.
 
-A kernel is any object with the right methods. `check_kernel` says what is missing; the
-functions `can_checkpoint`, `checkpoint_size_estimate`, `validate`, `health_check` and `shutdown`
-ask a kernel for its own answer and give the contract's default where it has none.
+A kernel is any object with the right methods. `check_kernel` reports what is missing. The functions
+`can_checkpoint`, `checkpoint_size_estimate`, `validate`, `health_check` and `shutdown` call the
+kernel's method of that name, or fall back to the contract's default if it has none.
 """
 
 import inspect
@@ -27,7 +27,7 @@ class KernelMode(Enum):
 
 @frozen
 class KernelMetadata:
-    """Names a kernel, for tools and for the files that it writes.
+    """What identifies a kernel, for tools and in the files that it writes.
 
     >>> KernelMetadata(id="heat", version="1.2").mode
     <KernelMode.BATCH: 'batch'>
@@ -43,7 +43,7 @@ class KernelMetadata:
 
 @frozen
 class HealthStatus:
-    """A kernel's answer to "are you well?"; `reason` says why not.
+    """Whether a kernel's state is valid, and the `reason` if not.
 
     >>> HealthStatus(healthy=False, reason="NaN in field").healthy
     False
@@ -54,19 +54,19 @@ class HealthStatus:
 
 
 class GpuKernel(Protocol):
-    """What tools need to name and probe a kernel. Only `metadata` has no default."""
+    """What tools need to identify and probe a kernel. Only `metadata` has no default."""
 
     @property
     def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
+        """What identifies this kernel."""
         ...
 
     def validate(self) -> None:
         """Raise `InvalidKernel` if the kernel cannot run as configured."""
-        return None  # without it mypy takes the body for abstract
+        return None  # without it, mypy takes the body for abstract
 
     def health_check(self) -> HealthStatus:
-        """Say whether the state is sound, for instance free of NaN."""
+        """Report whether the state is valid, for instance free of NaN."""
         return HealthStatus()
 
     def shutdown(self) -> None:
@@ -75,18 +75,18 @@ class GpuKernel(Protocol):
 
 
 class Checkpointable(Protocol[C]):
-    """Everything that saves needs just this. `C`, an attrs class, goes out and comes in.
+    """What everything that saves needs. `C` is the class of the checkpoints, an attrs class.
 
     A checkpoint never shares memory with the live state; taking one does not change the run;
     `restore` is all or nothing and raises `InvalidCheckpoint` on a checkpoint it cannot use.
     """
 
     async def checkpoint(self) -> C:
-        """Return a snapshot of the state that the kernel's later work does not touch."""
+        """Return a snapshot of the state, which the kernel's later work does not change."""
         ...
 
     async def restore(self, checkpoint: C, /) -> None:
-        """Continue from `checkpoint`, or raise and stay as before."""
+        """Continue from `checkpoint`, or raise and leave the state unchanged."""
         ...
 
 
@@ -94,7 +94,7 @@ class CheckpointableKernel(GpuKernel, Checkpointable[C], Protocol[C]):
     """The full contract, after the Rust trait of the same name."""
 
     def can_checkpoint(self) -> bool:
-        """Return False in the middle of what cannot be interrupted."""
+        """Return False during work that cannot be interrupted."""
         return True
 
     def checkpoint_size_estimate(self) -> int:
@@ -104,14 +104,14 @@ class CheckpointableKernel(GpuKernel, Checkpointable[C], Protocol[C]):
 
 @runtime_checkable
 class SteppableKernel(Checkpointable[C], Protocol[C]):
-    """What `run` drives: a kernel that counts its steps and can be told to go on.
+    """What `run` drives: a kernel that counts its steps and does as many more as it is asked to.
 
     `advance(a); advance(b)` gives the same state, bit for bit, as `advance(a + b)`.
     """
 
     @property
     def step(self) -> int:
-        """Steps done since the beginning, restored ones included."""
+        """Steps done since the beginning, including those before a restore."""
         ...
 
     def advance(self, steps: int, /) -> None:
@@ -120,58 +120,56 @@ class SteppableKernel(Checkpointable[C], Protocol[C]):
 
 
 def can_checkpoint(kernel: object) -> bool:
-    """Ask the kernel whether it may be checkpointed now; True if it has no opinion.
+    """Return whether the kernel may be checkpointed now; True if it has no such method.
 
     >>> can_checkpoint(object())
     True
     """
-    ask = getattr(kernel, "can_checkpoint", None)
-    return True if ask is None else bool(ask())
+    return bool(_call(kernel, "can_checkpoint", default=True))
 
 
 def checkpoint_size_estimate(kernel: object) -> int:
-    """Ask the kernel for the expected size of a checkpoint in bytes; 0 if unknown.
+    """Return the expected size of the kernel's checkpoint in bytes; 0 if unknown.
 
     >>> checkpoint_size_estimate(object())
     0
     """
-    ask = getattr(kernel, "checkpoint_size_estimate", None)
-    return 0 if ask is None else int(ask())
+    return int(_call(kernel, "checkpoint_size_estimate", default=0))
 
 
 def validate(kernel: object) -> None:
-    """Let the kernel raise `InvalidKernel` if it cannot run; nothing happens if it has no check."""
-    ask = getattr(kernel, "validate", None)
-    if ask is not None:
-        ask()
+    """Call the kernel's `validate`, if any, which raises `InvalidKernel` if it cannot run."""
+    _call(kernel, "validate", default=None)
 
 
 def health_check(kernel: object) -> HealthStatus:
-    """Ask the kernel whether it is well; a kernel that cannot say is.
+    """Return the kernel's health; a kernel without `health_check` is healthy.
 
     >>> health_check(object())
     HealthStatus(healthy=True, reason='')
     """
-    ask = getattr(kernel, "health_check", None)
-    answer = HealthStatus() if ask is None else ask()
-    if not isinstance(answer, HealthStatus):
+    status = _call(kernel, "health_check", default=HealthStatus())
+    if not isinstance(status, HealthStatus):
         raise InvalidKernel(
-            f"health_check() returned {type(answer).__name__}, not HealthStatus",
+            f"health_check() must return HealthStatus, got {type(status).__name__}",
             where=type(kernel).__qualname__,
             hint="return checkpointable.HealthStatus(healthy=..., reason=...)",
         )
-    return answer
+    return status
 
 
 def shutdown(kernel: object) -> None:
-    """Let the kernel release what it holds; nothing happens if it has no `shutdown`."""
-    ask = getattr(kernel, "shutdown", None)
-    if ask is not None:
-        ask()
+    """Call the kernel's `shutdown`, if any, which releases what it holds."""
+    _call(kernel, "shutdown", default=None)
+
+
+def _call(kernel: object, name: str, *, default: object) -> Any:
+    method = getattr(kernel, name, None)
+    return default if method is None else method()
 
 
 def kernel_metadata(kernel: object) -> KernelMetadata:
-    """Return the kernel's metadata, or one made from its class's name if it has none.
+    """Return the kernel's metadata, or metadata made from its class's name if it has none.
 
     >>> class Heat: ...
     >>> kernel_metadata(Heat()).id
@@ -182,29 +180,18 @@ def kernel_metadata(kernel: object) -> KernelMetadata:
         return KernelMetadata(id=type(kernel).__name__)
     if not isinstance(metadata, KernelMetadata):
         raise InvalidKernel(
-            f"metadata is a {type(metadata).__name__}, not a KernelMetadata",
+            f"metadata must be a KernelMetadata, got {type(metadata).__name__}",
             where=f"{type(kernel).__qualname__}.metadata",
             hint="make it an attribute or property that holds checkpointable.KernelMetadata(...)",
         )
     return metadata
 
 
-# method -> (is async, number of positional arguments that it is called with)
-_CHECKPOINTABLE = {"checkpoint": (True, 0), "restore": (True, 1)}
-_PROVIDED = {
-    "can_checkpoint": (False, 0),
-    "checkpoint_size_estimate": (False, 0),
-    "validate": (False, 0),
-    "health_check": (False, 0),
-    "shutdown": (False, 0),
-}
-
-
 def check_kernel(kernel: object, *, steppable: bool = False) -> None:
     """Raise `InvalidKernel` unless the object fulfils the contract; the message lists every fault.
 
-    Checked are `checkpoint` and `restore`, the provided methods and `metadata` where the kernel
-    has them, and with `steppable=True` also `step` and `advance`.
+    It checks `checkpoint` and `restore`, the provided methods and `metadata` if the kernel has
+    them, and with `steppable=True` also `step` and `advance`.
 
     >>> class Forgetful:
     ...     def checkpoint(self) -> int: ...
@@ -223,7 +210,7 @@ def check_kernel(kernel: object, *, steppable: bool = False) -> None:
             where=kernel.__qualname__,
             hint=f"create one: {kernel.__name__}(...)",
         )
-    faults = list(_faults(kernel, steppable))
+    faults = list(_faults(kernel, steppable=steppable))
     if faults:
         name = type(kernel).__qualname__
         raise InvalidKernel(
@@ -234,50 +221,58 @@ def check_kernel(kernel: object, *, steppable: bool = False) -> None:
         )
 
 
-def _faults(kernel: object, steppable: bool) -> Iterator[str]:
-    required = dict(_CHECKPOINTABLE)
+@frozen
+class _Method:
+    """How the contract defines a method, and the arguments that it is called with."""
+
+    name: str
+    keyword: str = "def"
+    arguments: tuple[str, ...] = ()
+
+    def faults(self, method: Any) -> Iterator[str]:
+        if not callable(method):
+            yield f"{self.name} is an attribute ({type(method).__name__}), but must be a method"
+            return
+        function = method if inspect.isroutine(method) else type(method).__call__
+        keyword = "async def" if inspect.iscoroutinefunction(function) else "def"
+        if keyword != self.keyword:
+            yield f"{self.name} is `{keyword}`, but must be `{self.keyword}`"
+        try:
+            signature = inspect.signature(method)
+        except (TypeError, ValueError):  # a builtin without a signature
+            return
+        try:
+            signature.bind(*self.arguments)
+        except TypeError as error:
+            call = f"it is called as {self.name}({', '.join(self.arguments)})"
+            yield f"{self.name} has the wrong parameters {signature}: {call} ({error})"
+
+
+_PROVIDED = ("can_checkpoint", "checkpoint_size_estimate", "validate", "health_check", "shutdown")
+_CHECKPOINT = _Method("checkpoint", "async def")
+_RESTORE = _Method("restore", "async def", ("checkpoint",))
+_ADVANCE = _Method("advance", arguments=("steps",))
+
+
+def _faults(kernel: object, *, steppable: bool) -> Iterator[str]:
+    required = [_CHECKPOINT, _RESTORE]
     if steppable:
-        required["advance"] = (False, 1)
+        required.append(_ADVANCE)
         step = inspect.getattr_static(kernel, "step", None)
         if step is None:
             yield "step is missing: count the steps done in an int attribute `step`"
         elif callable(step):
             yield "step is a method, but must be an int attribute or property"
-    for name, (is_async, arguments) in {**_PROVIDED, **required}.items():
-        if getattr(kernel, name, None) is not None:
-            yield from _method_faults(getattr(kernel, name), name, is_async, arguments)
-        elif name in required:
-            signature = f"(self{', ' + _ARGUMENT[name] if arguments else ''})"
-            yield f"{name} is missing: add `{_def(is_async)} {name}{signature}`"
+    for method in [*map(_Method, _PROVIDED), *required]:
+        if getattr(kernel, method.name, None) is not None:
+            yield from method.faults(getattr(kernel, method.name))
+        elif method in required:
+            signature = ", ".join(("self", *method.arguments))
+            yield f"{method.name} is missing: add `{method.keyword} {method.name}({signature})`"
     try:
         kernel_metadata(kernel)
     except InvalidKernel as error:
         yield error.what
-
-
-_ARGUMENT = {"restore": "checkpoint", "advance": "steps"}
-
-
-def _def(is_async: bool) -> str:
-    return "async def" if is_async else "def"
-
-
-def _method_faults(method: Any, name: str, is_async: bool, arguments: int) -> Iterator[str]:
-    if not callable(method):
-        yield f"{name} is an attribute ({type(method).__name__}), but must be a method"
-        return
-    function = method if inspect.isroutine(method) else type(method).__call__
-    if inspect.iscoroutinefunction(function) != is_async:
-        yield f"{name} is `{_def(not is_async)}`, but must be `{_def(is_async)}`"
-    try:
-        signature = inspect.signature(method)
-    except (TypeError, ValueError):  # a builtin that does not say
-        return
-    try:
-        signature.bind(*range(arguments))
-    except TypeError as error:
-        called = f"{name}({_ARGUMENT[name] if arguments else ''})"
-        yield f"{name} has the wrong parameters {signature}: it is called as {called} ({error})"
 
 
 def checkpoint_class(kernel: Checkpointable[C]) -> type[C]:
@@ -295,24 +290,25 @@ def checkpoint_class(kernel: Checkpointable[C]) -> type[C]:
     where = f"{owner.__qualname__}.checkpoint"
     hint = "annotate it: `async def checkpoint(self) -> YourCheckpoint`"
     try:
-        found = typing.get_type_hints(kernel.checkpoint).get("return")
+        annotation = typing.get_type_hints(kernel.checkpoint).get("return")
     except (NameError, AttributeError, TypeError) as error:
         raise InvalidKernel(
             f"the return annotation cannot be resolved: {error}",
             where=where,
             hint=f"{hint}, with the class at module level",
         ) from error
-    if found is None or isinstance(found, TypeVar):
-        raise InvalidKernel("no return annotation names the class", where=where, hint=hint)
-    return typing.cast("type[C]", found)
+    if annotation is None or isinstance(annotation, TypeVar):
+        what = "the return annotation does not name the checkpoint's class"
+        raise InvalidKernel(what, where=where, hint=hint)
+    return typing.cast("type[C]", annotation)
 
 
 def check_health(kernel: object) -> None:
-    """Raise `Unhealthy` if the kernel says that its state is not sound."""
+    """Raise `Unhealthy` if the kernel reports that its state is not valid."""
     status = health_check(kernel)
     if not status.healthy:
         raise Unhealthy(
-            status.reason or "the kernel says that it is not healthy",
+            status.reason or "the kernel reports that it is not healthy",
             where=f"{type(kernel).__qualname__}, at step {getattr(kernel, 'step', '?')}",
-            hint="it is not saved; go on from the newest checkpoint, or look for the cause there",
+            hint="it was not saved; continue from the newest checkpoint, or debug from there",
         )

@@ -1,4 +1,4 @@
-"""Work that is done by threads: by a few, where the GIL is released, or beside an event loop."""
+"""Work in threads: by a few at a time, off the event loop, or to run a coroutine."""
 
 import os
 from collections.abc import Callable, Coroutine, Sequence
@@ -8,22 +8,22 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 THREADS = min(4, os.cpu_count() or 1)
-"""How many are worth it: memory is no faster with more."""
+"""How many are worth it: memory bandwidth does not grow with more."""
 
 
 def parallel_map(work: Callable[[S], R], shares: Sequence[S], threads: int, name: str) -> list[R]:
-    """The result for each share, in order; without a thread if there is one share only."""
+    """Return the result for each share, in order; a single share needs no thread."""
     if len(shares) < 2:
         return [work(share) for share in shares]
-    from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads, f"checkpointable-{name}") as pool:
         return [*pool.map(work, shares)]
 
 
 async def in_thread(work: Callable[[], R]) -> R:
-    """Run `work` beside the event loop; if cancelled, let it end first, and all it has begun."""
-    import asyncio  # here, since it takes a quarter of the time to import the package
+    """Run `work` off the event loop; if cancelled, wait for it to finish before cancelling."""
+    import asyncio
 
     task: asyncio.Task[Any] = asyncio.ensure_future(asyncio.to_thread(work))
     try:
@@ -35,7 +35,7 @@ async def in_thread(work: Callable[[], R]) -> R:
 
 
 def complete(work: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine to its end, also where a loop is running already, as in a notebook."""
+    """Run a coroutine to its end, even if an event loop is already running, as in a notebook."""
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 

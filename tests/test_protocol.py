@@ -123,7 +123,7 @@ async def keyword_only(self: Any, *, checkpoint: int) -> None: ...
         (variant(step=lambda self: 1), "step is a method, but must be an int attribute"),
         (variant(can_checkpoint=True), "can_checkpoint is an attribute (bool)"),
         (variant(health_check=none), "health_check is `async def`, but must be `def`"),
-        (variant(metadata="heat"), "metadata is a str, not a KernelMetadata"),
+        (variant(metadata="heat"), "metadata must be a KernelMetadata, got str"),
     ],
 )
 def test_the_error_names_what_is_wrong(kernel: object, fault: str) -> None:

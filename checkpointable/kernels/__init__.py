@@ -9,9 +9,10 @@
 | `nbody` | a star cluster, its bodies under their own gravity | one time step |
 | `pagerank` | the ranks of the nodes of a graph, by power iteration | one iteration |
 
-Each is a class that inherits nothing, with an attrs class as its checkpoint. Each runs on the CPU
-and on CUDA from the same element functions, and continues from a checkpoint bit for bit.
-Importing this package imports no Numba; making a kernel object does.
+Each has a folder: `kernel` is a class that inherits nothing, with an attrs class as its checkpoint,
+and `programs` its device code. Each runs on the CPU and on CUDA from the same element functions,
+and continues from a checkpoint bit for bit. They share `checks`, `target` (CPU or CUDA) and
+`decorators` (Numba's). Importing this package does not import Numba; making a kernel does.
 
 >>> sorted(KERNELS)
 ['ising', 'nbody', 'pagerank', 'sketch', 'wave', 'wave-mpi']

@@ -16,12 +16,11 @@ except ImportError as error:
         "checkpointable.testing needs Hypothesis: pip install 'checkpointable[testing]'"
     ) from error
 
-from checkpointable.testing.kernels.kit import KernelTests, verify_kernel
+from checkpointable.testing.kernels import KernelTests, verify_kernel
 from checkpointable.testing.report import ObligationBroken
 from checkpointable.testing.schemas import assert_schema
-from checkpointable.testing.stores.faulty import FaultyStore
-from checkpointable.testing.stores.kit import StoreTests, verify_store
-from checkpointable.testing.strategies.strategies import checkpoint_classes, checkpoints
+from checkpointable.testing.stores import FaultyStore, StoreTests, verify_store
+from checkpointable.testing.strategies import checkpoint_classes, checkpoints
 
 __all__ = [
     "FaultyStore",

@@ -1,8 +1,12 @@
-"""How the conformance kit says what is wrong."""
+"""What both kits share: obligations, and the report of one that is broken."""
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
+
+T = TypeVar("T")
 
 
 class ObligationBroken(AssertionError):
@@ -32,13 +36,42 @@ class ObligationBroken(AssertionError):
         return "\n".join(lines)
 
 
-def words(obligation: Callable[..., None]) -> str:
-    """The obligation in words: the first line of its docstring."""
-    return str(obligation.__doc__).partition("\n")[0].rstrip(".")
+def broken(what: str, *, cause: str = "", where: str = "") -> ObligationBroken:
+    """Return the error of the obligation that is being tested; `obligation` names it."""
+    return ObligationBroken("", what, where=where, cause=cause)
 
 
-def few(examples: int, steps: int) -> settings:
-    """Settings for slow examples; `steps` is how long the histories of state machines are."""
+def obligation(test: Callable[[T], None]) -> Callable[[T], None]:
+    """Make a method of a kit the test of an obligation, whose name is its docstring's first line.
+
+    The error of `broken` gets that name on its way out: the very same error, since Hypothesis
+    has added the failing example to it.
+    """
+
+    @wraps(test)
+    def run(tests: T) -> None:
+        try:
+            test(tests)
+        except ObligationBroken as error:
+            error.obligation = error.obligation or name_of(test)
+            error.args = (error.obligation, error.what)
+            raise
+
+    return run
+
+
+def name_of(test: Callable[..., None]) -> str:
+    """Return the name of a kit's obligation: the first line of its test's docstring."""
+    return str(test.__doc__).partition("\n")[0].rstrip(".")
+
+
+def obligations_of(kit: type) -> list[Callable[[Any], None]]:
+    """Return the tests of a kit in order: an earlier one shows the cause of later failures."""
+    return [test for name, test in vars(kit).items() if name.startswith("test_")]
+
+
+def small_settings(examples: int, steps: int) -> settings:
+    """Settings for slow examples; `steps` is the length of a state machine's history."""
     return settings(
         max_examples=examples,
         stateful_step_count=steps,

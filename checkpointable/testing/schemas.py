@@ -1,4 +1,4 @@
-"""Pin the meaning of a checkpoint class, so that a forgotten version shows before it ships."""
+"""Pins what a checkpoint class stores, so that a forgotten version shows before it ships."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from checkpointable.schema import schema_of, type_name
 
 
 def assert_schema(cls: Any, *, version: int, fingerprint: str) -> None:
-    """Assert that a checkpoint class still means what it meant at this version.
+    """Assert that a checkpoint class still stores what it stored at this version.
 
-    Put it into a test. It fails when what the class stores changes, and says what to do: count
-    the version up and lead old files to it, then pin the new fingerprint.
+    Put it into a test. It fails when what the class stores changes, and its error is what to do:
+    increase the version and migrate old files to it, then pin the new fingerprint.
 
     >>> from attrs import frozen
     >>> @frozen
@@ -22,8 +22,8 @@ def assert_schema(cls: Any, *, version: int, fingerprint: str) -> None:
     if schema.fingerprint != fingerprint and schema.version == version:
         raise AssertionError(
             f"what {name} stores has changed, but its version is still {version}: "
-            "files of before cannot be read any more.\n"
-            f"  hint: say @checkpoint({schema.name!r}, version={version + 1}), declare what was "
+            "earlier files can no longer be read.\n"
+            f"  hint: use @checkpoint({schema.name!r}, version={version + 1}), declare what was "
             f"added and removed, or write a function under @migrate({schema.name!r}, {version}); "
             f"then pin it:\n  {pin.format(version + 1)}"
         )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from checkpointable.testing import checkpoint_classes
 from checkpointable.testing import checkpoints as checkpoints_of
-from checkpointable.testing.strategies._classes import Color, field_types, of
+from checkpointable.testing.strategies.classes import Color, field_types, of
 
 __all__ = ["Chain", "Color", "Narrow", "Pair", "Point", "any_type", "checkpoints", "of"]
 

@@ -12,11 +12,11 @@ import attrs
 import numpy as np
 
 from checkpointable import Shard
-from checkpointable.kernels._target import Device
 from checkpointable.kernels.ising import Ising
 from checkpointable.kernels.nbody import NBody
 from checkpointable.kernels.pagerank import PageRank
 from checkpointable.kernels.sketch import Sketch
+from checkpointable.kernels.target import Device
 from checkpointable.kernels.wave import Wave
 from checkpointable.kernels.wave.mpi import WaveMpi
 from tests.kernels.kernel_checks import assert_same, restore, snapshot

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from checkpointable import Shard
-from checkpointable.kernels._target import Device
+from checkpointable.kernels.target import Device
 from checkpointable.kernels.wave.halo import Ranks
 from checkpointable.kernels.wave.mpi import WaveMpi, WaveMpiCheckpoint
 
@@ -95,7 +95,7 @@ def united(folder: Path, world: Any) -> None:
     """Put numbers together of which each rank has one."""
     part = np.zeros(world.size, np.float32)
     part[world.rank] = UNITED[world.rank]
-    np.save(folder / f"united-{world.rank}.npy", Ranks(world).united(part))
+    np.save(folder / f"united-{world.rank}.npy", Ranks(world).combined(part))
 
 
 def main(folder: Path, device: Device) -> None:

@@ -49,7 +49,7 @@ def test_the_kernels_keep_the_contract_on_the_simulated_device() -> None:
 
 
 def test_the_simulator_is_used_only_when_asked_for() -> None:
-    code = "from checkpointable.kernels._target import *; print(choose_target('auto').name)"
+    code = "from checkpointable.kernels.target import *; print(choose_target('auto').name)"
     assert simulate("-c", code).stdout == "cpu\n"
 
 

@@ -177,7 +177,7 @@ def test_health() -> None:
     positions = np.array(saved.positions)
     positions[1, 2] = math.inf
     restore(cluster, attrs.evolve(saved, positions=positions))
-    assert cluster.health_check().reason == "1 bodies are nowhere"
+    assert cluster.health_check().reason == "1 bodies have non-finite positions or velocities"
     positions[1] = positions[0]  # where Newton's gravity has no limit
     restore(cluster, attrs.evolve(saved, positions=positions))
     assert cluster.health_check().reason == "the energy is nan"

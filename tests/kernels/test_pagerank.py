@@ -193,7 +193,7 @@ def test_stopped_and_resumed_anywhere(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "what"),
-    [(-0.1, "negative, or no number"), (math.nan, "negative, or no number"), (0.9, "not 1")],
+    [(-0.1, "negative or NaN"), (math.nan, "negative or NaN"), (0.9, "not 1")],
 )
 def test_ranks_that_are_none_are_refused(bad: float, what: str) -> None:
     ranking = PageRank(device="cpu")
@@ -209,7 +209,7 @@ def test_health() -> None:
     ranking = PageRank(device="cpu")
     assert ranking.health_check().healthy
     ranking.ranks[3] = math.nan
-    assert ranking.health_check().reason == "the ranks are nan together"
+    assert ranking.health_check().reason == "the sum of the ranks is nan"
 
 
 def test_what_the_summary_shows() -> None:
@@ -237,7 +237,7 @@ def test_equal_ranks_are_listed_by_number(write: Write) -> None:
 def test_a_malformed_line_is_refused_by_its_number(write: Write, line: str) -> None:
     for text in (line.encode("latin-1", "replace"), line.encode()):
         path = write(b"# two edges, then\n1 2\n\n2 1\n" + text + b"\n1 3\n")
-        with pytest.raises(InvalidKernel, match=r"line 5 is no edge: .*\n.*where: .*edges.txt:5"):
+        with pytest.raises(InvalidKernel, match=r"5 is not an edge: .*\n.*where: .*edges.txt:5"):
             PageRank(path, device="cpu")
 
 

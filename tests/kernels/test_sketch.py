@@ -232,7 +232,7 @@ def test_files_and_options_that_make_no_sense(tmp_path: Path, write: Write) -> N
         Sketch(tmp_path / "absent", device="cpu")
     with pytest.raises(InvalidKernel, match="cannot be read"):
         Sketch(tmp_path, device="cpu")
-    with pytest.raises(InvalidKernel, match="12 bytes are no whole number"):
+    with pytest.raises(InvalidKernel, match="12 bytes are not a whole number"):
         Sketch(write(np.arange(3), "<i4"), device="cpu")
     path = write(np.arange(3))
     for batch in (0, 2**30 + 1):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from checkpointable import InvalidKernel
-from checkpointable.kernels._target import Device
+from checkpointable.kernels.target import Device
 from checkpointable.kernels.wave import Wave
 from checkpointable.kernels.wave.mpi import WaveMpi
 from tests.helpers.mpiexec import run_on_ranks

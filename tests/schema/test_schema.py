@@ -17,7 +17,7 @@ from checkpointable import Array, InvalidCheckpoint, UnsupportedType, checkpoint
 from checkpointable.schema.fields import fields_of
 from checkpointable.schema.schema import is_same, mismatch, schema_from_json, schema_of
 from checkpointable.schema.types import describe
-from checkpointable.testing.strategies._classes import Access
+from checkpointable.testing.strategies.classes import Access
 from tests.helpers import strategies
 from tests.helpers.strategies import Chain, Color, Narrow, Pair, Point, any_type
 

@@ -29,8 +29,8 @@ from checkpointable.stores.local import store as local
 from checkpointable.stores.local import writer
 from checkpointable.stores.local.file import open_reader, write_durably
 from checkpointable.stores.protocol import Store
-from checkpointable.testing.stores._subject import listed as contents
-from checkpointable.testing.stores._subject import read
+from checkpointable.testing.stores import listed as contents
+from checkpointable.testing.stores import read
 
 
 @pytest.fixture(params=["local", "local, without O_TMPFILE", "memory"])

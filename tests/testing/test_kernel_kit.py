@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +13,9 @@ import pytest
 
 from checkpointable import Array, capture, reinstate
 from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
-from checkpointable.testing.kernels import _obligations as obligations
-from checkpointable.testing.kernels import _saving as saving
-from checkpointable.testing.kernels._states import copy_of, first_difference
-from checkpointable.testing.kernels._subject import Subject
 from checkpointable.testing.kernels.kit import SETTINGS
-from checkpointable.testing.report import words
+from checkpointable.testing.kernels.states import copy_of, first_difference
+from checkpointable.testing.report import name_of, obligations_of
 from tests.helpers.kernels import Counter, CounterCheckpoint
 from tests.testing import broken_kernels as broken
 
@@ -93,68 +89,74 @@ class TestChecking(KernelTests[broken.WalkCheckpoint]):
         return broken.Checking()
 
 
-REASONS: list[tuple[Callable[[], Any], Callable[..., None], list[str]]] = [
-    (broken.Sync, obligations.is_a_kernel, ["checkpoint is `def`, but must be `async def`"]),
-    (broken.Unseeded, obligations.runs_agree, ["two runs from make() differ", "without a seed"]),
-    (broken.Miscounting, obligations.runs_agree, ["led to step", "not counted"]),
-    (broken.InBatches, obligations.runs_agree, ["in parts", "each call of advance()"]),
-    (broken.Drawing, obligations.taking_changes_nothing, ["draws from the RNG"]),
-    (broken.Aliasing, obligations.held_is_unchanged, ["'at' aliases live state: copy it in che"]),
-    (broken.OneBuffer, obligations.held_is_unchanged, ["fills the same 'at' each time"]),
-    (broken.Adopting, obligations.held_is_unchanged, ["keeps the checkpoint's own 'at'"]),
-    (broken.ForgottenRng, obligations.resumed_fresh, ["depends on 'generator', and the che"]),
-    (broken.ForgottenParity, obligations.resumed_fresh, ["depends on 'parity', and the che"]),
-    (broken.Incomplete, obligations.resumed_fresh, ["does not set 'before'"]),
-    (broken.StaleCache, obligations.resumed_used, ["depends on 'cache', and the checkpoint"]),
-    (broken.Adding, obligations.resumed_used, ["does not set 'at'"]),
-    (broken.Unchecked, obligations.refuses_whole, ["took a wrong", "'at' is float32", "check all"]),
-    (broken.OtherError, obligations.refuses_whole, ["ended in ValueError", "raise InvalidCheck"]),
-    (broken.NoFieldsChecked, obligations.refuses_whole, ["'step' is missing", "AttributeError"]),
-    (broken.NoNaNChecked, obligations.refuses_whole, ["'at' holds NaN, which its validator"]),
-    (broken.NoScaleChecked, obligations.refuses_whole, ["'scale' is NaN, which its validator"]),
-    (broken.Partial, obligations.refuses_whole, ["but changed", "writes 'at' before it has"]),
-    (broken.Elements, saving.size_is_estimated, ["it says 6000 bytes", "not elements"]),
-    (broken.Careless, saving.not_now, ["returned no bool"]),
+REASONS: list[tuple[Callable[[], Any], str, list[str]]] = [
+    (broken.Sync, "is_a_kernel", ["checkpoint is `def`, but must be `async def`"]),
+    (broken.Unseeded, "runs_agree", ["two runs from make() differ", "without a seed"]),
+    (broken.Miscounting, "runs_agree", ["led to step", "not counted"]),
+    (broken.InBatches, "runs_agree", ["in parts", "each call of advance()"]),
+    (broken.Drawing, "taking_changes_nothing", ["draws from the RNG"]),
+    (broken.Aliasing, "held_is_unchanged", ["'at' aliases live state: copy it in che"]),
+    (broken.OneBuffer, "held_is_unchanged", ["fills the same 'at' each time"]),
+    (broken.Adopting, "held_is_unchanged", ["keeps the checkpoint's own 'at'"]),
+    (broken.ForgottenRng, "resumed_fresh", ["depends on 'generator', and the che"]),
+    (broken.ForgottenParity, "resumed_fresh", ["depends on 'parity', and the che"]),
+    (broken.Incomplete, "resumed_fresh", ["does not set 'before'"]),
+    (broken.StaleCache, "resumed_used", ["depends on 'cache', and the checkpoint"]),
+    (broken.Adding, "resumed_used", ["does not set 'at'"]),
+    (broken.Unchecked, "refuses_whole", ["took a wrong", "'at' is float32", "check all"]),
+    (broken.OtherError, "refuses_whole", ["ended in ValueError", "raise InvalidCheck"]),
+    (broken.NoFieldsChecked, "refuses_whole", ["'step' is missing", "AttributeError"]),
+    (broken.NoNaNChecked, "refuses_whole", ["'at' holds NaN, which its validator"]),
+    (broken.NoScaleChecked, "refuses_whole", ["'scale' is NaN, which its validator"]),
+    (broken.Partial, "refuses_whole", ["but changed", "writes 'at' before it has"]),
+    (broken.Elements, "size_is_estimated", ["the estimate is 6000 bytes", "not elements"]),
+    (broken.Careless, "not_now", ["did not return a bool"]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "obligation", "said"), REASONS, ids=range(len(REASONS)))
+def the_test(obligation: str) -> Callable[..., None]:
+    test: Callable[..., None] = getattr(KernelTests, f"test_{obligation}")
+    return test
+
+
+@pytest.mark.parametrize(("make", "obligation", "texts"), REASONS, ids=range(len(REASONS)))
 def test_a_broken_kernel_is_rejected_for_its_reason(
-    make: Any, obligation: Callable[..., None], said: list[str]
+    make: Any, obligation: str, texts: list[str]
 ) -> None:
     with pytest.raises(ObligationBroken) as error:
         verify_kernel(make)
-    assert error.value.obligation == words(obligation)
-    for text in said:
+    assert error.value.obligation == name_of(the_test(obligation))
+    for text in texts:
         assert text in str(error.value)
     assert error.value.cause
 
 
-def test_every_obligation_has_a_test_and_its_words() -> None:
-    tests = [name for name, _ in inspect.getmembers(KernelTests, inspect.isfunction)]
-    assert {n for n in tests if n.startswith("test_")} == {
-        f"test_{obligation.__name__}" for obligation in obligations.OBLIGATIONS
-    }
-    assert len({words(o) for o in obligations.OBLIGATIONS}) == len(obligations.OBLIGATIONS)
+def test_every_obligation_has_a_name() -> None:
+    obligations = obligations_of(KernelTests)
+    assert len({name_of(obligation) for obligation in obligations}) == len(obligations) == 12
 
 
-def subject(make: Callable[[], Any]) -> Any:
-    return Subject(make, lambda kernel: kernel.advance(3), 12, SETTINGS)
+def of(make: Any) -> KernelTests[Any]:
+    class Tests(KernelTests[Any]):
+        def make(self) -> Any:
+            return make()
+
+    return Tests()
 
 
-@pytest.mark.parametrize("obligation", obligations.OBLIGATIONS, ids=lambda o: o.__name__)
+@pytest.mark.parametrize("obligation", obligations_of(KernelTests), ids=lambda o: o.__name__)
 def test_each_obligation_alone_rejects_one_of_them(obligation: Callable[[Any], None]) -> None:
-    if obligation is obligations.restoring_twice_is_once:
+    if obligation is KernelTests.test_restoring_twice_is_once:
         make: Callable[[], Any] = Drifting
-    elif obligation is saving.stored_and_back:
+    elif obligation is KernelTests.test_stored_and_back:
         make = Mending
-    elif obligation is obligations.survives_anything:
+    elif obligation is KernelTests.test_survives_anything:
         make = broken.ForgottenRng
     else:
-        make = next(make for make, found, _ in REASONS if found is obligation)
+        make = next(make for make, name, _ in REASONS if the_test(name) is obligation)
     with pytest.raises(ObligationBroken) as error:
-        obligation(subject(make))
-    assert error.value.obligation == words(obligation)
+        obligation(of(make))
+    assert error.value.obligation == name_of(obligation)
 
 
 class Drifting(broken.Honest):

@@ -1,7 +1,6 @@
 """The conformance kit for stores: ours pass, each broken one is rejected for its reason."""
 
 import asyncio
-import inspect
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,7 @@ from checkpointable import (
     archive,
 )
 from checkpointable.testing import FaultyStore, ObligationBroken, StoreTests, verify_store
-from checkpointable.testing.report import words
-from checkpointable.testing.stores import _promises as promises
-from checkpointable.testing.stores._subject import StoreSubject
-from checkpointable.testing.stores.kit import SETTINGS
+from checkpointable.testing.report import name_of, obligations_of
 from tests.helpers.kernels import CounterCheckpoint, after
 from tests.stores.test_stores import without_tmpfile
 from tests.testing import broken_stores as broken
@@ -67,39 +63,57 @@ class TestFaultyStore(StoreTests):
         return FaultyStore(MemoryStore(), "fail", "create", at=10**9)
 
 
-REASONS: list[tuple[Any, Callable[..., None], str]] = [
-    (broken.ListsTwice, promises.lists_what_it_holds, "or twice"),
-    (broken.LocalTime, promises.lists_what_it_holds, "Unix seconds"),
-    (broken.ShortReads, promises.gives_back_the_bytes, "a short read must not look like a whole"),
-    (broken.Collects, promises.uses_each_chunk_at_once, "write each one when it comes"),
-    (broken.Overwrites, promises.never_overwrites, "a rename at the end that replaces"),
-    (broken.InPlace, promises.an_error_leaves_nothing, "straight to the final name"),
-    (broken.AnySize, promises.a_wrong_size_is_refused, "count the bytes as they come"),
-    (broken.ShowsUnfinished, promises.shows_nothing_unfinished, "leave those out"),
-    (broken.CleansUp, promises.shows_nothing_unfinished, "write aside"),
-    (broken.DeletesAnything, promises.deletes, "an error that is passed over"),
-    (broken.ForgetsDeletes, promises.deletes, "open of what was deleted"),
-    (broken.ReopensByName, promises.keeps_an_open_reader, "keep the handle"),
-    (broken.AnyName, promises.refuses_bad_names, "before it is checked"),
-    (broken.LockForNobody, promises.locks, "a lock that nobody else sees"),
-    (broken.LockThatStays, promises.locks, "not released after an error"),
-    (broken.ChecksThenWrites, promises.one_of_racing_writers_wins, "a check and then a rename"),
-    (broken.DeletesAnything, promises.behaves_as_a_dict, "delete("),
+REASONS: list[tuple[Any, str, str]] = [
+    (broken.ListsTwice, "lists_what_it_holds", "or listed twice"),
+    (broken.LocalTime, "lists_what_it_holds", "Unix seconds"),
+    (
+        broken.ShortReads,
+        "gives_back_the_bytes",
+        "a short read must not look like a whole",
+    ),
+    (broken.Collects, "uses_each_chunk_at_once", "write each one when it comes"),
+    (broken.Overwrites, "never_overwrites", "a rename at the end that replaces"),
+    (broken.InPlace, "an_error_leaves_nothing", "straight to the final name"),
+    (broken.AnySize, "a_wrong_size_is_refused", "count the bytes as they come"),
+    (broken.ShowsUnfinished, "shows_nothing_unfinished", "leave those out"),
+    (broken.CleansUp, "shows_nothing_unfinished", "write aside"),
+    (broken.DeletesAnything, "deletes", "an error that is passed over"),
+    (broken.ForgetsDeletes, "deletes", "open of what was deleted"),
+    (broken.ReopensByName, "keeps_an_open_reader", "keep the handle"),
+    (broken.AnyName, "refuses_bad_names", "before it is checked"),
+    (broken.LockForNobody, "locks", "a lock that nobody else sees"),
+    (broken.LockThatStays, "locks", "not released after an error"),
+    (
+        broken.ChecksThenWrites,
+        "one_of_racing_writers_wins",
+        "a check and then a rename",
+    ),
+    (broken.DeletesAnything, "behaves_as_a_dict", "delete("),
 ]
 
 
-def subject(cls: Any) -> StoreSubject:
-    return StoreSubject(cls, lambda store: cls(store.path), SETTINGS)
+def of(cls: Any) -> StoreTests:
+    class Tests(StoreTests):
+        def make(self) -> Any:
+            return cls()
+
+        def again(self, store: Any) -> Any:
+            return cls(store.path)
+
+    return Tests()
 
 
-@pytest.mark.parametrize(("cls", "promise", "said"), REASONS, ids=range(len(REASONS)))
-def test_a_promise_rejects_the_store_that_breaks_it(
-    cls: Any, promise: Callable[..., None], said: str
-) -> None:
+def the_test(promise: str) -> Callable[..., None]:
+    test: Callable[..., None] = getattr(StoreTests, f"test_{promise}")
+    return test
+
+
+@pytest.mark.parametrize(("cls", "promise", "text"), REASONS, ids=range(len(REASONS)))
+def test_a_promise_rejects_the_store_that_breaks_it(cls: Any, promise: str, text: str) -> None:
     with pytest.raises(ObligationBroken) as error:
-        promise(subject(cls))
-    assert error.value.obligation == words(promise)
-    assert said in str(error.value)
+        the_test(promise)(of(cls))
+    assert error.value.obligation == name_of(the_test(promise))
+    assert text in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +124,10 @@ def test_the_whole_kit_rejects_every_broken_store(cls: Any) -> None:
         verify_store(cls, again=lambda store: cls(store.path))
 
 
-def test_every_promise_has_a_test_and_a_store_that_breaks_it() -> None:
-    assert {promise for _, promise, _ in REASONS} == {*promises.PROMISES}
-    tests = [name for name, _ in inspect.getmembers(StoreTests, inspect.isfunction)]
-    named = {f"test_{promise.__name__}" for promise in promises.PROMISES}
-    assert {name for name in tests if name.startswith("test_")} == named
-    assert len({words(promise) for promise in promises.PROMISES}) == len(promises.PROMISES)
+def test_every_promise_has_a_name_and_a_store_that_breaks_it() -> None:
+    promises = obligations_of(StoreTests)
+    assert {the_test(promise) for _, promise, _ in REASONS} == {*promises}
+    assert len({name_of(promise) for promise in promises}) == len(promises) == 13
 
 
 def test_without_make_it_says_what_is_missing() -> None:

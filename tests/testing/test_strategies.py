@@ -20,7 +20,7 @@ from checkpointable.kernels.wave import WaveCheckpoint
 from checkpointable.schema.fields import fields_of
 from checkpointable.schema.schema import schema_of
 from checkpointable.schema.types import is_named_tuple, is_record, is_union
-from checkpointable.testing.strategies.strategies import checkpoint_classes, checkpoints
+from checkpointable.testing.strategies import checkpoint_classes, checkpoints
 from checkpointable.tree.tree import to_tree
 from tests.helpers.strategies import Chain, Pair
 

@@ -34,7 +34,7 @@ from checkpointable.events import Copied, Damaged, Pruned, TierBack, TierLost
 from checkpointable.format import layout
 from checkpointable.stores.protocol import Buffer, Entry, Reader
 from checkpointable.testing import FaultyStore, StoreTests
-from checkpointable.testing.stores._subject import listed, read
+from checkpointable.testing.stores import listed, read
 from checkpointable.tiers.copier import Copier
 from tests.distributed.test_checkpoints import GridCheckpoint, rows, shared
 from tests.helpers.equality import same

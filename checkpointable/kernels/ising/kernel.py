@@ -1,7 +1,7 @@
 """The two-dimensional Ising model: spins ±1 on a square lattice, by Metropolis' algorithm.
 
 E = -Σ s_i s_j over neighbouring pairs, with J = k_B = 1, on a torus. The two colours of a
-checkerboard are updated in turn, all spins of one colour at once, for they are no neighbours.
+checkerboard are updated in turn, all spins of one colour at once, since none are neighbours.
 """
 
 import math
@@ -11,13 +11,13 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import on_host, require, require_fit, require_sound
-from checkpointable.kernels._target import Device, choose_target
+from checkpointable.kernels.checks import check_checkpoint, check_option, check_value, on_host
+from checkpointable.kernels.target import Device, choose_target
 
 CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
 """Onsager's 2 / ln(1 + √2), where the infinite lattice orders."""
 
-STREAMS = 64  # of random numbers per row, at most: enough threads for a device, little memory
+STREAMS = 64  # of random numbers per row, at most: enough threads for a device, in little memory
 STATE = np.dtype([("s0", "<u8"), ("s1", "<u8")])  # as Numba's xoroshiro128p_dtype
 
 Int8 = np.ndarray[Any, np.dtype[np.int8]]
@@ -38,10 +38,10 @@ class IsingSetup:
 class IsingCheckpoint:
     """The state of an `Ising` after `step` sweeps.
 
-    `spins`, (n, n) int8, is the lattice. For each of the w streams of random numbers in a row,
-    `states`, (n, w) of {s0, s1: uint64}, is the generator's state; `energy`, (n, w) int64, what
-    its flips have added to the energy; `energy_sum`, (n, w) int64, that summed over the measured
-    sweeps.
+    `spins`, (n, n) int8, is the lattice. Each row has w streams of random numbers. For each,
+    `states`, (n, w) of {s0, s1: uint64}, is the generator's state; `energy`, (n, w) int64, is what
+    its flips have added to the energy; `energy_sum`, (n, w) int64, is the sum of `energy` over the
+    measured sweeps.
     """
 
     step: int
@@ -64,7 +64,7 @@ class Ising:
     `warmup`
         sweeps before measuring begins.
     `sweeps`
-        how long a natural run is: `total_steps`. More may be done.
+        `total_steps`, the length of a natural run. A kernel can be advanced beyond it.
     `device`
         "cpu", "cuda", or "auto" for CUDA where there is a device.
 
@@ -73,7 +73,7 @@ class Ising:
     The spins are the same, bit for bit, on the CPU with any number of cores and on CUDA: flips
     are decided, and energies summed, in integers. Random numbers are those of xoroshiro128+
     (Blackman and Vigna 2021, Scrambled linear pseudorandom number generators, ACM TOMS 47:36),
-    one stream for every row and each of up to 64 sets of columns, seeded by SplitMix64 as its
+    one stream for each row and each of up to 64 sets of columns, seeded by SplitMix64 as its
     authors advise.
 
     >>> hot = Ising(n=16, temperature=5.0, warmup=50, device="cpu")
@@ -81,6 +81,9 @@ class Ising:
     >>> hot.measured, -0.6 < hot.mean_energy_per_site < -0.3
     (200, True)
     """
+
+    metadata = KernelMetadata(id="ising", version="1", domain="statistical physics",
+                              description="two-dimensional Ising model, Metropolis")  # fmt: skip
 
     def __init__(
         self,
@@ -92,13 +95,13 @@ class Ising:
         sweeps: int = 10_000,
         device: Device = "auto",
     ) -> None:
-        require(n >= 4 and n % 2 == 0, f"{n=} does not fit a checkerboard", option="n",
-                hint="use an even number, 4 or more")  # fmt: skip
-        require(0 < temperature < math.inf, f"{temperature=}", option="temperature",
-                hint="use a number > 0")  # fmt: skip
-        require(0 <= seed < 2**63, f"{seed=}", option="seed", hint="use 0 to 2^63 - 1")
-        require(warmup >= 0, f"{warmup=}", option="warmup", hint="use 0 or more")
-        require(sweeps >= 0, f"{sweeps=}", option="sweeps", hint="use 0 or more")
+        check_option("n", f"{n=} does not fit a checkerboard", valid=n >= 4 and n % 2 == 0,
+                     hint="use an even number, 4 or more")  # fmt: skip
+        check_option("temperature", f"{temperature=}", valid=0 < temperature < math.inf,
+                     hint="use a number > 0")  # fmt: skip
+        check_option("seed", f"{seed=}", valid=0 <= seed < 2**63, hint="use 0 to 2^63 - 1")
+        check_option("warmup", f"{warmup=}", valid=warmup >= 0, hint="use 0 or more")
+        check_option("sweeps", f"{sweeps=}", valid=sweeps >= 0, hint="use 0 or more")
 
         from checkpointable.kernels.ising import programs
 
@@ -113,12 +116,6 @@ class Ising:
         self.energy = place(np.zeros((n, streams), np.int64))
         self.energy_sum = place(np.zeros((n, streams), np.int64))
         self._thresholds = place(_thresholds(temperature))
-
-    @property
-    def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
-        return KernelMetadata(id="ising", version="1", domain="statistical physics",
-                              description="two-dimensional Ising model, Metropolis")  # fmt: skip
 
     def advance(self, steps: int) -> None:
         """Do `steps` sweeps: each spin is offered one flip in each."""
@@ -139,13 +136,15 @@ class Ising:
     async def restore(self, checkpoint: IsingCheckpoint) -> None:
         """Continue from `checkpoint`.
 
-        Raises `InvalidCheckpoint` if its setup is another, or its energy not that of its spins.
+        Raises `InvalidCheckpoint` if its setup is another, or its energy is not that of its spins.
         """
-        require_fit(checkpoint, IsingCheckpoint, self, self.setup)
+        check_checkpoint(checkpoint, IsingCheckpoint, self, self.setup)
         spins = on_host(checkpoint.spins)
-        require_sound(bool(np.all(np.abs(spins) == 1)), "a spin is neither 1 nor -1", "spins")
+        valid = bool(np.all(np.abs(spins) == 1))
+        check_value("spins", "a spin is neither 1 nor -1", valid=valid)
         energy = _ground_energy(self.setup.n) + int(on_host(checkpoint.energy).sum())
-        require_sound(_energy(spins) == energy, "the energy is not that of the spins", "energy")
+        valid = _energy(spins) == energy
+        check_value("energy", "the energy is not that of the spins", valid=valid)
         await reinstate(checkpoint, self)
 
     def checkpoint_size_estimate(self) -> int:
@@ -160,7 +159,7 @@ class Ising:
 
     @property
     def measured(self) -> int:
-        """How many sweeps the mean energy is over."""
+        """The number of sweeps that the mean energy is over."""
         return max(0, self.step - self.setup.warmup)
 
     @property
@@ -171,7 +170,7 @@ class Ising:
 
     @property
     def mean_energy_per_site(self) -> float:
-        """The energy per site, in units of J, averaged over the measured sweeps; NaN before."""
+        """The energy per site, in units of J, averaged over the measured sweeps; NaN at first."""
         if self.measured == 0:
             return math.nan
         n = self.setup.n
@@ -210,7 +209,7 @@ def _seeded(seed: int, n: int, streams: int) -> Any:
     """Return (n, streams) generator states: successive outputs of SplitMix64 from the seed.
 
     Steele, Lea and Flood (2014), Fast splittable pseudorandom number generators, OOPSLA. Its
-    outputs in one period are all different, so that no state is all zeros.
+    outputs in one period are all different, so no state is all zeros.
     """
     count = np.arange(1, 2 * n * streams + 1, dtype=np.uint64)
     z = np.uint64(seed) + count * np.uint64(0x9E3779B97F4A7C15)

@@ -1,6 +1,6 @@
-"""The compiled half of `ising`. Importing it imports Numba."""
+"""The device code of `ising`. Importing it imports Numba."""
 
-# Numba describes what is used within kernels as classes, not as what it becomes there.
+# Numba's stubs describe what is used in kernels as classes, not as what it is there.
 # pyright: reportCallIssue=false
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numba import cuda, prange
 
-from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop
-from checkpointable.kernels._target import Program
+from checkpointable.kernels.decorators import Jit, cpu, gpu, kernel, loop
+from checkpointable.kernels.target import Program
 
-# As uint64, for Numba makes signed numbers of mixed integers.
+# As uint64, since Numba makes mixed integers signed.
 ELEVEN, SIXTEEN, WORD = np.uint64(11), np.uint64(16), np.uint64(64)
 A, C = np.uint64(24), np.uint64(37)
 

@@ -14,8 +14,8 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, HealthStatus, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import require, require_fit
-from checkpointable.kernels._target import Device, choose_target
+from checkpointable.kernels.checks import check_checkpoint, check_option
+from checkpointable.kernels.target import Device, choose_target
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -40,8 +40,8 @@ class NBodySetup:
 class NBodyCheckpoint:
     """The state of an `NBody` after `step` steps.
 
-    `positions` and `velocities`, (n, 3) float64, are those of the bodies at the same moment;
-    `energy_at_start` is what `energy` was at step 0.
+    `positions` and `velocities`, (n, 3) float64, are those of the bodies at the same time;
+    `energy_at_start` is the `energy` at step 0.
     """
 
     step: int
@@ -55,34 +55,38 @@ class NBody:
     """A cluster of bodies of equal mass under their own gravity. One step is one time step.
 
     `n`
-        how many bodies, 2 or more; each has the mass 1/n. Time goes with its square.
+        number of bodies, 2 or more; each has the mass 1/n. A step takes time in proportion to n².
     `seed`
-        of the random positions and velocities to begin with, 0 to 2^63 - 1.
+        of the random initial positions and velocities, 0 to 2^63 - 1.
     `softening`
         the length ε below which gravity is weakened; 0 is Newton's.
     `time_step`
-        in units of time of N-body work. Errors go with its square.
+        in N-body units. Errors are in proportion to its square.
     `duration`
-        how long a natural run is, in the same units: `total_steps` of them. More may be done.
+        length of a natural run in the same units, `total_steps` time steps. A kernel can be
+        advanced beyond it.
     `device`
         "cpu", "cuda", or "auto" for CUDA where there is a device.
 
     Raises `InvalidKernel` on an option out of range.
 
-    The bodies begin as a Plummer sphere in equilibrium (Aarseth, Hénon and Wielen 1974, Astronomy
-    and Astrophysics 37, 183-187), cut off at 0.999 of its mass, with the centre of mass at rest in
+    The initial state is a Plummer sphere in equilibrium (Aarseth, Hénon and Wielen 1974, Astronomy
+    and Astrophysics 37, 183-187), cut off at 0.999 of its mass, with the centre of mass at rest at
     the origin. With the default options the relative error of the energy stays below 2e-5, with 256
     bodies below 1e-4; momentum and angular momentum stay what they were to 1e-13.
 
     The result does not depend on the number of CPU cores. That of CUDA differs from it by
     rounding, as CUDA fuses multiplications and additions: by less than 1e-11 in the positions
-    after 32 steps. The motion is chaotic, so that the difference goes on to grow.
+    after 32 steps. The motion is chaotic, so the difference keeps growing.
 
     >>> cluster = NBody(n=100, device="cpu")
     >>> cluster.advance(128)
     >>> cluster.time, abs(cluster.energy_error) < 1e-4
     (1.0, True)
     """
+
+    metadata = KernelMetadata(id="nbody", version="1", domain="astrophysics",
+                              description="a star cluster, all pairs, leapfrog")  # fmt: skip
 
     def __init__(
         self,
@@ -94,16 +98,17 @@ class NBody:
         duration: float = 10.0,
         device: Device = "auto",
     ) -> None:
-        require(n >= 2, f"{n=} attract nobody", option="n", hint="use 2 or more")
-        require(0 <= seed < 2**63, f"{seed=}", option="seed", hint="use 0 to 2^63 - 1")
-        require(0 <= softening < math.inf, f"{softening=}", option="softening",
-                hint="use a length, 0 or more")  # fmt: skip
-        require(0 < time_step < math.inf, f"{time_step=}", option="time_step", hint="use > 0")
-        require(0 <= duration < math.inf, f"{duration=}", option="duration", hint="use 0 or more")
+        check_option("n", f"{n=} is too few bodies", valid=n >= 2, hint="use 2 or more")
+        check_option("seed", f"{seed=}", valid=0 <= seed < 2**63, hint="use 0 to 2^63 - 1")
+        check_option("softening", f"{softening=}", valid=0 <= softening < math.inf,
+                     hint="use a length, 0 or more")  # fmt: skip
+        check_option("time_step", f"{time_step=}", valid=0 < time_step < math.inf, hint="use > 0")
+        check_option("duration", f"{duration=}", valid=0 <= duration < math.inf,
+                     hint="use 0 or more")  # fmt: skip
 
-        from checkpointable.kernels.nbody import programs as _nbody_programs
+        from checkpointable.kernels.nbody import programs
 
-        self._programs = _nbody_programs
+        self._programs = programs
         self._target = choose_target(device)
         self.setup = NBodySetup(n, seed, float(softening), float(time_step))
         self.total_steps = math.ceil(duration / time_step)
@@ -112,14 +117,8 @@ class NBody:
         self.positions = self._target.place(positions)
         self.velocities = self._target.place(velocities)
         self._field = self._target.place(np.zeros((n, 4)))
-        self._pull()
+        self._update_field()
         self.energy_at_start = self.energy
-
-    @property
-    def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
-        return KernelMetadata(id="nbody", version="1", domain="astrophysics",
-                              description="a star cluster, all pairs, leapfrog")  # fmt: skip
 
     def advance(self, steps: int) -> None:
         """Do `steps` time steps of `time_step` each."""
@@ -128,13 +127,13 @@ class NBody:
         for _ in range(steps):
             launch(programs.KICK, n, self.velocities, self._field, time / 2)
             launch(programs.DRIFT, n, self.positions, self.velocities, time)
-            self._pull()
+            self._update_field()
             launch(programs.KICK, n, self.velocities, self._field, time / 2)
             self.step += 1
         self._target.wait()
 
-    def _pull(self) -> None:
-        """Bring the field, acceleration and potential at each body, up to date."""
+    def _update_field(self) -> None:
+        """Compute the field, acceleration and potential at each body, from the positions."""
         n, softening2 = self.setup.n, self.setup.softening**2
         self._target.launch(self._programs.PULL, n, self.positions, 1 / n, softening2, self._field)
 
@@ -144,9 +143,9 @@ class NBody:
 
     async def restore(self, checkpoint: NBodyCheckpoint) -> None:
         """Continue from `checkpoint`; raises `InvalidCheckpoint` if its setup is another."""
-        require_fit(checkpoint, NBodyCheckpoint, self, self.setup)
+        check_checkpoint(checkpoint, NBodyCheckpoint, self, self.setup)
         await reinstate(checkpoint, self)
-        self._pull()
+        self._update_field()
         self._target.wait()
 
     def checkpoint_size_estimate(self) -> int:
@@ -154,13 +153,17 @@ class NBody:
         return 8 * 2 * 3 * self.setup.n
 
     def health_check(self) -> HealthStatus:
-        """Say whether all positions and velocities are finite, and the energy is."""
+        """Report whether all positions, all velocities and the energy are finite."""
         state = np.concatenate([self._target.fetch(self.positions), self._velocities()], axis=1)
         bad = int(np.count_nonzero(~np.isfinite(state).all(axis=1)))
         if bad:
-            return HealthStatus(False, f"{bad} bodies are nowhere")
-        found = math.isfinite(self.energy)
-        return HealthStatus() if found else HealthStatus(False, f"the energy is {self.energy}")
+            reason = f"{bad} bodies have non-finite positions or velocities"
+            return HealthStatus(healthy=False, reason=reason)
+        energy = self.energy
+        return HealthStatus(
+            healthy=math.isfinite(energy),
+            reason="" if math.isfinite(energy) else f"the energy is {energy}",
+        )
 
     @property
     def time(self) -> float:
@@ -174,7 +177,7 @@ class NBody:
 
     @property
     def potential_energy(self) -> float:
-        """The energy of all pairs now, softened as their attraction is; below 0."""
+        """The energy of all pairs now, softened like their attraction; below 0."""
         return 0.5 * _total(self._target.fetch(self._field)[:, 3]) / self.setup.n
 
     @property
@@ -184,30 +187,30 @@ class NBody:
 
     @property
     def energy_error(self) -> float:
-        """By how much the energy has changed since step 0, relative to what it was."""
+        """The change of the energy since step 0, relative to what it was then."""
         return (self.energy - self.energy_at_start) / abs(self.energy_at_start)
 
     @property
     def momentum(self) -> Float64:
-        """The momentum of all bodies now, (3,) float64; 0 but for rounding."""
+        """The momentum of all bodies now, (3,) float64; 0 except for rounding."""
         return np.array([_total(part) for part in self._velocities().T]) / self.setup.n
 
     @property
     def angular_momentum(self) -> Float64:
         """The angular momentum about the origin now, (3,) float64."""
-        turning = np.cross(self._target.fetch(self.positions), self._velocities())
-        return np.array([_total(part) for part in turning.T]) / self.setup.n
+        angular = np.cross(self._target.fetch(self.positions), self._velocities())
+        return np.array([_total(part) for part in angular.T]) / self.setup.n
 
     @property
     def half_mass_radius(self) -> float:
-        """The distance from the origin within which half of the bodies are now."""
+        """The distance from the origin that half of the bodies are within now."""
         return float(np.median(np.linalg.norm(self._target.fetch(self.positions), axis=1)))
 
     def _velocities(self) -> Float64:
         return self._target.fetch(self.velocities)
 
     def summary(self) -> dict[str, float]:
-        """Return time and energy now, how far the energy is off, and what became of the cluster."""
+        """Return the time, the energy and its error, the virial ratio and the cluster's size."""
         return {
             "time": self.time,
             "energy": self.energy,
@@ -220,7 +223,7 @@ class NBody:
 def plummer_sphere(n: int, seed: int) -> tuple[Float64, Float64]:
     """Return positions and velocities, each (n, 3) float64, of bodies in a Plummer sphere.
 
-    In the units used, from NumPy's default generator. The speed in units of that of escape is q
+    In the units used, from NumPy's default generator. The speed, in units of the escape speed, is q
     with density q² (1 - q²)^(7/2), hence q² has the Beta distribution (3/2, 9/2).
 
     >>> positions, velocities = plummer_sphere(10_000, seed=1)

@@ -1,6 +1,6 @@
-"""The compiled half of `nbody`. Importing it imports Numba."""
+"""The device code of `nbody`. Importing it imports Numba."""
 
-# Numba describes what is used within kernels as classes, not as what it becomes there.
+# Numba's stubs describe what is used in kernels as classes, not as what it is there.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOptionalSubscript=false, reportOperatorIssue=false
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numba import cuda, prange
 
-from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop
-from checkpointable.kernels._target import THREADS, Program
+from checkpointable.kernels.decorators import Jit, cpu, gpu, kernel, loop
+from checkpointable.kernels.target import THREADS, Program
 
 
 def make(jit: Jit) -> tuple[Any, Any, Any]:
@@ -21,7 +21,7 @@ def make(jit: Jit) -> tuple[Any, Any, Any]:
 
     @jit
     def pull(x, y, z, other_x, other_y, other_z, softening2):
-        """Return acceleration and potential at (x, y, z) by a body of mass 1 at another place."""
+        """Return acceleration and potential at (x, y, z) by a body of mass 1 elsewhere."""
         dx = other_x - x
         dy = other_y - y
         dz = other_z - z
@@ -34,13 +34,13 @@ def make(jit: Jit) -> tuple[Any, Any, Any]:
 
     @jit
     def kick(velocities, field, time, i):
-        """Let the field change the velocity of body i for some time."""
+        """Change the velocity of body i by the field, for this time."""
         for k in range(3):
             velocities[i, k] += time * field[i, k]
 
     @jit
     def drift(positions, velocities, time, i):
-        """Let body i move on for some time."""
+        """Move body i at its velocity, for this time."""
         for k in range(3):
             positions[i, k] += time * velocities[i, k]
 
@@ -74,16 +74,16 @@ def pull_loop(positions, mass, softening2, field):
 
 @kernel
 def pull_kernel(positions, mass, softening2, field):
-    # The bodies come in tiles, one body fetched by each thread of the block, and each thread adds
-    # them up in their order, as the loop does. Nyland, Harris and Prins (2007), GPU Gems 3, ch. 31.
+    # The bodies are read in tiles: each thread of the block fetches one body, and adds up all of
+    # them in order, as the loop does. Nyland, Harris and Prins (2007), GPU Gems 3, ch. 31.
     tile = cuda.shared.array((THREADS, 3), np.float64)
     n = positions.shape[0]
     thread, width = cuda.threadIdx.x, cuda.blockDim.x
-    if cuda.blockIdx.x * width >= n:  # the whole block, so that none waits at a barrier
+    if cuda.blockIdx.x * width >= n:  # the whole block, so that no thread waits at a barrier
         return
     i = cuda.grid(1)
-    own = min(i, n - 1)  # those beyond the last body help to fetch
-    x, y, z = positions[own, 0], positions[own, 1], positions[own, 2]
+    body = min(i, n - 1)  # threads beyond the last body help to fetch
+    x, y, z = positions[body, 0], positions[body, 1], positions[body, 2]
     ax, ay, az, potential = 0.0, 0.0, 0.0, 0.0
     for start in range(0, n, width):
         if start + thread < n:
@@ -132,10 +132,10 @@ def drift_kernel(positions, velocities, time):
 
 
 PULL = Program(pull_loop, pull_kernel)
-"""(positions, mass, softening2, field): acceleration and potential at each body, by all others."""
+"""(positions, mass, softening2, field): acceleration and potential at each body, by the others."""
 
 KICK = Program(kick_loop, kick_kernel)
-"""(velocities, field, time): velocities some time later, in this field."""
+"""(velocities, field, time): the velocities after this time, in this field."""
 
 DRIFT = Program(drift_loop, drift_kernel)
-"""(positions, velocities, time): positions some time later, at these velocities."""
+"""(positions, velocities, time): the positions after this time, at these velocities."""

@@ -13,15 +13,15 @@ from checkpointable import InvalidKernel
 Int32 = np.ndarray[Any, np.dtype[np.int32]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
 
-MOST = 2**31 - 1  # nodes, so that an int32 can number them
+MAX_NODES = 2**31 - 1  # an int32 numbers them
 
 
 @frozen
 class GraphIdentity:
-    """What tells one graph from another: numbers of nodes and of edges, and a digest.
+    """What identifies a graph: the numbers of nodes and of edges, and a digest.
 
     `digest` is XXH3-128, in hex, of the little-endian bytes of `Graph`'s arrays `numbers`,
-    `offsets` and `sources`, in this order. It tells accidents, not people who mean harm.
+    `offsets` and `sources`, in this order. It detects accidents, not manipulation.
     """
 
     nodes: int
@@ -33,9 +33,10 @@ class GraphIdentity:
 class Graph:
     """A directed graph by its incoming edges (CSR), each once.
 
-    `numbers`, (n,) int64, are the nodes' numbers in the file, rising. The edges that lead to node
-    i come from the nodes sources[offsets[i] : offsets[i + 1]], rising: `offsets` is (n + 1,)
-    int64, `sources` (m,) int32. `degrees`, (n,) int64, is how many edges leave each node.
+    `numbers`, (n,) int64, are the nodes' numbers in the file, ascending. The edges that lead to
+    node i come from the nodes sources[offsets[i] : offsets[i + 1]], ascending: `offsets` is
+    (n + 1,) int64, `sources` (m,) int32. `degrees`, (n,) int64, is the number of edges that leave
+    each node.
     """
 
     numbers: Int64
@@ -44,7 +45,7 @@ class Graph:
     degrees: Int64
 
     def identity(self) -> GraphIdentity:
-        """Return what tells it from other graphs."""
+        """Return what identifies this graph."""
         digest = xxhash.xxh3_128()
         for values, dtype in ((self.numbers, "<i8"), (self.offsets, "<i8"), (self.sources, "<i4")):
             digest.update(np.ascontiguousarray(values, dtype).data)
@@ -54,8 +55,8 @@ class Graph:
 def read_graph(path: Path) -> Graph:
     """Read a graph from a text file: two node numbers a line, from and to, as SNAP has them.
 
-    Lines that begin with `#` and blank ones are passed over. Numbers are 0 to 2^63 - 1, in decimal
-    digits; the nodes are those that are named. An edge that is there twice counts once; a node may
+    Blank lines and lines that begin with `#` are skipped. Numbers are 0 to 2^63 - 1, in decimal
+    digits; the nodes are those that are named. An edge that is given twice counts once; a node may
     have an edge to itself. Reading takes some seconds for ten million edges.
 
     Raises `InvalidKernel` if the file cannot be read, if a line is anything else (with its
@@ -86,14 +87,14 @@ def read_graph(path: Path) -> Graph:
         raise InvalidKernel(f"the file cannot be read: {error.strerror}", where=str(path),
                             hint="name a file of edges") from error  # fmt: skip
     if not ends:
-        raise InvalidKernel("the file holds no edge", where=str(path), hint="name a file of edges")
+        raise InvalidKernel("the file has no edges", where=str(path), hint="name a file of edges")
     return _graph(np.frombuffer(ends, np.int64).reshape(-1, 2))
 
 
 def _malformed(path: Path, number: int, line: bytes) -> InvalidKernel:
-    shown = line[:40].decode("utf-8", "backslashreplace").strip()
+    text = line[:40].decode("utf-8", "backslashreplace").strip()
     return InvalidKernel(
-        f"line {number} is no edge: {shown!r}",
+        f"line {number} is not an edge: {text!r}",
         where=f"{path}:{number}",
         hint="write two node numbers, 0 to 2^63 - 1, or begin a comment with #",
     )
@@ -101,14 +102,14 @@ def _malformed(path: Path, number: int, line: bytes) -> InvalidKernel:
 
 def _graph(edges: Int64) -> Graph:
     numbers, ends = np.unique(edges, return_inverse=True)
-    if len(numbers) > MOST:
-        raise InvalidKernel(f"{len(numbers)} nodes are more than {MOST}", hint="use fewer")
+    if len(numbers) > MAX_NODES:
+        raise InvalidKernel(f"{len(numbers)} nodes are more than {MAX_NODES}", hint="use fewer")
     ends = ends.reshape(-1, 2)
     sources, targets = ends[:, 0], ends[:, 1]
     order = np.lexsort((sources, targets))
     sources, targets = sources[order], targets[order]
-    again = (np.diff(sources, prepend=-1) == 0) & (np.diff(targets, prepend=-1) == 0)
-    sources, targets = sources[~again], targets[~again]
+    repeated = (np.diff(sources, prepend=-1) == 0) & (np.diff(targets, prepend=-1) == 0)
+    sources, targets = sources[~repeated], targets[~repeated]
     n = len(numbers)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(targets, minlength=n))])
     return Graph(

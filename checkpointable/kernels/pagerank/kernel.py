@@ -1,8 +1,8 @@
 """PageRank: which nodes of a directed graph a random surfer is at, by power iteration.
 
 Brin and Page (1998), The anatomy of a large-scale hypertextual web search engine, Computer Networks
-30, 107-117. With probability `damping` the surfer follows an edge of those that leave the node,
-each as likely; otherwise, and from nodes that none leaves, it goes to any node, each as likely.
+30, 107-117. With probability `damping` the surfer follows one of the edges that leave the node, all
+equally likely; otherwise, and from nodes that no edge leaves, it jumps to a random node.
 """
 
 from pathlib import Path
@@ -12,23 +12,23 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, HealthStatus, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import on_host, require, require_fit, require_sound
-from checkpointable.kernels._target import Device, choose_target
+from checkpointable.kernels.checks import check_checkpoint, check_option, check_value, on_host
 from checkpointable.kernels.pagerank.graph import GraphIdentity, read_graph
+from checkpointable.kernels.target import Device, choose_target
 
 KARATE = Path(__file__).with_name("_karate.txt")
 """Zachary's karate club, a graph of 34 nodes and 156 edges that comes with the package."""
 
-ADDED = 256  # terms by one thread, at least; the sums of all threads are then added likewise
-TOLERANCE = 1e-9  # by which the sum of ranks may differ from 1; rounding makes far less of it
+TERMS = 256  # that one thread adds, at least; the threads' sums are then added in the same way
+TOLERANCE = 1e-9  # by which the sum of ranks may differ from 1; rounding errors are far smaller
 
 
 @frozen
 class PageRankSetup:
     """What a checkpoint and the kernel that restores it must share; see `PageRank`.
 
-    The graph is not part of the checkpoint: `graph` says which it must be. The file's name, and
-    the order of its lines, may change.
+    The graph is not part of the checkpoint: `graph` identifies it. The file's name and the order
+    of its lines may change.
     """
 
     graph: GraphIdentity
@@ -40,9 +40,9 @@ class PageRankSetup:
 class PageRankCheckpoint:
     """The state of a `PageRank` after `step` iterations.
 
-    `ranks`, (n,) float64, are those of the nodes by rising number, together 1. `residual`, (1,)
-    float64, is by how much the last iteration changed them, in absolute value and together;
-    infinite before the first.
+    `ranks`, (n,) float64, are those of the nodes in the order of their numbers; their sum is 1.
+    `residual`, (1,) float64, is the sum of the absolute changes that the last iteration made to
+    them; infinite before the first.
     """
 
     step: int
@@ -59,18 +59,18 @@ class PageRank:
         lines of comment that begin with #. The default is a graph of 34 nodes, Zachary's karate
         club.
     `damping`
-        how likely the surfer is to follow an edge, 0 to 1 (not 1 itself).
+        probability that the surfer follows an edge, 0 to 1 (not 1 itself).
     `iterations`
-        how long a natural run is: `total_steps`. More may be done.
+        `total_steps`, the length of a natural run. A kernel can be advanced beyond it.
     `device`
         "cpu", "cuda", or "auto" for CUDA where there is a device.
 
     Raises `InvalidKernel` on an option out of range, and if the file cannot be read or holds
     anything else (with the number of the line).
 
-    Edges that are there twice count once, those from a node to itself count. Together the ranks
-    differ from their limit by 2 · damping^k at most after k iterations, and by the residual times
-    damping / (1 - damping).
+    An edge that is given twice counts once; an edge from a node to itself counts. After k
+    iterations the ranks differ from their limit, summed over the nodes, by at most 2 · damping^k,
+    and by at most the residual times damping / (1 - damping).
 
     The result does not depend on the number of CPU cores or of CUDA's blocks. That of CUDA
     differs from the CPU's by rounding, as CUDA fuses multiplications and additions: relative to
@@ -82,6 +82,9 @@ class PageRank:
     [(34, 0.1009), (1, 0.097)]
     """
 
+    metadata = KernelMetadata(id="pagerank", version="1", domain="graph analytics",
+                              description="ranks of a graph's nodes, power iteration")  # fmt: skip
+
     def __init__(
         self,
         path: Path = KARATE,
@@ -90,13 +93,15 @@ class PageRank:
         iterations: int = 200,
         device: Device = "auto",
     ) -> None:
-        require(0 <= damping < 1, f"{damping=}", option="damping", hint="use 0 or more, below 1")
-        require(iterations >= 0, f"{iterations=}", option="iterations", hint="use 0 or more")
+        check_option(
+            "damping", f"{damping=}", valid=0 <= damping < 1, hint="use 0 or more, below 1"
+        )
+        check_option("iterations", f"{iterations=}", valid=iterations >= 0, hint="use 0 or more")
         graph = read_graph(Path(path))
 
-        from checkpointable.kernels.pagerank import programs as _pagerank_programs
+        from checkpointable.kernels.pagerank import programs
 
-        self._programs = _pagerank_programs
+        self._programs = programs
         self._target = choose_target(device)
         self.setup = PageRankSetup(graph.identity(), float(damping))
         self.total_steps = iterations
@@ -109,12 +114,6 @@ class PageRank:
         self._sums = [place(np.zeros(length)) for length in _lengths(n)]
         self.ranks = place(np.full(n, 1 / n))
         self.residual = place(np.array([np.inf]))
-
-    @property
-    def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
-        return KernelMetadata(id="pagerank", version="1", domain="graph analytics",
-                              description="ranks of a graph's nodes, power iteration")  # fmt: skip
 
     def advance(self, steps: int) -> None:
         """Do `steps` iterations."""
@@ -131,7 +130,7 @@ class PageRank:
         self._target.wait()
 
     def _add(self, total: Any) -> None:
-        """Add the terms, by parts and parts of parts, into an array of one."""
+        """Add up the terms into `total`, an array of one: parts first, then the parts' sums."""
         values = self._terms
         for sums in (*self._sums[:-1], total):
             self._target.launch(self._programs.ADD, sums.shape[0], values, sums)
@@ -144,13 +143,14 @@ class PageRank:
     async def restore(self, checkpoint: PageRankCheckpoint) -> None:
         """Continue from `checkpoint`.
 
-        Raises `InvalidCheckpoint` if it is of another graph or damping, or if its ranks are none.
+        Raises `InvalidCheckpoint` if it is of another graph or damping, or its ranks are invalid.
         """
-        require_fit(checkpoint, PageRankCheckpoint, self, self.setup)
+        check_checkpoint(checkpoint, PageRankCheckpoint, self, self.setup)
         ranks = on_host(checkpoint.ranks)
-        require_sound(bool(np.all(ranks >= 0)), "a rank is negative, or no number", "ranks")
+        check_value("ranks", "a rank is negative or NaN", valid=bool(np.all(ranks >= 0)))
         total = float(ranks.sum())
-        require_sound(abs(total - 1) < TOLERANCE, f"the ranks are {total} together, not 1", "ranks")
+        valid = abs(total - 1) < TOLERANCE
+        check_value("ranks", f"the sum of the ranks is {total}, not 1", valid=valid)
         await reinstate(checkpoint, self)
 
     def checkpoint_size_estimate(self) -> int:
@@ -158,13 +158,14 @@ class PageRank:
         return 8 * (len(self._numbers) + 1)
 
     def health_check(self) -> HealthStatus:
-        """Say whether the ranks are 1 together."""
+        """Report whether the sum of the ranks is 1."""
         total = float(self._target.fetch(self.ranks).sum())
-        well = abs(total - 1) < TOLERANCE
-        return HealthStatus() if well else HealthStatus(False, f"the ranks are {total} together")
+        if abs(total - 1) < TOLERANCE:
+            return HealthStatus()
+        return HealthStatus(healthy=False, reason=f"the sum of the ranks is {total}")
 
     def top(self, count: int = 5) -> list[tuple[int, float]]:
-        """Return the nodes of the highest ranks, by their numbers in the file, and these ranks.
+        """Return the nodes with the highest ranks, by their numbers in the file, and these ranks.
 
         Of equal ranks, the lower number is first.
         """
@@ -181,15 +182,16 @@ class PageRank:
 
 
 def _lengths(n: int) -> list[int]:
-    """Return how many sums there are of n terms, of these sums, and so on to one.
+    """Return the number of sums of n terms, of sums of these sums, and so on to one.
 
-    Odd numbers, for the terms of a sum are as far apart, and powers of two collide in caches.
+    The numbers are odd: they are the distance between the terms of a sum, and powers of two
+    collide in caches.
 
     >>> _lengths(34), _lengths(1_000_000)
     ([1], [3907, 17, 1])
     """
     lengths: list[int] = []
     while n > 1 or not lengths:
-        n = -(-n // ADDED) | 1
+        n = -(-n // TERMS) | 1
         lengths.append(n)
     return lengths

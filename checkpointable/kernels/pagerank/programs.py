@@ -1,6 +1,6 @@
-"""The compiled half of `pagerank`. Importing it imports Numba."""
+"""The device code of `pagerank`. Importing it imports Numba."""
 
-# Numba describes what is used within kernels as classes, not as what it becomes there.
+# Numba's stubs describe what is used in kernels as classes, not as what it is there.
 # pyright: reportCallIssue=false
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -10,10 +10,10 @@ from typing import Any
 
 from numba import cuda, prange
 
-from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop
-from checkpointable.kernels._target import Program
+from checkpointable.kernels.decorators import Jit, cpu, gpu, kernel, loop
+from checkpointable.kernels.target import Program
 
-FEW = 1024  # sums, that one core has done before others are awake
+FEW = 1024  # sums: one core does these before the others are awake
 
 
 def make(jit: Jit) -> tuple[Any, Any, Any]:
@@ -21,7 +21,7 @@ def make(jit: Jit) -> tuple[Any, Any, Any]:
 
     @jit
     def split(ranks, degrees, shares, lost, i):
-        """Split the rank of node i among the edges that leave it; all is lost if none does."""
+        """Split the rank of node i among the edges that leave it; without any, it is lost."""
         if degrees[i] > 0:
             shares[i] = ranks[i] / degrees[i]
             lost[i] = 0.0
@@ -31,18 +31,18 @@ def make(jit: Jit) -> tuple[Any, Any, Any]:
 
     @jit
     def gather(offsets, sources, shares, lost, damping, ranks, changes, i):
-        """Give node i the shares of its incoming edges, and its part of what all nodes get."""
+        """Give node i the shares of its incoming edges, and its part of the rest."""
         n = ranks.shape[0]
-        given = 0.0
+        received = 0.0
         for k in range(offsets[i], offsets[i + 1]):
-            given += shares[sources[k]]
-        rank = damping * (given + lost[0] / n) + (1.0 - damping) / n
+            received += shares[sources[k]]
+        rank = damping * (received + lost[0] / n) + (1.0 - damping) / n
         changes[i] = abs(rank - ranks[i])
         ranks[i] = rank
 
     @jit
     def add(values, sums, k):
-        """Add every so-and-so-manyth value, from number k on, in their order."""
+        """Add every n-th value from number k on, in order, where n is the number of sums."""
         total = 0.0
         for i in range(k, values.shape[0], sums.shape[0]):
             total += values[i]
@@ -99,10 +99,10 @@ def add_kernel(values, sums):
 
 
 SPLIT = Program(split_loop, split_kernel)
-"""(ranks, degrees, shares, lost): what each edge carries, and what nodes without any lose."""
+"""(ranks, degrees, shares, lost): what each edge carries, and what nodes without edges lose."""
 
 GATHER = Program(gather_loop, gather_kernel)
-"""(offsets, sources, shares, lost, damping, ranks, changes): the next ranks; lost[0] in all."""
+"""(offsets, sources, shares, lost, damping, ranks, changes): the next ranks; lost[0] is the sum."""
 
 ADD = Program(add_loop, add_kernel)
 """(values, sums): sums of values[k :: len(sums)], in an order that depends on lengths alone."""

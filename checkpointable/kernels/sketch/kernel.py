@@ -1,7 +1,7 @@
 """A file of numbers, summarised in one pass: each value is counted exactly once.
 
-Everything kept is an integer, so that the answer depends neither on the batches, nor on the
-threads, nor on how often the run was killed and resumed.
+The state consists of integers, so the result does not depend on the batches, the threads, or how
+often the run was killed and resumed.
 """
 
 import hashlib
@@ -14,8 +14,7 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, InvalidKernel, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import on_host, require, require_fit, require_sound
-from checkpointable.kernels._target import Device, choose_target
+from checkpointable.kernels.checks import check_checkpoint, check_option, check_value, on_host
 from checkpointable.kernels.sketch.layout import (
     BINS,
     LIMBS,
@@ -24,10 +23,11 @@ from checkpointable.kernels.sketch.layout import (
     exact_sum,
     rounded,
 )
+from checkpointable.kernels.target import Device, choose_target
 
-END = 1 << 16  # bytes at either end of the file that are part of its identity
-DEVICE_THREADS = 1 << 16  # fill any device; each then strides over a batch
-MOST = 1 << 30  # values in a batch, so that no limb of the sum overflows
+END = 1 << 16  # bytes at each end of the file that are part of its identity
+DEVICE_THREADS = 1 << 16  # fill any device; each strides over the batch
+MAX_BATCH = 1 << 30  # values, so that no limb of the sum overflows
 
 
 @frozen
@@ -47,7 +47,7 @@ class SketchSetup:
 @checkpoint("sketch")
 @frozen
 class SketchCheckpoint:
-    """The state of a `Sketch` after `step` batches, when `offset` values were read.
+    """The state of a `Sketch` after `step` batches, `offset` values in all.
 
     `histogram` is (16384,) int64, `registers` (16384,) uint32, `limbs` (70,) int64, `extremes`
     (2,) uint64, `specials` (3,) int64: the counts of NaN, infinity and minus infinity.
@@ -67,11 +67,11 @@ class SketchCheckpoint:
 class Summary:
     """What a sketch knows of the values read so far.
 
-    `count` is all of them, `nans` how many are NaN. `total` is the sum: of int64 exact, an int of
-    any size; of float64 the exact sum rounded once, as `math.fsum`, but infinite where that
-    overflows and NaN or infinite as IEEE 754 adds those. `minimum` and `maximum` leave NaN out and
-    are None if nothing is left. `distinct` estimates the number of different values (0 and -0 are
-    one, all NaN are one) with a standard error of 0.8%.
+    `count` is their number, `nans` the number of NaN among them. `total` is the sum. For int64 it
+    is exact, an int of any size; for float64 it is the exact sum rounded once, as by `math.fsum`,
+    but infinite where that overflows; NaN and infinities add as in IEEE 754. `minimum` and
+    `maximum` leave out NaN, and are None if no value is left. `distinct` estimates the number of
+    different values (0 and -0 are one, all NaN are one) with a standard error of 0.8%.
     """
 
     count: int
@@ -85,19 +85,19 @@ class Summary:
 class Sketch:
     """Count, exact sum, extremes, histogram and number of distinct values of a file.
 
-    One step reads one batch; steps after the last, `total_steps`, do nothing but count.
+    One step reads one batch; steps after the last, `total_steps`, only increase `step`.
 
     `path`
         a file of little-endian numbers and nothing else. It must not change during the run.
     `dtype`
-        what they are: "float64" or "int64".
+        of the numbers: "float64" or "int64".
     `batch`
-        how many are read in one step, up to 2^30.
+        how many numbers one step reads, up to 2^30.
     `device`
         "cpu", "cuda", or "auto" for CUDA where there is a device.
 
-    Raises `InvalidKernel` if the file is missing, cannot be read, or is no whole number of values;
-    `advance` raises it too if the file has become shorter.
+    Raises `InvalidKernel` if the file is missing, cannot be read, or does not hold a whole number
+    of values; `advance` raises it too if the file has become shorter.
 
     The result is the same, bit for bit, on the CPU and on CUDA.
 
@@ -111,6 +111,9 @@ class Sketch:
     (1.0, 1e+100)
     """
 
+    metadata = KernelMetadata(id="sketch", version="1", domain="analytics",
+                              description="exact and approximate aggregates of a file")  # fmt: skip
+
     def __init__(
         self,
         path: Path,
@@ -119,13 +122,18 @@ class Sketch:
         batch: int = 1 << 20,
         device: Device = "auto",
     ) -> None:
-        require(dtype in ("float64", "int64"), f"{dtype=}", option="dtype",
-                hint="use float64 or int64")  # fmt: skip
-        require(1 <= batch <= MOST, f"{batch=}", option="batch", hint="use 1 to 2^30 values")
+        check_option("dtype", f"{dtype=}", valid=dtype in ("float64", "int64"),
+                     hint="use float64 or int64")  # fmt: skip
+        check_option("batch", f"{batch=}", valid=1 <= batch <= MAX_BATCH,
+                     hint="use 1 to 2^30 values")  # fmt: skip
         self.path = Path(path)
         size, ends = _identity(self.path)
-        require(size % 8 == 0, f"{size} bytes are no whole number of 8-byte values", option="path",
-                hint="the file must hold float64 or int64 values and nothing else")  # fmt: skip
+        check_option(
+            "path",
+            f"{size} bytes are not a whole number of 8-byte values",
+            valid=size % 8 == 0,
+            hint="the file must hold float64 or int64 values and nothing else",
+        )
 
         from checkpointable.kernels.sketch import programs
 
@@ -141,12 +149,6 @@ class Sketch:
         self.limbs = place(np.zeros(LIMBS, np.int64))
         self.extremes = place(np.array([2**64 - 1, 0], np.uint64))
         self.specials = place(np.zeros(3, np.int64))
-
-    @property
-    def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
-        return KernelMetadata(id="sketch", version="1", domain="analytics",
-                              description="exact and approximate aggregates of a file")  # fmt: skip
 
     def advance(self, steps: int) -> None:
         """Count in the next `steps` batches, or what is left of the file."""
@@ -173,7 +175,7 @@ class Sketch:
             raise _unreadable(self.path, error) from error
         if values.size < count:
             raise InvalidKernel("the file has become shorter", where=str(self.path),
-                                hint="sketch a file that nobody changes")  # fmt: skip
+                                hint="sketch a file that does not change")  # fmt: skip
         return values
 
     async def checkpoint(self) -> SketchCheckpoint:
@@ -183,14 +185,17 @@ class Sketch:
     async def restore(self, checkpoint: SketchCheckpoint) -> None:
         """Continue from `checkpoint`.
 
-        Raises `InvalidCheckpoint` if it is of another file, dtype or batch, or if what was
-        counted is not what was read.
+        Raises `InvalidCheckpoint` if it is of another file, dtype or batch, or if it counts other
+        values than were read.
         """
-        require_fit(checkpoint, SketchCheckpoint, self, self.setup)
+        check_checkpoint(checkpoint, SketchCheckpoint, self, self.setup)
         offset = min(checkpoint.step * self.setup.batch, self.setup.size // 8)
-        require_sound(checkpoint.offset == offset, f"{offset} values were to be read", "offset")
-        counted = _total(checkpoint.histogram) + _total(checkpoint.specials)
-        require_sound(counted == offset, f"{counted} values are counted, not {offset}", "histogram")
+        valid = checkpoint.offset == offset
+        check_value("offset", f"expected {offset} values, got {checkpoint.offset}", valid=valid)
+        counts = (checkpoint.histogram, checkpoint.specials)
+        counted = sum(int(on_host(count).sum()) for count in counts)
+        valid = counted == offset
+        check_value("histogram", f"it counts {counted} values, not {offset}", valid=valid)
         await reinstate(checkpoint, self)
 
     def checkpoint_size_estimate(self) -> int:
@@ -202,12 +207,12 @@ class Sketch:
         return self._target.fetch(self.histogram)
 
     def summary(self) -> Summary:
-        """Return what is known of the values read so far."""
+        """Return the aggregates of the values read so far."""
         fetch = self._target.fetch
         nans, infinities, minus_infinities = (int(count) for count in fetch(self.specials))
-        is_float = self.setup.dtype == "float64"
+        dtype = self.setup.dtype
         exact = exact_sum(fetch(self.limbs))
-        total: float | int = rounded(exact) if is_float else exact
+        total: float | int = rounded(exact) if dtype == "float64" else exact
         if nans or (infinities and minus_infinities):
             total = math.nan
         elif infinities or minus_infinities:
@@ -218,21 +223,18 @@ class Sketch:
             count=self.offset,
             nans=nans,
             total=total,
-            minimum=None if empty else _value(smallest, is_float),
-            maximum=None if empty else _value(largest, is_float),
+            minimum=None if empty else _value(smallest, dtype),
+            maximum=None if empty else _value(largest, dtype),
             distinct=distinct_values(fetch(self.registers)),
         )
 
 
-def _total(counts: Any) -> int:
-    return int(on_host(counts).sum())
-
-
-def _value(key: int, is_float: bool) -> float | int:
-    """Return the value whose order (see `_sketch_programs`) is `key`."""
+def _value(key: int, dtype: str) -> float | int:
+    """Return the value whose order (see `programs`) is `key`."""
     sign = 1 << 63
-    bits = key ^ sign if key & sign or not is_float else key ^ (2**64 - 1)
-    return np.uint64(bits).view(np.float64 if is_float else np.int64).item()
+    bits = key ^ sign if key & sign or dtype == "int64" else key ^ (2**64 - 1)
+    value: float | int = np.uint64(bits).view(dtype).item()
+    return value
 
 
 def _identity(path: Path) -> tuple[int, str]:

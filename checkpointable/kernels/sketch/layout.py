@@ -1,4 +1,4 @@
-"""What the arrays of a sketch mean; shared by the compiled half and the host."""
+"""What the arrays of a sketch mean; used by the device code and on the host."""
 
 import math
 from typing import Any
@@ -15,16 +15,16 @@ LIMBS = 70
 """32-bit limbs of the exact sum: 2^-1074 to 2^1024, and room for 2^64 values of that size."""
 
 RANKS = 50
-"""Bits of a hash that ranks are counted in: 64 less those that choose the register."""
+"""Bits of a hash that determine its rank: 64 less those that choose the register."""
 
 Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def bin_edges() -> Float64:
-    """Return the least magnitude that falls in each bin of either sign, (8193,) float64.
+    """Return the smallest magnitude in each bin of either sign, (8193,) float64.
 
     Bin k < 8192 holds the values v with edges[k] <= v < edges[k + 1], four bins to a factor of
-    two; bin 8192 + k those with edges[k] <= -v < edges[k + 1]. The last four hold nothing.
+    two; bin 8192 + k those with edges[k] <= -v < edges[k + 1]. The last four are always empty.
 
     >>> edges = bin_edges()
     >>> [float(edge) for edge in edges[4 * 1023 : 4 * 1024 + 1]]
@@ -37,12 +37,12 @@ def bin_edges() -> Float64:
 
 
 def exact_sum(limbs: Any) -> int:
-    """Return what the limbs stand for, in units of 2^-1074 for float64 and of 1 for int64."""
+    """Return the sum that the limbs represent, in units of 2^-1074 for float64 and 1 for int64."""
     return sum(int(limb) << (32 * k) for k, limb in enumerate(limbs))
 
 
 def rounded(total: int) -> float:
-    """Return total · 2^-1074 correctly rounded, infinite where it is too large for a float.
+    """Return total · 2^-1074 correctly rounded, infinite if it is too large for a float.
 
     >>> rounded(3 << 1074), rounded(-(1 << 2200))
     (3.0, -inf)
@@ -54,16 +54,16 @@ def rounded(total: int) -> float:
 
 
 def distinct_values(registers: Any) -> float:
-    """Return HyperLogLog's estimate of how many different values made these registers.
+    """Return HyperLogLog's estimate of the number of different values, from its registers.
 
     Flajolet, Fusy, Gandouet and Meunier (2007), HyperLogLog, DMTCS AH, figure 3, with linear
-    counting below 2.5 values per register. With a 64-bit hash it needs no correction above.
+    counting below 2.5 values per register. With a 64-bit hash, large numbers need no correction.
 
     >>> distinct_values(np.zeros(REGISTERS, np.uint32))
     0.0
     """
     ranks = np.bincount(registers, minlength=RANKS + 2)
-    # Exact in integers, hence the same whatever the order.
+    # Exact in integers, so the order of the terms does not matter.
     harmonic: int = sum(int(count) << (RANKS + 1 - k) for k, count in enumerate(ranks))
     alpha = 0.7213 / (1 + 1.079 / REGISTERS)
     estimate: float = alpha * REGISTERS**2 * 2 ** (RANKS + 1) / harmonic

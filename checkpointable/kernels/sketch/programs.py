@@ -1,9 +1,9 @@
-"""The compiled half of `sketch`. Importing it imports Numba.
+"""The device code of `sketch`. Importing it imports Numba.
 
-All values are handled as the 64 bits that they are stored in.
+All values are handled as the 64 bits that store them.
 """
 
-# Numba describes what is used within kernels as classes, not as what it becomes there.
+# Numba's stubs describe what is used in kernels as classes, not as what it is there.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOptionalSubscript=false
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numba import cuda, prange
 
-from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop, serial
-from checkpointable.kernels._target import Program
+from checkpointable.kernels.decorators import Jit, cpu, gpu, kernel, loop, serial
 from checkpointable.kernels.sketch.layout import LIMBS
+from checkpointable.kernels.target import Program
 
-# As uint64, for Numba makes signed numbers of mixed integers.
+# As uint64, since Numba makes mixed integers signed.
 ZERO, ONE, TWO = np.uint64(0), np.uint64(1), np.uint64(2)
 SIGN = np.uint64(1 << 63)
 INFINITY, NAN = np.uint64(0x7FF << 52), np.uint64(0xFFF << 51)
@@ -30,7 +30,7 @@ MIX1, MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 U5, U14, U27, U30, U31, U32 = (np.uint64(k) for k in (5, 14, 27, 30, 31, 32))
 U50, U52, U63 = (np.uint64(k) for k in (50, 52, 63))
 
-PARTS = 16  # of a batch on the CPU: as many cores at most work on one, and each costs 200 kB
+PARTS = 16  # of a batch on the CPU, one core each at most; each takes 200 kB
 
 
 def make(jit: Jit) -> tuple[Any, ...]:
@@ -43,7 +43,7 @@ def make(jit: Jit) -> tuple[Any, ...]:
 
     @jit
     def leading_zeros(x):
-        """Return how many bits above the highest set one are 0, or 63 if none is set."""
+        """Return the number of zero bits above the highest set bit, or 63 if none is set."""
         zeros = 0
         width = 32
         while width > 0:
@@ -82,7 +82,7 @@ def make(jit: Jit) -> tuple[Any, ...]:
 
     @jit
     def register(bits, is_float):
-        """Return the HyperLogLog register that the value falls in, and its rank."""
+        """Return the HyperLogLog register of the value, and its rank."""
         if is_float and bits == SIGN:  # -0.0 is equal to 0.0
             bits = ZERO
         if special(bits, is_float) == 0:  # all NaN count as one value
@@ -96,7 +96,7 @@ def make(jit: Jit) -> tuple[Any, ...]:
 
     @jit
     def fixed_point(bits, is_float):
-        """Return limb number, three limbs from there on, and sign: the value in fixed point."""
+        """Return the value in fixed point: number of the first limb, three limbs, and sign."""
         negative = bits & SIGN != ZERO
         if is_float:
             exponent = (bits >> U52) & EXPONENTS
@@ -116,7 +116,7 @@ def make(jit: Jit) -> tuple[Any, ...]:
 
     @jit
     def carry(limbs):
-        """Bring limbs but the last into 0 to 2^32 - 1, so that 2^30 more values can be added."""
+        """Bring all limbs but the last into 0 to 2^32 - 1, so that 2^30 more values fit."""
         for k in range(limbs.shape[0] - 1):
             excess = limbs[k] >> 32
             limbs[k] -= excess << 32
@@ -131,7 +131,7 @@ special_gpu, order_gpu, bin_gpu, register_gpu, fixed_point_gpu, carry_gpu = make
 
 @loop
 def count_loop(values, is_float, histogram, registers, limbs, extremes, specials):
-    # Each part has counts of its own, added up at the end: no two cores write to the same place.
+    # Each part has its own counts, added up at the end: no two cores write to the same place.
     part_histogram = np.zeros((PARTS, histogram.size), np.int64)
     part_registers = np.zeros((PARTS, registers.size), np.uint32)
     part_limbs = np.zeros((PARTS, limbs.size), np.int64)
@@ -169,7 +169,7 @@ def count_loop(values, is_float, histogram, registers, limbs, extremes, specials
 
 @kernel
 def count_kernel(values, is_float, histogram, registers, limbs, extremes, specials):
-    # The limbs are summed in shared memory first: nearly all values meet in a few of them.
+    # The limbs are summed in shared memory first: nearly all values fall into a few of them.
     block_limbs = cuda.shared.array(LIMBS, np.int64)
     for k in range(cuda.threadIdx.x, LIMBS, cuda.blockDim.x):
         block_limbs[k] = 0
@@ -177,7 +177,7 @@ def count_kernel(values, is_float, histogram, registers, limbs, extremes, specia
     for k in range(cuda.grid(1), values.size, cuda.gridsize(1)):
         bits = values[k]
         number, rank = register_gpu(bits, is_float)
-        # Reading before each atomic is safe, for these only rise or fall, and spares most of them.
+        # Reading before each atomic is safe, since these are monotonic, and spares most of them.
         if registers[number] < rank:
             cuda.atomic.max(registers, number, np.uint32(rank))
         kind = special_gpu(bits, is_float)

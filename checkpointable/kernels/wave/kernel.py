@@ -13,8 +13,8 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import Array, HealthStatus, KernelMetadata, capture, checkpoint, reinstate
-from checkpointable.kernels._checks import require_fit
-from checkpointable.kernels._target import Device, choose_target
+from checkpointable.kernels.checks import check_checkpoint
+from checkpointable.kernels.target import Device, choose_target
 from checkpointable.kernels.wave.model import (
     UNIFORM_SPEED,
     Float32,
@@ -34,7 +34,7 @@ class WaveCheckpoint:
     """The state of a `Wave` after `step` steps.
 
     `pressure` and `pressure_before`, (n, n) float32, are the field now and one step ago;
-    `seismograms`, (receivers, total_steps) float32, what was recorded so far, then zeros.
+    `seismograms`, (receivers, total_steps) float32, are the records so far, followed by zeros.
     """
 
     step: int
@@ -57,13 +57,14 @@ class Wave:
         dominant period of the source in seconds (a Ricker wavelet that peaks 1.5 periods after
         the start).
     `depth`, `angle`
-        where the source is, in km under the surface and in degrees clockwise from the top; the
-        uniform model has it in the middle.
+        of the source, in km under the surface and in degrees clockwise from the top; in the
+        uniform model it is in the middle.
     `duration`
-        seconds to record: `total_steps` of them. Later steps are computed, but not recorded.
+        seconds to record, in `total_steps` steps. Later steps are computed, but not recorded.
     `receivers`
-        how many, evenly spaced. In "prem" just under the surface at `distances` degrees from the
-        source, up to 180; in "uniform" on a line from the source, `distances` km away.
+        their number; they are evenly spaced. In "prem" they are just under the surface at
+        `distances` degrees from the source, up to 180; in "uniform" on a line from the source,
+        `distances` km away.
     `amplitude`
         of the source, in the unit of the pressure, which is arbitrary; 0 is silence.
     `courant`
@@ -81,6 +82,9 @@ class Wave:
     >>> wave.health_check().healthy, wave.seismograms.shape == (18, wave.total_steps)
     (True, True)
     """
+
+    metadata = KernelMetadata(id="wave", version="1", domain="seismology",
+                              description="sound through a section of the Earth")  # fmt: skip
 
     def __init__(
         self,
@@ -105,9 +109,9 @@ class Wave:
         self.total_steps = len(self._model.wavelet)
         self.step = 0
 
-        from checkpointable.kernels.wave import programs as _wave_programs
+        from checkpointable.kernels.wave import programs
 
-        self._programs = _wave_programs
+        self._programs = programs
         self._target = choose_target(device)
         place = self._target.place
         self._force = self._model.force(int(self._model.source[0]))
@@ -118,12 +122,6 @@ class Wave:
         self.pressure = place(np.zeros((n, n), np.float32))
         self.pressure_before = place(np.zeros((n, n), np.float32))
         self.seismograms = place(np.zeros((receivers, self.total_steps), np.float32))
-
-    @property
-    def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
-        return KernelMetadata(id="wave", version="1", domain="seismology",
-                              description="sound through a section of the Earth")  # fmt: skip
 
     def advance(self, steps: int) -> None:
         """Do `steps` time steps of `time_step` seconds each."""
@@ -148,7 +146,7 @@ class Wave:
 
     async def restore(self, checkpoint: WaveCheckpoint) -> None:
         """Continue from `checkpoint`; raises `InvalidCheckpoint` if its setup is another."""
-        require_fit(checkpoint, WaveCheckpoint, self, self.setup)
+        check_checkpoint(checkpoint, WaveCheckpoint, self, self.setup)
         await reinstate(checkpoint, self)
 
     def checkpoint_size_estimate(self) -> int:
@@ -156,7 +154,7 @@ class Wave:
         return 4 * (2 * self.setup.n**2 + self.setup.receivers * self.total_steps)
 
     def health_check(self) -> HealthStatus:
-        """Say whether the field is finite, now and a time step ago: a checkpoint has both."""
+        """Report whether the field is finite, now and one time step ago: a checkpoint has both."""
         return health_of(self.wavefield, self._target.fetch(self.pressure_before))
 
     @property
@@ -167,12 +165,12 @@ class Wave:
     def first_arrivals(self) -> Float64:
         """Return when the wave first reached each receiver, in seconds after it left the source.
 
-        NaN where nothing has arrived. The pick is where a trace first reaches a tenth of its
-        first swing; the first swing is the first extremum above 2% of the trace's largest value.
-        The same pick on the wavelet, as it looks far from a line source, is the time of departure.
+        NaN where nothing has arrived. The arrival is picked where a trace first reaches a tenth of
+        its first swing, which is the first extremum above 2% of the trace's largest value. The same
+        pick on the wavelet, as it looks far from a line source, is the time of departure.
         """
         return self._model.first_arrivals(self._target.fetch(self.seismograms))
 
     def summary(self) -> dict[str, str]:
-        """Return the first arrivals, one a receiver."""
+        """Return the first arrivals, one for each receiver."""
         return self._model.summary(self._target.fetch(self.seismograms))

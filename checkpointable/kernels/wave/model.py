@@ -1,4 +1,4 @@
-"""What the kernels of the wave have in common: their options, the Earth, source and receivers."""
+"""What `Wave` and `WaveMpi` share: options, the Earth, source and receivers, first arrivals."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable import HealthStatus
-from checkpointable.kernels._checks import require
+from checkpointable.kernels.checks import check_option
 from checkpointable.kernels.wave.prem import RADIUS, speed
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
@@ -36,30 +36,30 @@ class WaveSetup:
 
 @frozen(eq=False)
 class WaveModel:
-    """What follows from a setup, for some rows of the grid."""
+    """What is computed from a setup, for some rows of the grid."""
 
     setup: WaveSetup
     cell: float
     time_step: float
     distances: Float64
-    receivers: Int64  # the cell of each, (receivers, 2)
+    receivers: Int64  # their cells, (receivers, 2)
     source: Int64  # its cell, (2,)
-    wavelet: Float64  # at every step that is recorded
+    wavelet: Float64  # at each recorded step
     courant2: Float32  # (c dt/dx)² of these rows
-    sponge: Float32  # of each row or column of all
+    sponge: Float32  # of each row or column of the whole grid
 
     def force(self, row: int) -> Float64:
-        """Return what drives the source at every step, which is in this row of `courant2`."""
+        """Return the force of the source at each step; the source is in this row of `courant2`."""
         return self.wavelet * self.setup.amplitude * float(self.courant2[row, self.source[1]])
 
     def first_arrivals(self, seismograms: Float32) -> Float64:
         """See `Wave.first_arrivals`."""
         traces = seismograms.astype(np.float64)
-        departure = _onset(_far_wavelet(self.wavelet, self.setup.model == "prem"))
+        departure = _onset(_far_wavelet(self.wavelet, at_surface=self.setup.model == "prem"))
         return self.time_step * (np.array([_onset(trace) for trace in traces]) - departure)
 
     def summary(self, seismograms: Float32) -> dict[str, str]:
-        """Return the first arrivals, one a receiver."""
+        """Return the first arrivals, one for each receiver."""
         unit = "degrees" if self.setup.model == "prem" else "km"
         times = self.first_arrivals(seismograms)
         return {
@@ -80,17 +80,18 @@ def checked_setup(
     courant: float,
 ) -> WaveSetup:
     """Return the options of `Wave` as a setup; raises `InvalidKernel` on one out of range."""
-    require(model in ("prem", "uniform"), f"{model=} is unknown", option="model",
-            hint="use prem or uniform")  # fmt: skip
-    require(n >= 12, f"{n=} is too small a grid", option="n", hint="use 12 or more")
-    require(0 <= depth < RADIUS, f"{depth=} km is not inside the Earth", option="depth",
-            hint=f"use 0 to {RADIUS:g} km")  # fmt: skip
-    require(math.isfinite(angle), f"{angle=} is no angle", option="angle", hint="use degrees")
-    require(0 < duration < math.inf, f"{duration=} s", option="duration", hint="use > 0")
-    require(receivers >= 1, f"{receivers=}", option="receivers", hint="use 1 or more")
-    require(math.isfinite(amplitude), f"{amplitude=}", option="amplitude", hint="use 1")
-    require(0 < courant <= 1, f"{courant=} is unstable", option="courant",
-            hint="use a fraction of the stability limit, in (0, 1]")  # fmt: skip
+    check_option("model", f"{model=} is unknown", valid=model in ("prem", "uniform"),
+                 hint="use prem or uniform")  # fmt: skip
+    check_option("n", f"{n=} is too small a grid", valid=n >= 12, hint="use 12 or more")
+    check_option("depth", f"{depth=} km is not inside the Earth", valid=0 <= depth < RADIUS,
+                 hint=f"use 0 to {RADIUS:g} km")  # fmt: skip
+    check_option("angle", f"{angle=} is not an angle", valid=math.isfinite(angle),
+                 hint="use degrees")  # fmt: skip
+    check_option("duration", f"{duration=} s", valid=0 < duration < math.inf, hint="use > 0")
+    check_option("receivers", f"{receivers=}", valid=receivers >= 1, hint="use 1 or more")
+    check_option("amplitude", f"{amplitude=}", valid=math.isfinite(amplitude), hint="use 1")
+    check_option("courant", f"{courant=} is unstable", valid=0 < courant <= 1,
+                 hint="use a fraction of the stability limit, in (0, 1]")  # fmt: skip
     return WaveSetup(
         model, n, float(period), float(depth), float(angle), float(duration), receivers,
         float(amplitude), float(courant),
@@ -98,20 +99,21 @@ def checked_setup(
 
 
 def wave_model(
-    setup: WaveSetup, rows: slice = slice(None), greatest: Callable[[float], float] = float
+    setup: WaveSetup, rows: slice = slice(None), maximum: Callable[[float], float] = float
 ) -> WaveModel:
-    """Work a setup out for these rows; raises `InvalidKernel` on a period too short for the grid.
+    """Return the model for these rows; raises `InvalidKernel` on a period too short for the grid.
 
-    `greatest` makes the greatest value of all rows of that of these.
+    `maximum` returns the maximum over all rows, given that over these.
     """
     n, period = setup.n, setup.period
     cell = 2 * RADIUS / (n - 6 if setup.model == "prem" else n)
     speeds = _speeds(setup.model, n, cell, rows)
-    slowest = -greatest(-float(speeds.min(initial=math.inf, where=speeds > 0)))
-    fastest = greatest(float(speeds.max()))
+    slowest = -maximum(-float(speeds.min(initial=math.inf, where=speeds > 0)))
+    fastest = maximum(float(speeds.max()))
     shortest = CELLS_PER_WAVELENGTH * cell / slowest
-    require(shortest <= period < math.inf, f"{period=} s is too short for {n} cells",
-            option="period", hint=f"use {shortest:.1f} s or more, or a larger n")  # fmt: skip
+    check_option("period", f"{period=} s is too short for {n} cells",
+                 valid=shortest <= period < math.inf,
+                 hint=f"use {shortest:.1f} s or more, or a larger n")  # fmt: skip
     # Stable while the largest eigenvalue of the stencil, 32/3, times (c dt/dx)² is at most 4.
     time_step = setup.courant * math.sqrt(3 / 8) * cell / fastest
     distances, receivers, source = _geometry(setup, cell)
@@ -124,13 +126,13 @@ def wave_model(
 
 
 def health_of(*fields: Float32) -> HealthStatus:
-    """Say whether the fields are finite."""
+    """Report whether the fields are finite."""
     bad = max(int(np.count_nonzero(~np.isfinite(field))) for field in fields)
-    return HealthStatus() if bad == 0 else HealthStatus(False, f"{bad} cells are not finite")
+    return HealthStatus(healthy=not bad, reason=f"{bad} cells are not finite" if bad else "")
 
 
 def _speeds(model: str, n: int, cell: float, rows: slice) -> Float64:
-    """Return the P speed in km/s of every cell in these rows, 0 outside the Earth."""
+    """Return the P speed in km/s of each cell in these rows, 0 outside the Earth."""
     offset = cell * (np.arange(n) - (n - 1) / 2)
     if model == "uniform":
         return np.full((len(offset[rows]), n), UNIFORM_SPEED)
@@ -138,10 +140,11 @@ def _speeds(model: str, n: int, cell: float, rows: slice) -> Float64:
 
 
 def _sponge(model: str, n: int, slowness: float) -> Float32:
-    """Return what each row or column keeps in a time step: all, or less and less in the outer n/6.
+    """Return the part of the wave that each row or column keeps in a time step.
 
-    A wave that crosses the sponge s(x), meets the edge and returns keeps exp(-2/c ∫ s dx) of its
-    amplitude: here a thousandth, with s quadratic so that little is reflected on the way.
+    That is 1, but ever less towards the edge in the outer n/6 of the uniform model. A wave that
+    crosses the sponge s(x) to the edge and back keeps exp(-2/c ∫ s dx) of its amplitude: here a
+    thousandth, with s quadratic so that little is reflected on the way.
     """
     width = n // 6
     edge = np.minimum(np.arange(n), np.arange(n)[::-1])
@@ -159,7 +162,7 @@ def _geometry(setup: WaveSetup, cell: float) -> tuple[Any, Int64, Int64]:
         columns = middle + np.rint(reach * number / setup.receivers).astype(np.int64)
         cells = np.stack([np.full_like(columns, middle), columns], axis=1)
         return cell * (columns - middle), cells, np.array([middle, middle])
-    # One cell down, the nearest that rounding cannot put outside, where the pressure is zero.
+    # One cell down: rounding cannot move that outside, where the pressure is zero.
     surface = RADIUS - cell
 
     def cells_at(radius: float, degrees: Any) -> Any:
@@ -182,11 +185,11 @@ def _ricker(time: Any) -> Float64:
     return wavelet
 
 
-def _far_wavelet(wavelet: Float64, at_surface: bool) -> Float64:
+def _far_wavelet(wavelet: Float64, *, at_surface: bool) -> Float64:
     """Return the shape of the wave far from a line source.
 
-    That is the convolution with t^(-1/2), the tail of the two-dimensional Green's function. Just
-    under a free surface the wave and its reflection, of opposite sign, leave its derivative.
+    That is its convolution with t^(-1/2), the tail of the two-dimensional Green's function. Just
+    under a free surface the wave and its reflection, of opposite sign, add up to its derivative.
     """
     tail = 1 / np.sqrt(np.arange(len(wavelet)) + 0.5)
     size = 2 * len(wavelet)

@@ -1,9 +1,9 @@
 """The wave of `wave`, its rows split among the ranks of an MPI job.
 
-Each rank has a slab of rows, and a halo: the two rows beyond that its neighbours have. It gets
-those before each time step; then it does what `Wave` does, by the same functions in the same order.
-So the results are those of `Wave` bit for bit on the CPU, whatever the number of ranks, and a run
-goes on on another number of them.
+Each rank has a slab of rows, and a halo: the two rows on each side that belong to its neighbours.
+Before each time step it receives the halo; then it does what `Wave` does, by the same functions in
+the same order. So on the CPU the results are those of `Wave` bit for bit, whatever the number of
+ranks, and a run can continue on another number of them.
 """
 
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from checkpointable import (
     checkpoint,
     reinstate,
 )
-from checkpointable.kernels._checks import require, require_fit
-from checkpointable.kernels._target import Device, choose_target
+from checkpointable.kernels.checks import check_checkpoint, check_option
+from checkpointable.kernels.target import Device, choose_target
 from checkpointable.kernels.wave.halo import Ranks
 from checkpointable.kernels.wave.model import (
     Float64,
@@ -42,8 +42,8 @@ class WaveMpiCheckpoint:
     """The state of a `WaveMpi` after `step` steps.
 
     `pressure` and `pressure_before`, (n, n) float32, are the field now and one step ago, of which a
-    rank has some rows; `seismograms`, (receivers, total_steps) float32, what was recorded so far,
-    then zeros: all ranks have all of them.
+    rank has some rows; `seismograms`, (receivers, total_steps) float32, are the records so far,
+    followed by zeros: every rank has all of them.
     """
 
     step: int
@@ -54,23 +54,26 @@ class WaveMpiCheckpoint:
 
 
 class WaveMpi:
-    """One rank's part of a `Wave`, with the options of that.
+    """One rank's part of a `Wave`, with the same options and `comm`.
 
     `comm`
-        the communicator of mpi4py whose ranks share the work, or None for one rank. What `WaveMpi`
-        sends in it has tag 0.
+        the mpi4py communicator whose ranks share the work, or None for one rank. Messages of
+        `WaveMpi` have tag 0.
 
-    Made and advanced by all ranks together, with the same options and by as many steps; the rest
-    each does by itself. On CUDA each uses the device that is current, and the halo goes by way of
-    the host; on the CPU each uses all cores, unless NUMBA_NUM_THREADS says fewer.
+    All ranks make it with the same options and advance it by the same steps together; everything
+    else a rank does by itself. On CUDA each rank uses its current device, and the halo passes
+    through the host; on the CPU each uses all cores, or NUMBA_NUM_THREADS of them.
 
-    Raises `InvalidKernel` as `Wave` does, and if a rank had fewer than two rows.
+    Raises `InvalidKernel` as `Wave` does, and if a rank would have fewer than two rows.
 
     >>> wave = WaveMpi(model="uniform", n=64, period=240.0, duration=600.0, device="cpu")
     >>> wave.advance(wave.total_steps)
     >>> wave.health_check().healthy, wave.pressure.box
     (True, (slice(0, 64, None), slice(0, 64, None)))
     """
+
+    metadata = KernelMetadata(id="wave-mpi", version="1", domain="seismology",
+                              description="sound through a section of the Earth")  # fmt: skip
 
     def __init__(
         self,
@@ -92,26 +95,26 @@ class WaveMpi:
         )
         self._ranks = Ranks(comm)
         rank, size = self._ranks.rank, self._ranks.size
-        require(n >= HALO * size, f"{n=} rows are too few for {size} ranks", option="n",
-                hint=f"use {HALO * size} or more, or fewer ranks")  # fmt: skip
+        check_option("n", f"{n=} rows are too few for {size} ranks", valid=n >= HALO * size,
+                     hint=f"use {HALO * size} or more, or fewer ranks")  # fmt: skip
         self._first, end = n * rank // size, n * (rank + 1) // size
         low, high = max(0, self._first - HALO), min(n, end + HALO)
-        self._own = slice(self._first - low, end - low)
+        self._rows = slice(self._first - low, end - low)  # of the slab, without its halo
 
-        self._model = wave_model(self.setup, slice(low, high), self._ranks.greatest)
+        self._model = wave_model(self.setup, slice(low, high), self._ranks.maximum)
         self.cell, self.time_step = self._model.cell, self._model.time_step
         self.distances: Float64 = self._model.distances
         self.total_steps = len(self._model.wavelet)
         self.step = 0
 
-        from checkpointable.kernels.wave import programs as _wave_programs
+        from checkpointable.kernels.wave import programs
 
-        self._programs = _wave_programs
+        self._programs = programs
         self._target = choose_target(device)
         place = self._target.place
         cells = np.concatenate([self._model.receivers, [self._model.source]])
-        mine = (self._first <= cells[:, 0]) & (cells[:, 0] < end)
-        cells[:, 0] = np.where(mine, cells[:, 0] - low, -1)
+        local = (self._first <= cells[:, 0]) & (cells[:, 0] < end)
+        cells[:, 0] = np.where(local, cells[:, 0] - low, -1)
         self._receivers, self._source = place(cells[:-1]), place(cells[-1])
         self._force = self._model.force(int(cells[-1, 0]))  # unused where the source is not
         self._courant2 = place(self._model.courant2)
@@ -121,12 +124,6 @@ class WaveMpi:
         self._before = place(np.zeros((high - low, n), np.float32))
         self._traces = place(np.zeros((receivers, self.total_steps), np.float32))
         self.seismograms = np.zeros((receivers, self.total_steps), np.float32)
-
-    @property
-    def metadata(self) -> KernelMetadata:
-        """Who this kernel is."""
-        return KernelMetadata(id="wave-mpi", version="1", domain="seismology",
-                              description="sound through a section of the Earth")  # fmt: skip
 
     @property
     def pressure(self) -> Shard[np.float32]:
@@ -140,7 +137,7 @@ class WaveMpi:
 
     def _shard(self, slab: Any) -> Shard[np.float32]:
         n = self.setup.n
-        return Shard(slab[self._own], shape=(n, n), offset=(self._first, 0))
+        return Shard(slab[self._rows], shape=(n, n), offset=(self._first, 0))
 
     def advance(self, steps: int) -> None:
         """Do `steps` time steps of `time_step` seconds each, with all ranks."""
@@ -161,7 +158,7 @@ class WaveMpi:
         self._target.wait()
         recorded = slice(begin, self.step)
         traces = self._target.fetch(self._traces[:, recorded])
-        self.seismograms[:, recorded] = self._ranks.united(traces)
+        self.seismograms[:, recorded] = self._ranks.combined(traces)
 
     async def checkpoint(self) -> WaveMpiCheckpoint:
         """Return a snapshot of this rank's part of the state."""
@@ -169,7 +166,7 @@ class WaveMpi:
 
     async def restore(self, checkpoint: WaveMpiCheckpoint) -> None:
         """Continue from `checkpoint`; raises `InvalidCheckpoint` if its setup is another."""
-        require_fit(checkpoint, WaveMpiCheckpoint, self, self.setup)
+        check_checkpoint(checkpoint, WaveMpiCheckpoint, self, self.setup)
         await reinstate(checkpoint, self)
 
     def checkpoint_size_estimate(self) -> int:
@@ -178,7 +175,7 @@ class WaveMpi:
         return 4 * (2 * rows * n + self.seismograms.size)
 
     def health_check(self) -> HealthStatus:
-        """Say whether this rank's part of the field is finite, now and a time step ago."""
+        """Report whether this rank's part of the field is finite, now and one time step ago."""
         fetch = self._target.fetch
         return health_of(fetch(self.pressure.local), fetch(self.pressure_before.local))
 
@@ -187,5 +184,5 @@ class WaveMpi:
         return self._model.first_arrivals(self.seismograms)
 
     def summary(self) -> dict[str, str]:
-        """Return the first arrivals, one a receiver."""
+        """Return the first arrivals, one for each receiver."""
         return self._model.summary(self.seismograms)

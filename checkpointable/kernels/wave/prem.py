@@ -29,7 +29,7 @@ SHELLS: tuple[tuple[float, tuple[float, ...]], ...] = (
 
 
 def speed(radius: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return Vp in km/s at each radius in km; 0 outside the Earth. On a boundary: the shell below.
+    """Return Vp in km/s at each radius in km: 0 outside the Earth, on a boundary the inner one.
 
     >>> speed(np.array([0.0, 3480.0, 6371.0, 6400.0])).round(3).tolist()
     [11.262, 8.065, 5.8, 0.0]

@@ -1,6 +1,6 @@
-"""The compiled half of `wave`. Importing it imports Numba."""
+"""The device code of `wave`. Importing it imports Numba."""
 
-# Numba describes what is used within kernels as classes, not as what it becomes there.
+# Numba's stubs describe what is used in kernels as classes, not as what it is there.
 # pyright: reportCallIssue=false
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import cuda, prange
 
-from checkpointable.kernels._jit import Jit, cpu, gpu, kernel, loop, serial
-from checkpointable.kernels._target import Program
+from checkpointable.kernels.decorators import Jit, cpu, gpu, kernel, loop, serial
+from checkpointable.kernels.target import Program
 
 # Fourth-order second derivative in both directions: (-1, 16, -30, 16, -1) / 12 each.
 NEAR, FAR, CENTRE = np.float32(4 / 3), np.float32(1 / 12), np.float32(5)
@@ -33,9 +33,9 @@ def make(jit: Jit) -> tuple[Any, Any]:
 
     @jit
     def observe(pressure, before, seismograms, receivers, source, force, step, k):
-        """Record receiver k; number 0 drives the source, through `before`, that none records.
+        """Record receiver k; number 0 also drives the source, through `before`, which none records.
 
-        A receiver or source in row -1 is not in these rows.
+        A receiver or source in row -1 is outside these rows.
         """
         if step < seismograms.shape[1] and receivers[k, 0] >= 0:
             seismograms[k, step] = pressure[receivers[k, 0], receivers[k, 1]]
@@ -84,7 +84,7 @@ UPDATE = Program(update_loop, update_kernel)
 """(pressure, before, courant2, down, across): writes the next pressure over `before`.
 
 `down` and `across` are the sponge of these rows and of the columns. The outer two rows and columns
-stay as they are: the edge of the grid, or what another rank computes."""
+are left unchanged: they are the edge of the grid, or another rank computes them."""
 
 OBSERVE = Program(observe_loop, observe_kernel)
 """(pressure, before, seismograms, receivers, source, force, step): record, then drive."""

@@ -1,4 +1,4 @@
-"""A store that goes wrong once, where the test says."""
+"""A store that fails once, where a test wants it to."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,22 +14,19 @@ Operation: TypeAlias = Literal["create", "open", "read", "list", "delete", "lock
 Fault: TypeAlias = Literal["fail", "tear", "delay"]
 
 
-def _nothing() -> None: ...
-
-
 @define(eq=False)
 class FaultyStore:
-    """Passes everything on to another store, but for one call of one operation.
+    """Passes every call to another store, except for one call of one operation.
 
-    That is call `at` (from 0) of `operation`. `fault` says what happens to it:
+    That is call `at` (from 0) of `operation`. `fault` is what happens to it:
 
     - "fail": it raises `error` and does nothing.
     - "tear": `create` leaves the first half of the bytes under the name, as a store that is not
       atomic does when it is killed, and raises; `read` gives the first half and zeros, silently;
-      any other is done, and then raises.
+      any other operation is done, and then raises.
     - "delay": it calls `wait` first, which returns when the test wants it to.
 
-    `happened` says whether it came to that.
+    `happened` is whether the fault has happened.
 
     >>> from checkpointable import MemoryStore
     >>> store = FaultyStore(MemoryStore(), "fail", "create", at=1)
@@ -47,13 +44,13 @@ class FaultyStore:
     operation: Operation
     at: int = 0
     error: Exception = field(factory=lambda: StoreError("a fault, as the test wants it"))
-    wait: Callable[[], object] = _nothing
+    wait: Callable[[], object] = lambda: None
     happened: bool = field(default=False, init=False)
     _calls: int = field(default=0, init=False)
     _guard: threading.Lock = field(factory=threading.Lock, init=False)
 
     def _hits(self, operation: Operation) -> Fault | None:
-        """Count this call; for the chosen one wait or raise, or say that it has to be torn."""
+        """Count this call; if it is the chosen one, raise or wait, and return the fault."""
         if operation != self.operation:
             return None
         with self._guard:
@@ -86,24 +83,24 @@ class FaultyStore:
 
     def list(self) -> Iterator[Entry]:
         """See `checkpointable.stores.List`."""
-        torn = self._hits("list") == "tear"
-        yield from self.store.list()
-        if torn:
-            raise self.error
+        with self._torn_afterwards("list"):
+            yield from self.store.list()
 
     def delete(self, name: str, /) -> None:
         """See `checkpointable.stores.Delete`."""
-        torn = self._hits("delete") == "tear"
-        self.store.delete(name)
-        if torn:
-            raise self.error
+        with self._torn_afterwards("delete"):
+            self.store.delete(name)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """See `checkpointable.stores.Lock`."""
-        torn = self._hits("lock") == "tear"
-        with self.store.lock():
+        with self._torn_afterwards("lock"), self.store.lock():
             yield
+
+    @contextmanager
+    def _torn_afterwards(self, operation: Operation) -> Iterator[None]:
+        torn = self._hits(operation) == "tear"
+        yield
         if torn:
             raise self.error
 

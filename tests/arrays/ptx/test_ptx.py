@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checkpointable.kernels._target import Target
+from checkpointable.kernels.target import Target
 from tests.arrays.ptx.kernels import ARGUMENTS, dispatchers, found, name, written
 from tests.kernels.compare_devices import ising, nbody, pageranks, sketches, wave
 

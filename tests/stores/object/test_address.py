@@ -17,7 +17,7 @@ from checkpointable.stores.object.bucket import Bucket
 from checkpointable.stores.object.store import ObjectStore
 from checkpointable.stores.object.uploads import escaped, unescaped
 from checkpointable.stores.protocol import Store
-from checkpointable.testing.stores._subject import listed, read
+from checkpointable.testing.stores import listed, read
 from tests.stores.object import servers
 from tests.stores.object.places import Place
 from tests.stores.object.servers import BUCKET, KEY, SECRET

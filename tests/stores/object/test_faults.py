@@ -9,7 +9,7 @@ import pytest
 from checkpointable.errors import CheckpointExists, CorruptCheckpoint, NoCheckpoint, StoreError
 from checkpointable.stores.object import bucket
 from checkpointable.stores.object.store import ObjectStore
-from checkpointable.testing.stores._subject import listed, read
+from checkpointable.testing.stores import listed, read
 from tests.stores.object import servers
 from tests.stores.object.places import Place, remote
 from tests.stores.object.proxy import Fate, Proxy, Request, always, once, proxied

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from checkpointable.stores.object.store import ObjectStore
-from checkpointable.testing.stores._subject import listed, read
+from checkpointable.testing.stores import listed, read
 from tests.stores.object.killed_processes import CHUNK, CHUNKS
 from tests.stores.object.places import Place
 from tests.stores.object.proxy import Proxy, Request

@@ -15,7 +15,7 @@ from checkpointable.errors import StoreError, StoreLocked
 from checkpointable.stores.object import lease
 from checkpointable.stores.object.lease import KEY, Holder, Lease
 from checkpointable.stores.object.store import ObjectStore
-from checkpointable.testing.stores._subject import listed
+from checkpointable.testing.stores import listed
 from tests.stores.object.places import Place, remote
 
 

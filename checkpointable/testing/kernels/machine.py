@@ -1,4 +1,4 @@
-"""Random interleavings of all that can happen to a kernel and its checkpoints."""
+"""Random histories of a kernel and its checkpoints: everything that can happen, in any order."""
 
 from functools import cache
 from typing import Any
@@ -16,24 +16,24 @@ from checkpointable.checkpointer import Checkpointer
 from checkpointable.errors import StoreError
 from checkpointable.protocol import shutdown
 from checkpointable.stores import MemoryStore
-from checkpointable.testing.kernels._states import State, copy_of
-from checkpointable.testing.kernels._subject import (
+from checkpointable.testing.kernels.states import State, copy_of
+from checkpointable.testing.kernels.subject import (
     Subject,
     advance,
-    errors_blamed_on,
+    errors_reported_as,
     expect_same,
     put,
     take,
 )
-from checkpointable.testing.kernels._wrong import Wrong, expect_refused, wrong_checkpoints
-from checkpointable.testing.stores.faulty import FaultyStore
+from checkpointable.testing.kernels.wrong import Wrong, expect_refused, wrong_checkpoints
+from checkpointable.testing.stores import FaultyStore
 from checkpointable.threads import complete
 
 INDEX = st.integers(0, 2**16)
 STEPS = st.integers(1, 4)
 
 
-def run_machine(subject: Subject, said: str) -> None:
+def run_machine(subject: Subject) -> None:
     """Drive kernels made by the subject through random histories, and check each state."""
 
     @cache
@@ -48,25 +48,25 @@ def run_machine(subject: Subject, said: str) -> None:
             super().__init__()
             self.kernel = subject.make()
             advance(self.kernel, 0)
-            self.held: list[tuple[Any, State, int]] = []
+            self.held: list[tuple[Any, State]] = []
             self.store = MemoryStore()
 
-        def place(self) -> int:
+        def steps_done(self) -> int:
             return int(self.kernel.step) - subject.begin
 
         @rule(steps=STEPS)
         def advance(self, steps: int) -> None:
-            if self.place() < 2 * subject.steps:
+            if self.steps_done() < 2 * subject.steps:
                 advance(self.kernel, steps)
 
         @rule()
         def checkpoint(self) -> None:
             checkpoint = take(self.kernel)
-            self.held.append((checkpoint, copy_of(checkpoint, subject.cls), self.place()))
+            self.held.append((checkpoint, copy_of(checkpoint, subject.cls)))
 
         def restore(self, index: int) -> None:
-            checkpoint, _, _ = self.held[index % len(self.held)]
-            with errors_blamed_on(said, "restore() refused a good checkpoint", ""):
+            checkpoint, _ = self.held[index % len(self.held)]
+            with errors_reported_as("restore() refused a good checkpoint"):
                 put(self.kernel, checkpoint)
 
         @precondition(lambda self: bool(self.held))
@@ -96,7 +96,7 @@ def run_machine(subject: Subject, said: str) -> None:
 
         @rule()
         def save(self) -> None:
-            with errors_blamed_on(said, "it cannot be saved", ""):
+            with errors_reported_as("it cannot be saved"):
                 complete(self.checkpointer(self.store).save()).result()
 
         @rule()
@@ -108,39 +108,38 @@ def run_machine(subject: Subject, said: str) -> None:
             except StoreError:
                 assert {entry.name for entry in self.store.list()} == before
             else:
-                raise AssertionError("a save that failed did not say so")
+                raise AssertionError("a save that failed did not raise")
 
         @precondition(lambda self: any(self.store.list()))
         @rule()
         def load_the_latest(self) -> None:
-            with errors_blamed_on(said, "it cannot be restored from a store", ""):
+            with errors_reported_as("it cannot be restored from a store"):
                 complete(self.checkpointer(self.store).restore_latest())
 
         @precondition(lambda _: bool(wrong()))
         @rule(index=INDEX)
         def refuse_a_wrong_one(self, index: int) -> None:
             spoilt = wrong()[index % len(wrong())]
-            expect_refused(said, subject, self.kernel, spoilt, subject.state(self.kernel))
+            expect_refused(subject, self.kernel, spoilt, subject.state(self.kernel))
 
         def checkpointer(self, store: Any) -> Checkpointer[Any]:
             return Checkpointer(self.kernel, store, cls=subject.cls)
 
         @invariant()
-        def the_state_is_that_of_a_run_never_stopped(self) -> None:
+        def the_state_is_that_of_an_uninterrupted_run(self) -> None:
             expect_same(
-                said,
-                subject.never_stopped(self.place()),
+                subject.uninterrupted(self.steps_done()),
                 subject.state(self.kernel),
-                f"at step {self.kernel.step} it is not as in a run that was never stopped",
-                "as said by the obligation that fails before this one, if one does",
+                f"at step {self.kernel.step} it differs from a run that was never stopped",
+                "see the obligation that fails before this one, if one does",
             )
 
         @invariant()
         def held_checkpoints_are_as_they_were(self) -> None:
-            for checkpoint, before, _ in self.held:
-                found = copy_of(checkpoint, subject.cls)
+            for checkpoint, before in self.held:
+                after = copy_of(checkpoint, subject.cls)
                 cause = "a checkpoint shares memory with the kernel, or with another"
-                expect_same(said, before, found, "a held checkpoint changed", cause)
+                expect_same(before, after, "a held checkpoint changed", cause)
 
         def teardown(self) -> None:
             shutdown(self.kernel)

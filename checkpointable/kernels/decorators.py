@@ -1,7 +1,7 @@
 """Numba's decorators under the names and types that the gallery uses. Importing it imports Numba.
 
-An element function says what happens at one index. It is written once, inside `make(jit)`, and
-made twice: `make(cpu)` and `make(gpu)`. A `loop` and a `kernel` then walk the indices.
+An element function computes what happens at one index. It is written once, inside `make(jit)`, and
+compiled twice: `make(cpu)` and `make(gpu)`. A `loop` and a `kernel` then run over the indices.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from numba import cuda, njit
 
-from checkpointable.kernels._target import CudaKernel
+from checkpointable.kernels.target import CudaKernel
 
 Function = Callable[..., Any]
 Jit = Callable[[Function], Function]
@@ -26,12 +26,12 @@ def gpu(function: Function) -> Function:
 
 
 def loop(function: Function) -> Function:
-    """Compile a loop over indices that runs on all cores; other Python threads run meanwhile."""
+    """Compile a loop over indices that runs on all cores, and releases the GIL."""
     return cast(Function, njit(parallel=True, nogil=True, cache=True)(function))
 
 
 def serial(function: Function) -> Function:
-    """Compile a loop over so few indices that one core does it."""
+    """Compile a loop for one core, over few indices."""
     return cast(Function, njit(nogil=True, cache=True)(function))
 
 

@@ -1,17 +1,20 @@
-"""Checkpoints that a kernel must refuse, made from a good one; and that it does."""
+"""Checkpoints that a kernel must refuse, made from a good one, and the check that it does."""
 
+import dataclasses
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import numpy as np
 from attrs import frozen
 
 from checkpointable.arrays import HostArray, on_host
 from checkpointable.errors import InvalidCheckpoint
-from checkpointable.schema import fields_of, type_name
-from checkpointable.testing.kernels._states import State, field_of, fields_in, rebuilt, swapped
-from checkpointable.testing.kernels._subject import Subject, expect_same, put
-from checkpointable.testing.report import ObligationBroken
+from checkpointable.schema import fields_of, is_record, type_name
+from checkpointable.testing.kernels.states import State, field_of
+from checkpointable.testing.kernels.subject import Subject, expect_same, put
+from checkpointable.testing.report import broken
 from checkpointable.tree import from_tree, to_tree
 
 
@@ -27,8 +30,8 @@ class Wrong:
 def wrong_checkpoints(good: Any, other: Any, cls: Any) -> Iterator[Wrong]:
     """Spoil each field in turn: another dtype, another shape, missing, NaN if that is forbidden.
 
-    `other` is a checkpoint of another moment: an array whose shape is not the same in both may
-    have any, and its shape is left alone. A named tuple cannot lack a field.
+    `other` is a checkpoint of another step: an array whose shape differs between the two may have
+    any shape, so only its dtype is spoilt. A named tuple cannot lack a field.
     """
     _, arrays = to_tree(good, cls)
     _, later = to_tree(other, cls)
@@ -37,55 +40,48 @@ def wrong_checkpoints(good: Any, other: Any, cls: Any) -> Iterator[Wrong]:
         fixed = name in later and later[name].shape == host.shape
         for spoilt in (*_other_dtypes(host), *(_other_shapes(host) if fixed else ())):
             what = f"{name!r} is {_layout(spoilt)}, not {_layout(host)}"
-            yield Wrong(swapped(good, array, spoilt), what, where)
+            yield Wrong(_swapped(good, array, spoilt), what, where)
         if host.dtype.kind in "fc" and host.size:
             spoilt = np.array(host)
             spoilt.reshape(-1)[0] = np.nan
-            wrong = swapped(good, array, spoilt)
+            wrong = _swapped(good, array, spoilt)
             if _is_forbidden(wrong, cls):
                 yield Wrong(wrong, f"{name!r} holds NaN, which its validator refuses", where)
     if isinstance(good, tuple):
         return
-    values = fields_in(good)
+    values = _values(good)
     for field in fields_of(cls):
         where = f"{type_name(cls)}.{field.name}"
-        lacking = rebuilt(good, {n: v for n, v in values.items() if n != field.name})
+        lacking = _rebuilt(good, {n: v for n, v in values.items() if n != field.name})
         if not hasattr(lacking, field.name):
             yield Wrong(lacking, f"{field.name!r} is missing", where)
         if type(values[field.name]) is float:
-            wrong = rebuilt(good, values | {field.name: float("nan")})
+            wrong = _rebuilt(good, values | {field.name: float("nan")})
             if _is_forbidden(wrong, cls):
                 yield Wrong(wrong, f"{field.name!r} is NaN, which its validator refuses", where)
 
 
-def expect_refused(said: str, subject: Subject, kernel: Any, wrong: Wrong, before: State) -> None:
+def expect_refused(subject: Subject, kernel: Any, wrong: Wrong, before: State) -> None:
     """Raise unless the kernel refuses this checkpoint and is as `before`."""
     check_all = "check all fields before the first is written, or use reinstate()"
     try:
         put(kernel, wrong.checkpoint)
     except InvalidCheckpoint:
         expect_same(
-            said,
             before,
             subject.state(kernel),
             f"it refused a checkpoint ({wrong.what}), but changed",
             lambda at: f"restore() writes {field_of(at)!r} before it has checked all: {check_all}",
         )
     except Exception as error:  # whatever a user's kernel raises
-        raised = f"{type(error).__name__}: {error}"
-        raise ObligationBroken(
-            said,
-            f"a wrong checkpoint ({wrong.what}) ended in {raised}",
+        raise broken(
+            f"a wrong checkpoint ({wrong.what}) ended in {type(error).__name__}: {error}",
             where=wrong.where,
             cause=f"restore() has to raise InvalidCheckpoint: {check_all}",
         ) from error
     else:
-        raise ObligationBroken(
-            said,
-            f"it took a wrong checkpoint ({wrong.what})",
-            where=wrong.where,
-            cause=f"restore() does not check what it gets: {check_all}",
-        )
+        cause = f"restore() does not check what it gets: {check_all}"
+        raise broken(f"it took a wrong checkpoint ({wrong.what})", where=wrong.where, cause=cause)
 
 
 def _other_dtypes(array: HostArray) -> Iterator[HostArray]:
@@ -98,7 +94,7 @@ def _other_dtypes(array: HostArray) -> Iterator[HostArray]:
 
 
 def _other_shapes(array: HostArray) -> Iterator[HostArray]:
-    """One more along the last axis, and one axis more."""
+    """One element more along the last axis, and one axis more."""
     yield np.zeros((*array.shape[:-1], array.shape[-1] + 1) if array.ndim else (1,), array.dtype)
     yield np.zeros((*array.shape, 1), array.dtype)
 
@@ -108,9 +104,44 @@ def _layout(array: HostArray) -> str:
 
 
 def _is_forbidden(checkpoint: Any, cls: Any) -> bool:
-    """Say whether loading this checkpoint from a file would refuse it."""
+    """Return whether loading this checkpoint from a file would refuse it."""
     try:
         from_tree(*to_tree(checkpoint, cls), cls)
     except InvalidCheckpoint:
         return True
     return False
+
+
+def _swapped(value: Any, old: Any, new: Any) -> Any:
+    """Return a value with one object in it replaced; no class's own code runs."""
+    if value is old:
+        return new
+    cls = type(value)
+    if is_record(cls):
+        if isinstance(value, tuple):
+            return tuple.__new__(cls, (_swapped(item, old, new) for item in value))
+        return _rebuilt(value, {n: _swapped(v, old, new) for n, v in _values(value).items()})
+    if isinstance(value, dict):
+        return {key: _swapped(item, old, new) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return cls(_swapped(item, old, new) for item in value)
+    if isinstance(value, deque):
+        return deque((_swapped(item, old, new) for item in value), value.maxlen)
+    return value
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """Return a record's fields and their values."""
+    if isinstance(record, tuple):
+        return record._asdict()  # type: ignore[attr-defined, no-any-return]
+    cls = type(record)
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(record)
+    return {field.name: getattr(record, field.name) for field in fields}
+
+
+def _rebuilt(record: Any, values: dict[str, Any]) -> Any:
+    """Return an object of the record's class with just these values; no class's own code runs."""
+    copy = object.__new__(type(record))
+    for name, value in values.items():
+        object.__setattr__(copy, name, value)
+    return copy

@@ -1,6 +1,6 @@
-"""Where a kernel runs: its arrays placed, and its programs launched, on the CPU or on CUDA.
+"""Where a kernel runs, the CPU or CUDA: places its arrays, and launches its programs.
 
-Nothing here imports Numba until a target is chosen.
+Numba is imported when a target is chosen.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from checkpointable import InvalidKernel
 Device = Literal["auto", "cpu", "cuda"]
 
 THREADS = 128  # per block, at most; a multiple of the warp size that suits these register counts
-SIMULATED_THREADS = 8  # per block in Numba's simulator, which takes as long for idle ones
+SIMULATED_THREADS = 8  # per block in Numba's simulator, where idle threads take as long
 
 
 class CudaKernel(Protocol):
@@ -25,7 +25,7 @@ class CudaKernel(Protocol):
 
 @frozen
 class Program:
-    """One piece of parallel work, twice: a compiled loop and a CUDA kernel, same arguments."""
+    """A piece of parallel work in two forms: a compiled loop, and an equivalent CUDA kernel."""
 
     loop: Callable[..., None]
     kernel: CudaKernel
@@ -33,10 +33,10 @@ class Program:
 
 @frozen
 class Target:
-    """The place that `choose_target` decided on."""
+    """The CPU or a CUDA device, as `choose_target` decided."""
 
     name: Literal["cpu", "cuda"]
-    least_blocks: int = 1
+    min_blocks: int = 1
     threads: int = THREADS
 
     def place(self, array: np.ndarray[Any, Any]) -> Any:
@@ -55,7 +55,7 @@ class Target:
         return copy
 
     def overwrite(self, array: Any, values: np.ndarray[Any, Any]) -> None:
-        """Copy values on the host into an array on the target, or into rows of one."""
+        """Copy values on the host into an array on the target, or into some rows of it."""
         if self.name == "cpu":
             array[...] = values
         else:
@@ -66,15 +66,15 @@ class Target:
         if self.name == "cpu":
             program.loop(*arguments)
         else:
-            blocks = max(-(-threads // self.threads), self.least_blocks)
+            blocks = max(-(-threads // self.threads), self.min_blocks)
             program.kernel[blocks, self.threads](*arguments)
 
     def wait(self) -> None:
-        """Return when all that was launched is done."""
+        """Return when all that was launched has finished."""
         if self.name == "cuda":
             from numba import cuda
 
-            done = cuda.event()  # not of the whole device: a save may be under way beside
+            done = cuda.event()  # not of the whole device: a save may run concurrently
             done.record()
             done.synchronize()
 
@@ -82,7 +82,7 @@ class Target:
 def choose_target(device: Device) -> Target:
     """Return the target for a kernel's `device` option.
 
-    "auto" is CUDA if there is a real device and the CPU otherwise. "cuda" is also met by Numba's
+    "auto" is CUDA if there is a real device, and the CPU otherwise. "cuda" is also Numba's
     simulator, if NUMBA_ENABLE_CUDASIM=1. Raises `InvalidKernel` if there is no such device.
 
     >>> choose_target("cpu").name
@@ -99,8 +99,8 @@ def choose_target(device: Device) -> Target:
     if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
         return Target("cuda", threads=SIMULATED_THREADS) if device == "cuda" else Target("cpu")
     if cuda.is_available():
-        # Blocks without work cost next to nothing, and below 128 Numba warns of a small grid.
-        return Target("cuda", least_blocks=128)
+        # Blocks without work cost next to nothing; below 128, Numba warns of a small grid.
+        return Target("cuda", min_blocks=128)
     if device == "auto":
         return Target("cpu")
     raise InvalidKernel(

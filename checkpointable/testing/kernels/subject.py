@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from checkpointable.errors import CheckpointableError
 from checkpointable.protocol import can_checkpoint, check_kernel, checkpoint_class, shutdown
-from checkpointable.testing.kernels._states import State, copy_of, first_difference
-from checkpointable.testing.report import ObligationBroken
+from checkpointable.testing.kernels.states import State, copy_of, first_difference
+from checkpointable.testing.report import ObligationBroken, broken
 from checkpointable.threads import complete
 
 
@@ -36,14 +36,14 @@ class Subject:
 
     @cached_property
     def begin(self) -> int:
-        """The step at which a fresh kernel is."""
+        """The step of a fresh kernel."""
         kernel = self.make()
         shutdown(kernel)
         return int(kernel.step)
 
     @contextmanager
     def kernel(self, steps: int = 0) -> Iterator[Any]:
-        """A fresh kernel, `steps` on its way; shut down at the end."""
+        """A fresh kernel, advanced by `steps`; shut down at the end."""
         kernel = self.make()
         check_kernel(kernel, steppable=True)
         try:
@@ -60,8 +60,8 @@ class Subject:
             yield kernel
 
     @cached_property
-    def never_stopped(self) -> Callable[[int], State]:
-        """The state after some steps of a kernel that was not touched before; computed once."""
+    def uninterrupted(self) -> Callable[[int], State]:
+        """The state after some steps of a run that nothing interrupts; computed once."""
 
         @cache
         def after(steps: int) -> State:
@@ -74,9 +74,9 @@ class Subject:
         """An owned copy of the kernel's state."""
         return copy_of(take(kernel), self.cls)
 
-    def reach(self, kernel: Any, place: int) -> None:
+    def reach(self, kernel: Any, stop: int) -> None:
         """Advance to this many steps, or beyond to where the kernel can be checkpointed."""
-        advance(kernel, max(0, self.begin + place - kernel.step))
+        advance(kernel, max(0, self.begin + stop - kernel.step))
 
     def end(self, kernel: Any) -> State:
         """The state after `steps` steps in all."""
@@ -88,11 +88,11 @@ class Subject:
         self.settings(given(**strategies)(check))()
 
     def stops(self) -> st.SearchStrategy[list[int]]:
-        """A few places, in order, at which a run is interrupted."""
+        """A few steps, in order, at which a run is interrupted."""
         return st.lists(st.integers(0, self.steps), max_size=3).map(sorted)
 
-    def place(self) -> st.SearchStrategy[int]:
-        """One place at which a run is interrupted."""
+    def stop(self) -> st.SearchStrategy[int]:
+        """One step at which a run is interrupted."""
         return st.integers(0, self.steps)
 
 
@@ -107,7 +107,7 @@ def put(kernel: Any, checkpoint: Any) -> None:
 
 
 def advance(kernel: Any, steps: int) -> None:
-    """Advance by so many steps, then on to where the kernel can be checkpointed."""
+    """Advance by so many steps, and then to where the kernel can be checkpointed."""
     if steps:
         kernel.advance(steps)
     for _ in range(1000):
@@ -118,31 +118,30 @@ def advance(kernel: Any, steps: int) -> None:
         "it can be checkpointed",
         "can_checkpoint() was false for 1000 steps",
         where=type(kernel).__qualname__,
-        cause="a flag that is never taken back",
+        cause="a flag that is never reset",
     )
 
 
 def expect_same(
-    obligation: str, expected: State, found: State, what: str, cause: str | Callable[[str], str]
+    expected: State, actual: State, what: str, cause: str | Callable[[str], str]
 ) -> None:
     """Raise `ObligationBroken` with the first difference, unless the states are the same."""
-    difference = first_difference(expected, found)
+    difference = first_difference(expected, actual)
     if difference:
-        said = cause if isinstance(cause, str) else cause(difference)
-        raise ObligationBroken(obligation, what, where=difference, cause=said)
+        raise broken(
+            what, where=difference, cause=cause if isinstance(cause, str) else cause(difference)
+        )
 
 
 @contextmanager
-def errors_blamed_on(obligation: str, what: str, cause: str) -> Iterator[None]:
+def errors_reported_as(what: str, cause: str = "") -> Iterator[None]:
     """Turn what the kernel raises into `ObligationBroken`."""
     try:
         yield
     except ObligationBroken:
         raise
     except CheckpointableError as error:
-        raise ObligationBroken(
-            obligation, f"{what}: {error.what}", where=error.where, cause=error.hint or cause
-        ) from error
+        cause = error.hint or cause
+        raise broken(f"{what}: {error.what}", where=error.where, cause=cause) from error
     except Exception as error:  # whatever a user's kernel raises
-        what = f"{what}: {type(error).__name__}: {error}"
-        raise ObligationBroken(obligation, what, cause=cause) from error
+        raise broken(f"{what}: {type(error).__name__}: {error}", cause=cause) from error

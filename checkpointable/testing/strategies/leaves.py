@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the leaves of a checkpoint: scalars, dtypes and arrays.
+"""Hypothesis strategies for the leaves of a checkpoint: scalars and arrays.
 
 Hard values on purpose: NaN with payloads, -0.0, ints beyond 64 bits, lone surrogates, odd time
 zones, empty and 0-d arrays, strides, Fortran order, padding.
@@ -17,20 +17,20 @@ from hypothesis.extra import numpy as hnp
 
 Strategy = st.SearchStrategy[Any]
 
-text = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+_text = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 _offsets = st.timedeltas(datetime.timedelta(hours=-23), datetime.timedelta(hours=23))
 _zones = st.one_of(
     st.none(),
     st.timezones(),
     st.builds(datetime.timezone, _offsets),
-    st.builds(datetime.timezone, _offsets, text),
+    st.builds(datetime.timezone, _offsets, _text),
 )
-_path_text = text.map(lambda s: s.replace("\0", ""))
+_path_text = _text.map(lambda s: s.replace("\0", ""))
 
-xoroshiro = np.dtype([("s0", np.uint64), ("s1", np.uint64)], align=True)
+_xoroshiro = np.dtype([("s0", np.uint64), ("s1", np.uint64)], align=True)
 """The state of Numba's random numbers."""
 
-plain_dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
+_plain_dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
     hnp.boolean_dtypes(),
     hnp.integer_dtypes(endianness="?"),
     hnp.unsigned_integer_dtypes(endianness="?"),
@@ -44,7 +44,7 @@ plain_dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
 
 
 def _extension_dtypes() -> st.SearchStrategy[np.dtype[Any]]:
-    """Those of ml_dtypes, if that is installed."""
+    """Dtypes of ml_dtypes, if it is installed."""
     if not importlib.util.find_spec("ml_dtypes"):
         return st.nothing()
     import ml_dtypes
@@ -53,26 +53,26 @@ def _extension_dtypes() -> st.SearchStrategy[np.dtype[Any]]:
     return st.sampled_from([np.dtype(getattr(ml_dtypes, name)) for name in names])
 
 
-dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
-    plain_dtypes,
+_dtypes: st.SearchStrategy[np.dtype[Any]] = st.one_of(
+    _plain_dtypes,
     st.deferred(_extension_dtypes),
-    st.just(xoroshiro),
-    hnp.array_dtypes(plain_dtypes, allow_subarrays=True),
+    st.just(_xoroshiro),
+    hnp.array_dtypes(_plain_dtypes, allow_subarrays=True),
     st.integers(0, 40).map(lambda n: np.dtype(f"V{n}")),
     st.sampled_from([np.dtype("S0"), np.dtype("U0")]),
 )
 
 
 def dtypes_of(scalars: tuple[type[np.generic], ...]) -> st.SearchStrategy[np.dtype[Any]]:
-    """Dtypes of these scalar types, abstract ones among them."""
+    """Dtypes of these scalar types, which may be abstract."""
     return st.one_of([_dtypes_of(scalar) for scalar in scalars])
 
 
 def _dtypes_of(scalar: type[np.generic]) -> st.SearchStrategy[np.dtype[Any]]:
     if scalar is np.generic:
-        return dtypes
+        return _dtypes
     if scalar is np.void:
-        return st.just(xoroshiro)
+        return st.just(_xoroshiro)
     if scalar is np.datetime64:
         return st.sampled_from([np.dtype("M8[us]"), np.dtype("M8[D]")])
     if scalar is np.timedelta64:
@@ -94,10 +94,10 @@ _SPECIAL: dict[str, list[Any]] = {
 
 @st.composite
 def arrays(draw: st.DrawFn, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Arrays of a dtype and shape, of any memory layout, of any bytes that the dtype allows."""
+    """Arrays of a dtype and shape, in any memory layout, of any bytes that are valid for it."""
     size = int(np.prod(shape)) * dtype.itemsize
     array = np.zeros(shape, dtype)
-    if size and dtype.names is None and dtype.subdtype is None and dtype.kind == "U":
+    if size and dtype.kind == "U":
         array[...] = "é"
     elif size and not _holds_text(dtype):
         raw = np.frombuffer(draw(st.binary(min_size=size, max_size=size)), np.uint8)
@@ -116,17 +116,12 @@ def arrays(draw: st.DrawFn, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
 
 
 def _holds_text(dtype: np.dtype[Any]) -> bool:
-    """Fields of text or truth, where not any bytes will do."""
+    """Return whether a dtype has text in it, of which not all bytes are valid."""
     if dtype.subdtype is not None:
         return _holds_text(dtype.subdtype[0])
     if dtype.names is not None:
         return any(_holds_text(dtype[name]) for name in dtype.names)
-    return dtype.kind == "U" or (dtype.kind == "b" and dtype.names is not None)
-
-
-def numpy_scalars(dtype: np.dtype[Any]) -> Strategy:
-    """Scalars of a dtype."""
-    return arrays(dtype, (1,)).map(lambda array: array[0])
+    return dtype.kind == "U"
 
 
 _LEAVES: dict[type, Strategy] = {
@@ -134,7 +129,7 @@ _LEAVES: dict[type, Strategy] = {
     float: st.floats() | st.integers(-5, 5) | st.floats().map(np.float64),
     complex: st.complex_numbers(),
     bool: st.booleans(),
-    str: text,
+    str: _text,
     bytes: st.binary(),
     type(None): st.none(),
     datetime.datetime: st.datetimes(timezones=_zones, allow_imaginary=True),
@@ -147,24 +142,16 @@ _LEAVES: dict[type, Strategy] = {
     PureWindowsPath: _path_text.map(PureWindowsPath),
     PurePath: _path_text.map(PurePosixPath) | _path_text.map(PureWindowsPath),
     Path: _path_text.map(Path),
-    np.str_: text.map(np.str_),
+    np.str_: _text.map(np.str_),
     np.bytes_: st.binary().map(np.bytes_),
 }
 
 
 def leaf_values(cls: type) -> Strategy:
-    """Values of a scalar type: exactly of it, or what PEP 484 promotes to it."""
+    """Values of a scalar type, and of the types that PEP 484 promotes to it."""
     if cls in _LEAVES:
         return _LEAVES[cls]
     if issubclass(cls, np.generic):
-        return _dtypes_of(cls).flatmap(numpy_scalars)
-    return _path_text.map(cls)  # PosixPath or WindowsPath, where this machine has it
-
-
-def is_hashable(value: Any) -> bool:
-    """Say whether it can be in a set: not so a signaling NaN, or a structured scalar."""
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+        of_one = _dtypes_of(cls).flatmap(lambda dtype: arrays(dtype, (1,)))
+        return of_one.map(lambda array: array[0])
+    return _path_text.map(cls)  # PosixPath or WindowsPath, whichever this machine has

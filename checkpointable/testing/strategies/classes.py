@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from checkpointable.schema import Array, type_name
-from checkpointable.testing.strategies._scalars import Strategy
+from checkpointable.testing.strategies.leaves import Strategy
 
 
 class Color(enum.Enum):
@@ -64,7 +64,7 @@ leaf_types = hashable_types | st.just(np.void)
 
 
 def of(origin: Any, *arguments: Any) -> Any:
-    """Subscribe a generic type with types that are known at run time only."""
+    """Subscript a generic type with types that are known at run time only."""
     return origin[arguments]
 
 
@@ -85,7 +85,7 @@ def _wrapped(inner: Strategy) -> Strategy:
 
 
 def _can_unite(pair: tuple[Any, Any]) -> bool:
-    """A union's classes must have different names."""
+    """Return whether two types differ in name, as the members of a union must."""
     return pair[0] != pair[1] and type_name(pair[0]) != type_name(pair[1])
 
 
@@ -96,7 +96,7 @@ _names = st.from_regex(r"_?[a-zé][a-z0-9_]{0,6}", fullmatch=True).filter(
 
 @st.composite
 def classes(draw: st.DrawFn, inner: Strategy) -> Any:
-    """attrs classes of every make, dataclasses and named tuples, with fields of these types."""
+    """attrs classes of every kind, dataclasses and named tuples, with fields of these types."""
     types = draw(st.dictionaries(_names, inner, max_size=4))
     types = {n: t for n, t in types.items() if n.lstrip("_") not in types or n[0] != "_"}
     name = f"Made{draw(st.integers(0, 10**6))}"
@@ -105,7 +105,7 @@ def classes(draw: st.DrawFn, inner: Strategy) -> Any:
 
 
 def _attrs_class(draw: st.DrawFn, name: str, types: dict[str, Any]) -> Any:
-    make_field: Any = attrs.field  # its types know no Final
+    make_field: Any = attrs.field  # its types do not know Final
     attributes = {
         field: make_field(
             type=draw(st.sampled_from([tp, Final[tp]])),
@@ -141,7 +141,7 @@ field_types: Strategy = st.recursive(leaf_types | array_types, _wrapped, max_lea
 
 
 def checkpoint_classes() -> st.SearchStrategy[type[Any]]:
-    """Checkpoint classes of every make: attrs, dataclasses, named tuples, with fields of any kind.
+    """Checkpoint classes of every kind: attrs, dataclasses, named tuples, with fields of any type.
 
     >>> from hypothesis import given, settings
     >>> from checkpointable.testing import checkpoints
