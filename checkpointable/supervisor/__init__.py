@@ -4,8 +4,8 @@
 """
 
 from checkpointable.supervisor.outcome import Attempt, Outcome
-from checkpointable.supervisor.supervise import Limits, supervise
+from checkpointable.supervisor.supervise import Limits, exponential, supervise
 
 __all__ = [
-    "Attempt", "Limits", "Outcome", "supervise",
+    "Attempt", "Limits", "Outcome", "exponential", "supervise",
 ]  # fmt: skip

@@ -5,16 +5,16 @@ one imports neither Numba nor the kernel: it starts, watches and ends a program 
 """
 
 import os
+import random
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 try:
     import psutil  # noqa: F401
-    from tenacity import RetryCallState, wait_exponential_jitter
-    from tenacity.wait import wait_base
 except ImportError as error:
     hint = "pip install 'checkpointable[supervise]'"
     raise ImportError(f"supervision needs {error.name}: {hint}") from error
@@ -30,7 +30,10 @@ from checkpointable.stores import LocalStore, Renames, Store, open_store
 from checkpointable.supervisor.child import Child, alone, end_orphan
 from checkpointable.supervisor.outcome import Attempt, Outcome, outcome_of, read_ended
 
-__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "supervise"]
+__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "exponential", "supervise"]
+
+Backoff: TypeAlias = Callable[[int], float]
+"""Seconds to wait before the next attempt, given how many failed in a row, from 1."""
 
 _TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
 _SLICES = 64
@@ -39,17 +42,34 @@ _END = ".safetensors"
 
 @frozen
 class Limits:
-    """How long a child may do no step, in seconds, before it counts as hung.
+    """How many seconds a child may take for a slice of steps before it counts as hung.
 
-    `start` until its first step: it imports, compiles, restores; also for the saving at its end.
-    After that `times` the longest of its last steps' times, and `least` at least; `least` also to
-    exit after a failure. A child that is to stop has `grace` to save, before it is killed.
+    `start` until its first step, since it imports, compiles and restores; and for a save. After
+    that `factor` times its longest recent slice, but not less than `minimum`, which is also what
+    it has to exit after a failure. A child that must stop has `grace` to save before it is killed.
     """
 
     start: float = 300.0
-    times: float = 10.0
-    least: float = 30.0
+    factor: float = 10.0
+    minimum: float = 30.0
     grace: float = 25.0
+
+
+def exponential(first: float = 1.0, most: float = 60.0, jitter: float = 1.0) -> Backoff:
+    """Wait `first` seconds, then twice as long after each failure, up to `most`.
+
+    Up to `jitter` seconds are added at random, so that runs that failed together do not start
+    together.
+
+    >>> backoff = exponential(first=2.0, most=10.0, jitter=0.0)
+    >>> [backoff(failures) for failures in (1, 2, 3, 4)]
+    [2.0, 4.0, 8.0, 10.0]
+    """
+
+    def backoff(failures: int) -> float:
+        return min(first * 2.0 ** min(failures - 1, 64) + random.uniform(0, jitter), most)
+
+    return backoff
 
 
 def supervise(
@@ -59,32 +79,34 @@ def supervise(
     directory: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     failures: int = 5,
-    backoff: wait_base | None = None,
+    backoff: Backoff | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> Outcome:
-    """Run a program to its end, started again from the newest checkpoint whenever it fails.
+    """Run a program to its end, and start it again from the newest checkpoint when it fails.
 
-    `command` is any that calls `run` on `store` once, such as `[sys.executable, "heat.py"]`: `run`
-    finds its supervisor by itself, tells it each slice of steps, and dies with it, saved. Events go
-    to `on_event`, and to `events.jsonl` in `directory`: a `LocalStore`'s own, if none is given.
+    `command` is a program that calls `run` on `store` once, such as `[sys.executable, "heat.py"]`.
+    `run` finds its supervisor by itself, reports each slice of steps to it, and saves and stops if
+    it dies. Events go to `on_event` and to `events.jsonl` in `directory`, by default the directory
+    of a `LocalStore`.
 
-    What ended it is in the child's exit code, and in `ended.json` in the directory, since codes get
-    lost in shells and pipes. 0: done. 75: preempted, its state saved. 64 and 78: wrong usage or
-    configuration, never started again. All else is, `backoff` (a strategy of tenacity's) later: a
-    crash, a signal, a lost device, an unhealthy kernel, and a child that does no step for as long
-    as `limits` say. `failures` of them without one new checkpoint in between end it: code 1.
+    Why a child ended is its exit code, and in `ended.json` in the directory, since codes get lost
+    in shells and pipes. 0: done. 75: preempted, with its state saved. 64 and 78: wrong usage or
+    configuration, never started again. After anything else it is started again, `backoff(n)`
+    seconds after the n-th failure in a row (default: `exponential()`): a crash, a signal, a lost
+    device, an unhealthy kernel, or a child that does no step for as long as `limits` allow. After
+    `failures` of them without a new checkpoint in between the supervisor gives up: code 1.
 
-    A checkpoint whose reader dies twice in a row is renamed, and the one before is used, if there
-    is one, and if the store can `rename` as a `LocalStore` does; else it stays, and counts as any
-    other failure. On SIGTERM and SIGINT the child saves and stops: code 75; a second SIGINT ends it
-    at once.
+    A checkpoint whose reader crashes twice in a row is renamed, and the one before it is used, if
+    there is one and the store can `rename`, as a `LocalStore` can; else it stays, and counts as any
+    other failure. On SIGTERM and SIGINT the child saves and stops: code 75; a second SIGINT kills
+    it at once.
 
-    Raises `StoreLocked` if the run has a supervisor already, `OSError` if `command` is none.
+    Raises `StoreLocked` if the run has a supervisor already, `OSError` if `command` cannot be run.
     """
     place, limits = open_store(store), limits or Limits()
     path = _directory(place, directory)
     path.mkdir(parents=True, exist_ok=True)
-    backoff = wait_exponential_jitter(initial=1, max=60) if backoff is None else backoff
+    backoff = exponential() if backoff is None else backoff
     job = _Job(command, place, path, limits, failures, backoff, on_event or (lambda event: None))
     with alone(path), handled((signal.SIGTERM, signal.SIGINT), job.signals.append):
         end_orphan(path, limits.grace)
@@ -101,7 +123,7 @@ class _Job:
         directory: Path,
         limits: Limits,
         failures: int,
-        backoff: wait_base,
+        backoff: Backoff,
         on_event: Callable[[Event], object],
     ) -> None:
         self.command = command
@@ -206,10 +228,10 @@ class _Job:
 
     def _limit(self) -> float:
         if self.phase == "failure":
-            return self.limits.least
+            return self.limits.minimum
         if self.phase != "step":
             return self.limits.start
-        return max(self.limits.least, self.limits.times * max(self.slices, default=0.0))
+        return max(self.limits.minimum, self.limits.factor * max(self.slices, default=0.0))
 
     def _quarantine(self) -> None:
         """Put the checkpoint aside whose readers died, if another one can be used instead."""
@@ -227,9 +249,7 @@ class _Job:
 
     def _wait(self, attempt: Attempt) -> None:
         """Wait before the next attempt; a signal ends that."""
-        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-        state.attempt_number = len(self.failed) or 1
-        delay = self.backoff(state)
+        delay = self.backoff(max(len(self.failed), 1))
         self._tell(Restarted(attempt.number + 1, attempt.step, attempt.cause, delay))
         end = time.monotonic() + delay
         while not self.signals and (left := end - time.monotonic()) > 0:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tenacity import wait_none
 
 from tests.cli.test_cli import KERNELS, Cli, cli, command, file_of, here, process
 
@@ -30,7 +29,7 @@ class Once(Tiny):
 def no_delay(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "tinykernels.py").write_text(KERNELS + TROUBLED)
     module = import_module("checkpointable.supervisor.supervise")
-    monkeypatch.setattr(module, "wait_exponential_jitter", lambda **_: wait_none())
+    monkeypatch.setattr(module, "exponential", lambda: lambda failures: 0.0)
 
 
 def test_it_is_the_same_run(here: Path) -> None:

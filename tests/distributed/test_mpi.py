@@ -17,7 +17,6 @@ import orjson
 import psutil
 import pytest
 from attrs import frozen
-from tenacity import wait_none
 
 from checkpointable import LocalStore, archive, open_store
 from checkpointable.archive import entries, is_rank_file
@@ -333,14 +332,18 @@ def test_a_store_that_another_job_uses_is_refused_on_all_ranks(tmp_path: Path) -
 
 # --- supervised ----------------------------------------------------------------------------------
 
-PATIENT = Limits(start=600, times=1, least=600, grace=600)
+PATIENT = Limits(start=600, factor=1, minimum=600, grace=600)
 
 
 def supervised(folder: Path, ranks: int, *words: object) -> tuple[Any, list[Event]]:
     told: list[Event] = []
     started_by = command(ranks, "runs", folder, folder / "store", *words)
     outcome = supervise(
-        started_by, folder / "store", limits=PATIENT, backoff=wait_none(), on_event=told.append
+        started_by,
+        folder / "store",
+        limits=PATIENT,
+        backoff=lambda failures: 0.0,
+        on_event=told.append,
     )
     return outcome, told
 

@@ -24,13 +24,12 @@ import numpy as np
 import orjson
 import psutil
 from attrs import define, field
-from tenacity import wait_random
 
 from checkpointable import LocalStore
 from checkpointable.archive import entries, verify
 from checkpointable.events import FILE, GaveUp, Quarantined, Restarted, Stalled, from_json
 from checkpointable.supervisor.child import ended
-from checkpointable.supervisor.supervise import Limits, supervise
+from checkpointable.supervisor.supervise import Limits, exponential, supervise
 from tests.crash.test_random_kills import final_arrays
 from tests.helpers.equality import same
 
@@ -45,7 +44,7 @@ CAUSES = {
     "poison": "Unhealthy",
     "": "hang",  # of this machine, under load
 }
-LIMITS = Limits(start=20, times=3, least=1.5, grace=0.3)
+LIMITS = Limits(start=20, factor=3, minimum=1.5, grace=0.3)
 
 
 def command(kernel: str, store: Path, steps: int, pace: float) -> list[str]:
@@ -59,8 +58,8 @@ def command(kernel: str, store: Path, steps: int, pace: float) -> list[str]:
 def supervised(kernel: str, store: str, steps: str) -> int:
     """The process of the supervisor."""
     words = command(kernel, Path(store), int(steps), PACE)
-    backoff = wait_random(0, 0.05)
-    return supervise(words, store, limits=LIMITS, failures=1000, backoff=backoff).code
+    delay = exponential(first=0.0, jitter=0.05)
+    return supervise(words, store, limits=LIMITS, failures=1000, backoff=delay).code
 
 
 @define

@@ -9,22 +9,22 @@ from typing import Any
 import orjson
 import psutil
 import pytest
-from tenacity import RetryCallState, wait_none
-from tenacity.wait import wait_base
+from hypothesis import given
+from hypothesis import strategies as st
 
 from checkpointable import LocalStore, MemoryStore, StoreError, run
 from checkpointable.archive import entries, name_of
 from checkpointable.events import FILE, Event, GaveUp, Quarantined, Restarted, Stalled, from_json
 from checkpointable.runner.link import VARIABLE
 from checkpointable.supervisor.child import ended
-from checkpointable.supervisor.supervise import Limits, Outcome, _Job, supervise
+from checkpointable.supervisor.supervise import Limits, Outcome, _Job, exponential, supervise
 from tests.cli.test_cli import damage
 from tests.helpers.equality import same
 from tests.helpers.kernels import Counter, after
 
 UNTIL = 60
-PATIENT = Limits(start=600, times=1, least=600, grace=600)
-SHORT = Limits(start=600, times=1, least=5, grace=0.3)  # for what hangs
+PATIENT = Limits(start=600, factor=1, minimum=600, grace=600)
+SHORT = Limits(start=600, factor=1, minimum=5, grace=0.3)  # for what hangs
 
 
 def program(trouble: str, store: Path, until: int = UNTIL, *more: str) -> list[str]:
@@ -34,7 +34,7 @@ def program(trouble: str, store: Path, until: int = UNTIL, *more: str) -> list[s
 
 def supervised(command: list[str], store: Path, **options: Any) -> tuple[Outcome, list[Event]]:
     told: list[Event] = []
-    options = {"limits": PATIENT, "backoff": wait_none(), "failures": 3, **options}
+    options = {"limits": PATIENT, "backoff": lambda failures: 0.0, "failures": 3, **options}
     outcome = supervise(command, store, on_event=told.append, **options)
     lines = (store / FILE).read_bytes().splitlines() if told else []
     ours = (Stalled, Restarted, Quarantined, GaveUp)  # the child's own are there, too
@@ -129,17 +129,22 @@ def test_each_new_checkpoint_sets_the_failures_back(tmp_path: Path) -> None:
     assert_complete(store, 40)
 
 
-def test_backoff_is_a_strategy_of_tenacity(tmp_path: Path) -> None:
-    asked: list[int] = []
+def test_backoff_gets_the_number_of_failures_in_a_row(tmp_path: Path) -> None:
+    failures: list[int] = []
 
-    class Noting(wait_base):
-        def __call__(self, retry_state: RetryCallState) -> float:
-            asked.append(retry_state.attempt_number)
-            return 0.0
+    def backoff(number: int) -> float:
+        failures.append(number)
+        return 0.0
 
     store = tmp_path / "run"
-    supervised(program("exits", store, UNTIL, "always"), store, backoff=Noting(), failures=4)
-    assert asked == [1, 1, 2, 3]  # the first has made new checkpoints
+    supervised(program("exits", store, UNTIL, "always"), store, backoff=backoff, failures=4)
+    assert failures == [1, 1, 2, 3]  # the first has made new checkpoints
+
+
+@given(st.integers(1, 10_000), st.floats(0.01, 10), st.floats(10, 1e4), st.floats(0, 5))
+def test_exponential_doubles_up_to_the_most(n: int, first: float, most: float, by: float) -> None:
+    least = min(first * 2.0 ** min(n - 1, 64), most)
+    assert least <= exponential(first, most, by)(n) <= min(least + by, most)
 
 
 # --- not started again ---------------------------------------------------------------------------
@@ -234,7 +239,7 @@ import sys
 from checkpointable.supervisor import Limits, supervise
 
 directory, grace, *command = sys.argv[1:]
-limits = Limits(start=600, times=1000, least=600, grace=float(grace))
+limits = Limits(start=600, factor=1000, minimum=600, grace=float(grace))
 sys.exit(supervise(command, directory, limits=limits).code)
 """
 
@@ -325,8 +330,8 @@ def test_what_the_child_has_started_ends_with_it(tmp_path: Path) -> None:
 
 
 def test_the_limit_is_learned_from_the_slices(tmp_path: Path) -> None:
-    limits = Limits(start=60, times=10, least=3)
-    job = _Job([], MemoryStore(), tmp_path, limits, 1, wait_none(), print)
+    limits = Limits(start=60, factor=10, minimum=3)
+    job = _Job([], MemoryStore(), tmp_path, limits, 1, lambda failures: 0.0, print)
     told = [("step", "1", 30), ("step", "2", 0.1), ("step", "3", 2), ("step", "4", 0.1)]
     told += [("saving", "4", 1), ("step", "5", 40), ("ended", "1", 1)]
     found = [job._limit()]
