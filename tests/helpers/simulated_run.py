@@ -15,7 +15,7 @@ from attrs import define, field
 from checkpointable import Restored, Saved
 from checkpointable.archive import name_of
 from checkpointable.events import Event
-from checkpointable.runner.loop import Loop, Means, Report
+from checkpointable.runner.loop import Inputs, Loop, Progress, Report
 from checkpointable.runner.signals import Signals
 from checkpointable.runner.when import When
 
@@ -108,28 +108,17 @@ class World:
     ) -> Report:
         """One run, to its end or to the signal."""
         signals = Signals([signal.SIGTERM], when.signals, self.clock)
-        means = Means(
-            save=lambda full: self.save(full, delta),
-            dirty=lambda saved: 1.0,
-            prune=lambda saved: (),
-            when=when,
-            full=full,
-            delta=delta,
-            latency=latency,
-            grace=grace,
-            clock=self.clock,
-            on_event=self.events.append,
-            on_progress=lambda progress: None,
-        )
+        actions = _Actions(self, delta)
         if signal_at is not None:
             self.clock.alarm = signal_at
-            self.clock.ring = lambda: signals.came(signal.SIGTERM)
+            self.clock.ring = lambda: signals.receive(signal.SIGTERM)
         kernel: Any = self
         restored = None
         if self.durable:
             saved = self.durable[-1].saved
             restored = Restored(saved.step, saved.name)
-        return Loop(kernel, until, means, signals).work(restored)
+        loop = Loop(kernel, until, actions, signals, when, full, delta, latency, grace)
+        return loop.work(restored)
 
     def run_through_failures(self, until: int, when: When, mtbf: float, seed: int) -> None:
         """Run to the end, started again after each failure: they come at random, `mtbf` apart."""
@@ -153,6 +142,38 @@ class World:
                 self.step = self.durable[-1].saved.step if self.durable else 0
             else:
                 return
+
+
+@define
+class _Actions:
+    """What a loop can do there."""
+
+    world: World
+    delta: bool
+
+    def now(self) -> float:
+        return self.world.clock()
+
+    def agree(self, inputs: Inputs) -> Inputs:
+        return inputs
+
+    def save(self, *, full: bool) -> Any:
+        return self.world.save(full, self.delta)
+
+    def dirty(self, saved: Saved) -> float:
+        return 1.0
+
+    def prune(self, saved: Saved) -> tuple[str, ...]:
+        return ()
+
+    def emit(self, event: Event) -> None:
+        self.world.events.append(event)
+
+    def progress(self, progress: Progress) -> None:
+        pass
+
+    def finish(self, newest: Saved | None) -> None:
+        pass
 
 
 def _failures(mtbf: float, seed: int) -> Iterator[float]:

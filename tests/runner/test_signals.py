@@ -162,17 +162,17 @@ def test_the_slowdown_of_the_steps_is_measured(slowdown: float, takes: float) ->
 
 def test_what_is_not_known_is_none() -> None:
     costs = Costs()
-    costs.slice_done(10, 1.0, beside=True)  # how fast without, nobody knows
-    costs.save_done("full", seconds=1.0, stood=0.1)
+    costs.slice_done(10, 1.0, overlapped=True)  # how fast without, nobody knows
+    costs.save_done("full", seconds=1.0, stalled=0.1)
     assert costs.slowdown is None
     assert costs.predicted("delta") is None
 
 
 def test_costs_can_only_be_costs() -> None:
     costs = Costs()
-    costs.slice_done(10, 1.0, beside=False)
-    costs.slice_done(50, 1.0, beside=True)  # the machine has become faster
-    costs.save_done("full", seconds=1.0, stood=0.1)
+    costs.slice_done(10, 1.0, overlapped=False)
+    costs.slice_done(50, 1.0, overlapped=True)  # the machine has become faster
+    costs.save_done("full", seconds=1.0, stalled=0.1)
     assert (costs.slowdown, costs.cost) == (0.0, 0.1)
 
 
@@ -207,7 +207,7 @@ def test_without_a_reason_it_may_not() -> None:
             if not safe_point():
                 super().advance(steps - 1)
 
-    with pytest.raises(InvalidKernel, match=r"fewer only where safe_point\(\) has said True"):
+    with pytest.raises(InvalidKernel, match=r"fewer only where safe_point\(\) has returned True"):
         run(Early(), MemoryStore(), 100)
 
 

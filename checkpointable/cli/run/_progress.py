@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO, TypeAlias
 
 from checkpointable.cli._shared import count_text, duration_text, say, say_json, size_text
-from checkpointable.runner.run import Progress
+from checkpointable.runner import Progress
 
 Tell = Callable[..., None]
 """What is called with the name of an event and its facts."""

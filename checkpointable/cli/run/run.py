@@ -30,8 +30,7 @@ from checkpointable.distributed import MpiCoordinator
 from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
 from checkpointable.protocol import check_kernel, shutdown
-from checkpointable.runner import EX_PREEMPTED
-from checkpointable.runner.run import Progress
+from checkpointable.runner import EX_PREEMPTED, Progress
 from checkpointable.tiers import Tiered
 
 _NAMES: dict[type, str] = {
