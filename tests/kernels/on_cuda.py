@@ -6,7 +6,7 @@ imported: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/kernels/on_cuda.py
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import hypothesis
@@ -21,10 +21,10 @@ from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
 from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.testing import KernelTests
-from checkpointable.testing.kernels.kit import SETTINGS, C
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
-FEW = hypothesis.settings(SETTINGS, max_examples=2, stateful_step_count=5)
+C = TypeVar("C")
+FEW = hypothesis.settings(KernelTests.settings, max_examples=2, stateful_step_count=5)
 
 
 def arrays(checkpoint: Any) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from checkpointable.kernels.target import choose_target
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.kernels.wave.mpi import WaveMpi, WaveMpiCheckpoint
 from checkpointable.testing import KernelTests
-from checkpointable.testing.kernels.kit import SETTINGS
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 UNTIL = 24
@@ -90,7 +89,7 @@ class TestWave(KernelTests[WaveCheckpoint]):
 class TestWaveMpi(KernelTests[WaveMpiCheckpoint]):
     """On one rank, with few examples, since its code is that of `Wave`; more in `test_wave_mpi`."""
 
-    settings = hypothesis.settings(SETTINGS, max_examples=8, stateful_step_count=8)
+    settings = hypothesis.settings(KernelTests.settings, max_examples=8, stateful_step_count=8)
 
     def make(self) -> WaveMpi:
         return cast(WaveMpi, made("wave-mpi", Path()))

@@ -13,7 +13,6 @@ import pytest
 
 from checkpointable import Array, capture, reinstate
 from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
-from checkpointable.testing.kernels.kit import SETTINGS
 from checkpointable.testing.kernels.states import copy_of, first_difference
 from checkpointable.testing.report import name_of, obligations_of
 from tests.helpers.kernels import Counter, CounterCheckpoint
@@ -27,7 +26,7 @@ class TestCounter(KernelTests[CounterCheckpoint]):
 
 class TestHonest(KernelTests[broken.WalkCheckpoint]):
     steps = 9
-    settings = hypothesis.settings(SETTINGS, max_examples=30)
+    settings = hypothesis.settings(KernelTests.settings, max_examples=30)
 
     def make(self) -> broken.Honest:
         return broken.Honest()
@@ -235,7 +234,9 @@ def test_the_error_without_make_names_it() -> None:
 
 def test_it_works_in_a_running_event_loop() -> None:
     async def notebook() -> None:
-        verify_kernel(Counter, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=2))
+        verify_kernel(
+            Counter, steps=3, settings=hypothesis.settings(KernelTests.settings, max_examples=2)
+        )
 
     asyncio.run(notebook())
 
@@ -252,7 +253,8 @@ class Shut(Counter):
 
 
 def test_every_kernel_is_shut_down() -> None:
-    verify_kernel(Shut, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=3))
+    few = hypothesis.settings(KernelTests.settings, max_examples=3)
+    verify_kernel(Shut, steps=3, settings=few)
     assert Shut.living == 0
 
 
