@@ -184,11 +184,11 @@ class Restarted:
 
 @frozen
 class Quarantined:
-    """A checkpoint that ended who read it, twice in a row, was put aside under another name."""
+    """A checkpoint that crashed two readers in a row was renamed to `new_name`."""
 
     step: int
     name: str
-    now: str
+    new_name: str
     time: float = _now()
 
 
@@ -226,10 +226,12 @@ def from_json(line: bytes) -> Event | None:
     Skipped(step=7, why='one is under way', time=0.5)
     """
     try:
-        found = orjson.loads(line)
-        cls = _CLASSES[found.pop("event")]
+        values = orjson.loads(line)
+        cls = _CLASSES[values.pop("event")]
+        if "now" in values:  # as it was called before version 1
+            values["new_name"] = values.pop("now")
         known = {a.name for a in attrs.fields(cls)}
-        facts = {name: value for name, value in found.items() if name in known}
+        facts = {name: value for name, value in values.items() if name in known}
         facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
         event: Event = cls(**facts)
     except (ValueError, KeyError, TypeError, AttributeError):

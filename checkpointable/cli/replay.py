@@ -1,7 +1,5 @@
 """`checkpointable replay`: does the kernel, run again, give the bits that were stored?"""
 
-import sys
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,8 +18,8 @@ from checkpointable.cli._shared import (
     store_at,
     usage_error,
 )
-from checkpointable.cli.run._progress import tell_json, tell_line
-from checkpointable.cli.run.run import made_kernel, others_told
+from checkpointable.cli.run._output import Output
+from checkpointable.cli.run.run import foreign_errors_reported, made_kernel
 from checkpointable.cli.view.compare import Change, Index, digests_in, tree_changes
 from checkpointable.errors import InvalidKernel, SchemaMismatch
 from checkpointable.format import Opened, digests, layout, read_arrays
@@ -60,11 +58,11 @@ def replay(
     """
     if end < begin:
         raise usage_error(f"--to {end} is before --from {begin}")
-    tell = partial(tell_json, sys.stdout) if as_json else tell_line
+    output = Output(as_json=as_json)
     with report_errors(as_json):
         secret, place = read_key(key), store_at(store)
-        kernel = made_kernel(name, options or [], device, tell)
-        with others_told(tell, "running the kernel"):
+        kernel = made_kernel(name, options or [], device, output)
+        with foreign_errors_reported(output, "running the kernel"):
             try:
                 changes, arrays = _replayed(kernel, place, begin, end, secret)
             finally:

@@ -238,18 +238,20 @@ def test_run_has_nothing_to_do(cli: Cli) -> None:
 def test_run_tells_events_as_json(cli: Cli) -> None:
     first = cli("run", "tinykernels:Tiny", "--every", "10", "--store", "here", "--json")
     assert (first.code, first.err) == (0, "shut down\n")  # what the kernel prints
-    names = ["started", "saved", "saved", "finished", "summary"]
-    assert [event["event"] for event in first.events] == names
-    started, saved, _, finished, summary = first.events
-    about = {"kernel": "tinykernels:Tiny", "store": "here", "step": 0, "until": 20}
-    assert started == {"event": "started", **about}
+    *told, summary = first.events
+    assert told == [
+        orjson.loads(line) for line in Path("here/events.jsonl").read_bytes().splitlines()
+    ]
+    assert [event["event"] for event in told] == ["Started", "Saved", "Saved", "Finished"]
+    started, saved, _, finished = told
+    assert (started["step"], started["until"]) == (0, 20)
     assert (saved["step"], saved["name"]) == (10, archive.name_of(10))
     assert saved["bytes"] == file_of(10, "here").stat().st_size
-    assert (finished["step"], finished["first_step"], finished["saves"]) == (20, 0, 2)
+    assert (finished["step"], finished["saves"]) == (20, 2)
     assert summary["summary"]["sum"] == 80.0
-    (resumed, *_) = cli("run", "tinykernels:Tiny", "--store", "here", "--json").events
-    facts = about | {"step": 20, "name": archive.name_of(20)}
-    assert resumed == {"event": "resumed", **facts}
+    (restored, *_) = cli("run", "tinykernels:Tiny", "--store", "here", "--json").events
+    assert (restored["event"], restored["name"]) == ("Restored", archive.name_of(20))
+    assert (restored["step"], restored["until"]) == (20, 20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -262,18 +264,18 @@ def test_a_signal_saves_and_asks_to_be_started_again(here: Path, number: int) ->
         assert job.stdout is not None
         assert job.stderr is not None
         for line in job.stdout:
-            if orjson.loads(line)["event"] == "saved":
+            if orjson.loads(line)["event"] == "Saved":
                 break
         job.send_signal(number)
         out, err = job.communicate(timeout=60)
     stopped = Result(job.returncode, out, err).events[-1]
-    assert (job.returncode, err, stopped["event"]) == (75, "shut down\n", "stopped")
+    assert (job.returncode, err, stopped["event"]) == (75, "shut down\n", "Stopped")
     assert archive.entries(LocalStore(here / "here"))[-1].name == stopped["name"]
     assert archive.entries(LocalStore(here / "here"))[-1].step == stopped["step"]
 
     more = process(*words, "--until", str(stopped["step"] + 3), cwd=here)
     assert more.code == 0
-    assert more.events[0]["event"] == "resumed"
+    assert more.events[0]["event"] == "Restored"
     assert more.events[0]["step"] == stopped["step"]
     assert more.events[-1]["summary"]["sum"] == 4 * (stopped["step"] + 3)
 

@@ -55,9 +55,9 @@ def test_a_kernel_that_is_killed_is_started_again(cli: Cli) -> None:
 def test_json_has_the_supervisors_events(here: Path) -> None:
     words = ("run", "tinykernels:Once", "--supervise", "--every", "5", "--json")
     events = process(*words, cwd=here).events
-    assert [e["event"] for e in events if e["event"] in ("restarted", "finished")] == [
-        "restarted",
-        "finished",
+    assert [e["event"] for e in events if e["event"] in ("Restarted", "Finished")] == [
+        "Restarted",
+        "Finished",
     ]
 
 
@@ -93,10 +93,10 @@ def test_a_signal_saves_and_asks_to_be_started_again(here: Path) -> None:
         command(*words, "--store", "here", "--json"), cwd=here, stdout=subprocess.PIPE
     ) as running:
         assert running.stdout is not None
-        while b'"saved"' not in running.stdout.readline():
+        while b'"Saved"' not in running.stdout.readline():
             pass
         running.send_signal(signal.SIGTERM)
         events = [orjson.loads(line) for line in running.stdout]
         assert running.wait() == 75
-    assert events[-1]["event"] == "stopped"
+    assert events[-1]["event"] == "Stopped"
     assert file_of(events[-1]["step"], "here").exists()

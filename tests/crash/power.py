@@ -95,7 +95,7 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
         os.close(writer)
         try:
             said, wanted = b"", chance.randint(0, SAVES)
-            while said.count(b'"saved"') < wanted:
+            while said.count(b'"Saved"') < wanted:
                 if not (more := os.read(reader, 1 << 16)):
                     sys.exit(f"the writer ended by itself, after {said!r}")
                 said += more
@@ -115,7 +115,7 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
         torn = _torn(LocalStore(root / "store"))
         lost = promises.check(root, acknowledged) or promises.write_check(root, acknowledged)
         shutil.rmtree(root)
-    return Cut(said.count(b'"saved"'), lost or "", torn)
+    return Cut(said.count(b'"Saved"'), lost or "", torn)
 
 
 def _write(root: Path, way: str, prunes: bool, deltas: bool) -> int:
@@ -194,7 +194,7 @@ def lazyfs(folder: Path) -> Iterator[Device]:
         done = os.open(folder / "done", os.O_RDONLY | os.O_NONBLOCK)  # it answers who listens
         (folder / "told").write_text("lazyfs::clear-cache\n")
         select.select([done], [], [])
-        assert b"finished" in os.read(done, 1 << 16)
+        assert b"Finished" in os.read(done, 1 << 16)
         os.close(done)
 
     try:

@@ -70,7 +70,7 @@ def test_killed_at_random_moments_equals_never_killed(kernel: str, tmp_path: Pat
         np.savetxt(tmp_path / "edges", edges, fmt="%d")
     events, returncode = run(command(kernel, tmp_path / "whole", tmp_path))
     assert returncode == 0
-    seconds = next(event["seconds"] for event in events if event["event"] == "finished")
+    seconds = next(event["seconds"] for event in events if event["event"] == "Finished")
 
     seed = random.randrange(2**32)
     chance = random.Random(seed)

@@ -35,7 +35,7 @@ def stopped(store: Path, rng: random.Random) -> tuple[int, float, str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         for line in child.stdout:
-            if orjson.loads(line)["event"] in ("started", "resumed"):
+            if orjson.loads(line)["event"] in ("Started", "Restored"):
                 break
         time.sleep(rng.uniform(0, 4))  # the moment, and not to wait for something
         begin = time.monotonic()

@@ -107,7 +107,7 @@ class Soaked:
                     orjson.JSONDecodeError
                 ):  # a killed child's last line, and the next one's first
                     continue
-                if event["event"] == "saved":
+                if event["event"] == "Saved":
                     self.durable.add(event["name"])
                 told.put(event["event"])
         told.put(None)
@@ -177,15 +177,15 @@ class Soaked:
                 event = told.get(timeout=0.05)
             except queue.Empty:
                 continue
-            begun |= event in ("started", "resumed")
-            saves -= begun and event == "saved"
+            begun |= event in ("Started", "Restored")
+            saves -= begun and event == "Saved"
 
     def faults(self) -> list[str]:
         """What is wrong at the end of a run."""
         store, found = LocalStore(self.store), []
         lines = (self.store / FILE).read_bytes().splitlines() if self.harms[1:] else []
         events = [event for line in lines if (event := from_json(line)) is not None]
-        moved = {event.name: event.now for event in events if isinstance(event, Quarantined)}
+        moved = {event.name: event.new_name for event in events if isinstance(event, Quarantined)}
         there = {entry.name for entry in store.list()}
         for name in sorted(self.durable - self.damaged):
             at = name if name in there else moved.get(name, "")

@@ -196,7 +196,7 @@ def test_a_checkpoint_that_kills_two_readers_is_put_aside(tmp_path: Path) -> Non
     assert causes == ["signal SIGABRT", reading, reading]
     quarantined = [event for event in told if isinstance(event, Quarantined)]
     now = "step-000000000020.quarantined.safetensors"
-    assert [(e.step, e.name, e.now) for e in quarantined] == [(20, name_of(20), now)]
+    assert [(e.step, e.name, e.new_name) for e in quarantined] == [(20, name_of(20), now)]
     assert (store / now).exists()
     assert_complete(store)
 

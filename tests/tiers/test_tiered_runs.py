@@ -190,8 +190,8 @@ def test_the_command_line_copies(tmp_path: Path, capsys: pytest.CaptureFixture[s
     Path(fast).touch()  # no directory can be there
     assert main([*command, "--json"]) == 0
     told = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["event"] for one in told if "tier" in one["event"]] == ["tier_lost"]
-    assert [one["step"] for one in told if one["event"] == "resumed"] == [20]
+    assert [one["event"] for one in told if "Tier" in one["event"]] == ["TierLost"]
+    assert [one["step"] for one in told if one["event"] == "Restored"] == [20]
     assert steps(LocalStore(slow)) == [30, 40]
 
 

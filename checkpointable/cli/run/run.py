@@ -1,10 +1,9 @@
-"""`checkpointable run`: run a kernel to its last step, and say how it goes."""
+"""`checkpointable run`: run a kernel to its last step, and print what happens."""
 
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,29 +15,22 @@ from checkpointable.checkpointer import Saved
 from checkpointable.cli._shared import read_key, report_errors, usage_error
 from checkpointable.cli.run._factory import find_factory, read_options
 from checkpointable.cli.run._mpi import name_on_ranks, one_for_all, world
-from checkpointable.cli.run._policies import KeepOption, read_keep, read_time, read_when
-from checkpointable.cli.run._progress import (
+from checkpointable.cli.run._output import (
     Newest,
-    Tell,
+    Output,
     bar,
-    tell_error_only,
-    tell_json,
-    tell_line,
+    event_line,
+    finished_line,
+    saved_line,
 )
-from checkpointable.cli.run._supervise import FLAG, run_supervised
+from checkpointable.cli.run._policies import KeepOption, read_keep, read_time, read_when
+from checkpointable.cli.run._supervised import FLAG, run_supervised
 from checkpointable.distributed import MpiCoordinator
 from checkpointable.errors import CheckpointableError
 from checkpointable.kernels import KERNELS
 from checkpointable.protocol import check_kernel, shutdown
 from checkpointable.runner import EX_PREEMPTED, Progress
 from checkpointable.tiers import Tiered
-
-_NAMES: dict[type, str] = {
-    events.Copied: "copied",
-    events.Damaged: "damaged",
-    events.TierLost: "tier_lost",
-    events.TierBack: "tier_back",
-}
 
 
 def run(
@@ -128,9 +120,7 @@ def run(
     if supervise and "--help" not in (options or []):
         return run_supervised(context.obj, where, as_json=as_json)
     comm = world() if mpi else None
-    tell = partial(tell_json, sys.stdout) if as_json else tell_line
-    if comm is not None and comm.Get_rank():
-        tell = tell_error_only(tell)
+    output = Output(as_json=as_json, errors_only=comm is not None and comm.Get_rank() > 0)
     with one_for_all() if mpi else nullcontext(), report_errors(as_json):
         policies: dict[str, Any] = {
             "save": read_when(save or [], overhead, mtbf),
@@ -142,27 +132,27 @@ def run(
             **({"coordinator": MpiCoordinator(comm)} if mpi else {}),
         }
         tiered = _tiers(where, copy_to, copy_keep, policies["key"])
-        kernel = made_kernel(name, options or [], device, tell, comm)
+        kernel = made_kernel(name, options or [], device, output, comm)
         last_step = _last_step(kernel, name, until)
-        with others_told(tell, "running the kernel"):
+        with foreign_errors_reported(output, "running the kernel"):
             try:
-                return _run(kernel, name, where, last_step, tell, policies, tiered)
+                return _run(kernel, name, where, last_step, output, policies, tiered)
             finally:
                 shutdown(kernel)
 
 
 def made_kernel(
-    name: str, options: list[str], device: str | None, tell: Tell, comm: Any = None
+    name: str, options: list[str], device: str | None, output: Output, comm: Any = None
 ) -> Any:
     """Make the kernel of a name with these words of options, and check that it can be run.
 
     It is given `comm`, if there is one and it takes one.
     """
-    with others_told(tell, "importing the module"):
+    with foreign_errors_reported(output, "importing the module"):
         factory = find_factory(name)
     others = {} if comm is None else {"comm": comm}
     arguments = read_options(factory, name, options, device, others)
-    with others_told(tell, "making the kernel"):
+    with foreign_errors_reported(output, "making the kernel"):
         kernel = factory(**arguments)
         check_kernel(kernel, steppable=True)
     return kernel
@@ -191,44 +181,31 @@ def _run(
     name: str,
     where: str,
     until: int,
-    tell: Tell,
+    output: Output,
     options: dict[str, Any],
     tiered: Tiered | None,
 ) -> int:
-    """Run with `checkpointable.run`, turning what it reports into events."""
+    """Run with `checkpointable.run`, and print what happens."""
     saved: Saved | None = None
     newest: Newest = None
 
     def on_event(event: events.Event) -> None:
         nonlocal newest
-        facts = {"kernel": name, "store": where, "step": kernel.step, "until": until}
-        match event:
-            case events.Started():
-                tell("started", **facts)
-            case events.FellBack():
-                tell("skipped", name=event.name, step=event.step, why=event.why)
-            case events.Restored():
-                newest = event.step, None
-                tell("resumed", **facts, name=event.name)
-            case events.Saved():
-                newest = event.step, event.time
-            case events.Copied() | events.Damaged() | events.TierLost() | events.TierBack():
-                facts = attrs.asdict(event, filter=lambda field, _: field.name != "time")
-                tell(_NAMES[type(event)], **facts)
-            case events.Stopped():
-                tell("stopped", step=event.step, name=event.name, until=until)
+        if isinstance(event, events.Restored):
+            newest = event.step, None
+        elif isinstance(event, events.Saved):
+            newest = event.step, event.time
+        output.event(event, event_line(event, name, where, until))
 
     def on_progress(progress: Progress) -> None:
         nonlocal saved
         if progress.saved is not saved and progress.saved is not None:
             saved = progress.saved
             if not bar_shown:
-                done = {"step": saved.step, "name": saved.name, "bytes": saved.bytes}
-                spent = {"seconds": saved.seconds, "stall_share": progress.stall_share}
-                tell("saved", **done, **spent, rate=progress.rate)
+                output.text(saved_line(progress))
         show(progress, newest)
 
-    bar_shown = tell is tell_line and sys.stdout.isatty()
+    bar_shown = not output.as_json and sys.stdout.isatty()
     try:
         with bar(bar_shown) as show:
             report = runner.run(
@@ -241,35 +218,32 @@ def _run(
             )
     except runner.Preempted:
         return EX_PREEMPTED
-    facts = {"step": report.step, "first_step": report.first_step, "until": until}
-    tell("finished", **facts, seconds=report.seconds, saves=len(report.saves))
+    output.text(finished_line(report))
     summary = getattr(kernel, "summary", None)
     if summary is not None:
-        found = summary()
-        tell("summary", summary=attrs.asdict(found) if attrs.has(type(found)) else dict(found))
+        facts = summary()
+        output.summary(attrs.asdict(facts) if attrs.has(type(facts)) else dict(facts))
     return 0
 
 
 @contextmanager
-def others_told(tell: Tell, where: str) -> Iterator[None]:
-    """End with exit code 1 and the traceback where others' code raises; ours pass through.
+def foreign_errors_reported(output: Output, where: str) -> Iterator[None]:
+    """Exit with code 1 and a traceback where others' code raises; our own errors pass through.
 
     What that code prints goes to stderr if we print JSON.
     """
     try:
-        with nullcontext() if tell is tell_line else redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr) if output.as_json else nullcontext():
             yield
     except (CheckpointableError, usage_error, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        what = "interrupted; what was saved before stays"
-        tell("error", error="KeyboardInterrupt", what=what, where=where, hint="", exit_code=130)
+        output.error("KeyboardInterrupt", "interrupted; what was saved before stays", where, 130)
         raise
     except Exception as error:
         trace = error.__traceback__
         while trace and trace.tb_frame.f_globals["__name__"].startswith("checkpointable.cli"):
             trace = trace.tb_next
         traceback.print_exception(type(error), error, trace)
-        kind, what = type(error).__name__, str(error)
-        tell("error", error=kind, what=what, where=where, hint="", exit_code=1)
+        output.error(type(error).__name__, str(error), where, 1)
         raise typer.Exit(1) from None
