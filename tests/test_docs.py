@@ -104,10 +104,9 @@ def test_an_example_passes_the_kit_in_the_simulator(
     program = f"""
 import runpy
 import hypothesis
-from checkpointable.testing import verify_kernel
-from checkpointable.testing.kernels.kit import SETTINGS
+from checkpointable.testing import KernelTests, verify_kernel
 names = runpy.run_path({str(ROOT / f"examples/{example}.py")!r})
-few = hypothesis.settings(SETTINGS, max_examples=3, stateful_step_count=6)
+few = hypothesis.settings(KernelTests.settings, max_examples=3, stateful_step_count=6)
 verify_kernel(lambda: eval({made!r}, names), steps=3, settings=few)
 """
     run_program(program, tmp_path, NUMBA_ENABLE_CUDASIM="1")

@@ -1,4 +1,4 @@
-"""The contract: what fulfils it, and what the error says of what does not."""
+"""The contract: what fulfils it, and the errors of what does not."""
 
 import re
 from typing import Any, ClassVar
@@ -36,7 +36,7 @@ class Good:
 
 
 class Provided(CheckpointableKernel[int]):
-    """Inherits, and so gets the provided bodies."""
+    """Inherits, and so has the provided methods."""
 
     @property
     def metadata(self) -> KernelMetadata:

@@ -1,12 +1,14 @@
-"""Tools that prove your own kernels, stores and checkpoint classes right; needs Hypothesis.
+"""Tools to test your own kernels, stores and checkpoint classes; they need Hypothesis.
 
-- `KernelTests`, `verify_kernel`: a kernel keeps the contract.
-- `StoreTests`, `verify_store`: a store keeps its promises. `FaultyStore` goes wrong on demand.
-- `assert_schema`: what a checkpoint class stores has not changed by mistake.
-- `checkpoints`, `checkpoint_classes`: Hypothesis strategies for your own properties.
+- `kernels`: `KernelTests` and `verify_kernel` test that a kernel keeps the contract.
+- `stores`: `StoreTests` and `verify_store` test that a store keeps its promises; `FaultyStore`
+  fails on demand.
+- `strategies`: `checkpoints` and `checkpoint_classes`, for your own Hypothesis tests.
+- `schemas`: `assert_schema` tests that what a checkpoint class stores has not changed by mistake.
+- `report`: `ObligationBroken`, the error of a broken obligation: which one, where, and the usual
+  cause; with what both kits need to define obligations.
 
-Install them with `pip install 'checkpointable[testing]'`. What is wrong comes out as
-`ObligationBroken`: which obligation, where, and the usual cause.
+Install them with `pip install 'checkpointable[testing]'`.
 """
 
 try:

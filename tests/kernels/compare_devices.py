@@ -46,7 +46,7 @@ def ising(device: Device) -> Ising:
 
 
 def nbody(device: Device) -> NBody:
-    return NBody(n=37, device=device)  # of the simulator's tiles four and a bit
+    return NBody(n=37, device=device)  # more than four of the simulator's tiles
 
 
 def pageranks(folder: Path) -> Iterator[Make]:

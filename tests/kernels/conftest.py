@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Run Numba's loops on one core: on problems this small, two mostly wait for each other."""
+    """Run Numba's loops on one core: on such small problems, two mostly wait for each other."""
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     yield

@@ -35,7 +35,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def run_in_pieces(make: Callable[[], Any], until: int, stops: Iterable[int]) -> Any:
-    """Run to `until`; at each stop go on in a fresh kernel, restored. Return the last kernel."""
+    """Run to `until`; at each stop, restore into a fresh kernel. Return the last kernel."""
     kernel: SteppableKernel[Any] = make()
     for stop in [*sorted(stops), until]:
         kernel.advance(stop - kernel.step)

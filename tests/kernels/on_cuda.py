@@ -1,12 +1,12 @@
 """The contract, for each kernel of the gallery on CUDA: tiny, and in Numba's simulator.
 
-`test_devices.py` runs it in a process of its own, since the simulator is chosen when Numba is
+`test_devices.py` runs it in its own process, since the simulator is chosen when Numba is
 imported: NUMBA_ENABLE_CUDASIM=1 python -m pytest tests/kernels/on_cuda.py
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import hypothesis
@@ -21,31 +21,31 @@ from checkpointable.kernels.pagerank import PageRank, PageRankCheckpoint
 from checkpointable.kernels.sketch import Sketch, SketchCheckpoint
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.testing import KernelTests
-from checkpointable.testing.kernels.kit import SETTINGS, C
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
-FEW = hypothesis.settings(SETTINGS, max_examples=2, stateful_step_count=5)
+C = TypeVar("C")
+FEW = hypothesis.settings(KernelTests.settings, max_examples=2, stateful_step_count=5)
 
 
 def arrays(checkpoint: Any) -> dict[str, Any]:
-    found = attrs.asdict(checkpoint, recurse=False)
-    return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+    values = attrs.asdict(checkpoint, recurse=False)
+    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def on_device(checkpoint: Any) -> Any:
-    """The same checkpoint, its arrays in a device's memory."""
+    """Return the same checkpoint with its arrays in a device's memory."""
     moved = {name: cuda.to_device(array) for name, array in arrays(checkpoint).items()}
     return attrs.evolve(checkpoint, **moved)
 
 
-def unsound(checkpoint: Any) -> Iterator[dict[str, Any]]:
-    """What is wrong with the values of arrays alone, where a kernel looks at them."""
+def invalid_arrays(checkpoint: Any) -> Iterator[dict[str, Any]]:
+    """Yield arrays with invalid values, for the kernels that check these."""
     for name in {"spins", "histogram", "ranks"} & arrays(checkpoint).keys():
         yield {name: 3 * np.array(getattr(checkpoint, name))}
 
 
 class Tiny(KernelTests[C]):
-    """Few and short runs, for the simulator takes a tenth of a millisecond for every thread."""
+    """Few and short runs: the simulator takes a tenth of a millisecond for each thread."""
 
     steps = 4
     settings = FEW
@@ -60,7 +60,7 @@ class Tiny(KernelTests[C]):
         saved: Any = snapshot(kernel)
         restore(fresh, on_device(saved))
         assert_same(snapshot(fresh), saved)
-        for bad in (attrs.evolve(saved, **change) for change in unsound(saved)):
+        for bad in (attrs.evolve(saved, **change) for change in invalid_arrays(saved)):
             with pytest.raises(InvalidCheckpoint):
                 restore(fresh, on_device(bad))
             assert_same(snapshot(fresh), saved)

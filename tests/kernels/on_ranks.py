@@ -1,4 +1,4 @@
-"""The wave on 1, 2, ... ranks of one MPI job; their fields, put together, go to files.
+"""The wave on 1, 2, ... ranks of one MPI job; their combined fields are written to files.
 
 mpiexec -n 4 python -m mpi4py -m tests.kernels.on_ranks FOLDER cpu
 NUMBA_ENABLE_CUDASIM=1 mpiexec -n 2 python -m mpi4py -m tests.kernels.on_ranks FOLDER cuda
@@ -26,16 +26,16 @@ PIECES: dict[Device, tuple[int, ...]] = {"cpu": (5, 0, 1, 20), "cuda": (4, 0, 2)
 """Steps at a time. The last are not recorded; the simulator is slow."""
 
 MOVES = ((3, 5), (2, 6), (4, 4), (1, 5))
-"""A run that goes from one number of ranks to another: ranks, and how many steps they do."""
+"""A run on changing numbers of ranks: the ranks, and the steps that they do."""
 
-UNITED = np.array([-0.0, np.nan, 1e-45, -np.inf], np.float32)
+COMBINED = np.array([-0.0, np.nan, 1e-45, -np.inf], np.float32)
 
 FIELDS = ("pressure", "pressure_before")
 
 
 def group(size: int) -> Any:
-    """The first so many ranks; None on the others."""
-    from mpi4py import MPI as mpi  # not where the tests are: MPI begins with it
+    """Return a communicator of the first `size` ranks; None on the others."""
+    from mpi4py import MPI as mpi  # not in the test process: importing it starts MPI
 
     world = mpi.COMM_WORLD
     made = world.Create_group(world.group.Incl(list(range(size))))
@@ -43,7 +43,7 @@ def group(size: int) -> Any:
 
 
 def whole(comm: Any, wave: WaveMpi) -> WaveMpiCheckpoint:
-    """The checkpoint of all ranks, as each of them is given it when it is restored."""
+    """Return the checkpoint of all ranks, as a restore gives it to each of them."""
     mine = asyncio.run(wave.checkpoint())
     fields: dict[str, Any] = {}
     for name in FIELDS:
@@ -62,7 +62,7 @@ def write(path: Path, checkpoint: WaveMpiCheckpoint) -> None:
 
 def any_number(folder: Path, device: Device, world: Any) -> None:
     """Run each case on each number of ranks."""
-    for size in range(world.size, 0, -1):  # all ranks compile at once, and none waits for one
+    for size in range(world.size, 0, -1):  # all ranks compile at once, so none waits for another
         comm = group(size)
         if comm is None:
             continue
@@ -75,14 +75,14 @@ def any_number(folder: Path, device: Device, world: Any) -> None:
 
 
 def moved(folder: Path, world: Any) -> None:
-    """Run one case on numbers of ranks that change."""
+    """Run one case on changing numbers of ranks."""
     saved: WaveMpiCheckpoint | None = None
     for size, steps in MOVES:
         comm = group(size)
         if comm is not None:
             wave = WaveMpi(comm=comm, device="cpu", **CASES["prem"])
             if saved is not None:
-                wave.advance(3)  # of which nothing is to stay
+                wave.advance(3)  # which the restore must undo
                 asyncio.run(wave.restore(saved))
             wave.advance(steps)
             saved = whole(comm, wave)
@@ -91,11 +91,11 @@ def moved(folder: Path, world: Any) -> None:
     write(folder / f"moved-{world.rank}.npz", saved)
 
 
-def united(folder: Path, world: Any) -> None:
-    """Put numbers together of which each rank has one."""
+def combined(folder: Path, world: Any) -> None:
+    """Combine numbers of which each rank has one."""
     part = np.zeros(world.size, np.float32)
-    part[world.rank] = UNITED[world.rank]
-    np.save(folder / f"united-{world.rank}.npy", Ranks(world).combined(part))
+    part[world.rank] = COMBINED[world.rank]
+    np.save(folder / f"combined-{world.rank}.npy", Ranks(world).combined(part))
 
 
 def main(folder: Path, device: Device) -> None:
@@ -103,7 +103,7 @@ def main(folder: Path, device: Device) -> None:
 
     any_number(folder, device, mpi.COMM_WORLD)
     if device == "cpu":
-        united(folder, mpi.COMM_WORLD)
+        combined(folder, mpi.COMM_WORLD)
         moved(folder, mpi.COMM_WORLD)
 
 

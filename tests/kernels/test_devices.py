@@ -26,7 +26,7 @@ def has_device() -> bool:
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # The simulator is chosen when Numba is imported, hence in another process.
+    # In another process, since the simulator is chosen when Numba is imported.
     return subprocess.run(
         [sys.executable, "-W", "error", "-W", "ignore:overflow encountered in scalar", *arguments],
         cwd=Path(__file__).parents[2],
@@ -53,7 +53,7 @@ def test_the_simulator_is_used_only_when_asked_for() -> None:
     assert simulate("-c", code).stdout == "cpu\n"
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_a_missing_device_is_refused() -> None:
     if has_device():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(InvalidKernel, match="no CUDA device is available"):
@@ -112,7 +112,7 @@ def test_wave_on_a_device() -> None:
 @pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("n", [2, 127, 128, 129, 1000])
 def test_nbody_on_a_device(n: int) -> None:
-    # The same but for rounding, for as long as chaos has not blown that up.
+    # The same except for rounding, until chaos amplifies that.
     host, device, again = (NBody(n=n, device=where) for where in ("cpu", "cuda", "cuda"))
     assert device.energy == pytest.approx(host.energy, rel=1e-13)
     for cluster in (host, device, again):

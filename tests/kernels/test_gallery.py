@@ -1,4 +1,4 @@
-"""The contract, for each kernel of the gallery, and what it promises beyond."""
+"""The contract, for each kernel of the gallery, and what else they guarantee."""
 
 import functools
 import importlib
@@ -32,7 +32,6 @@ from checkpointable.kernels.target import choose_target
 from checkpointable.kernels.wave import Wave, WaveCheckpoint
 from checkpointable.kernels.wave.mpi import WaveMpi, WaveMpiCheckpoint
 from checkpointable.testing import KernelTests
-from checkpointable.testing.kernels.kit import SETTINGS
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 UNTIL = 24
@@ -88,9 +87,9 @@ class TestWave(KernelTests[WaveCheckpoint]):
 
 
 class TestWaveMpi(KernelTests[WaveMpiCheckpoint]):
-    """On one rank, with fewer examples than `Wave`, whose code it is; more in `test_wave_mpi`."""
+    """On one rank, with few examples, since its code is that of `Wave`; more in `test_wave_mpi`."""
 
-    settings = hypothesis.settings(SETTINGS, max_examples=8, stateful_step_count=8)
+    settings = hypothesis.settings(KernelTests.settings, max_examples=8, stateful_step_count=8)
 
     def make(self) -> WaveMpi:
         return cast(WaveMpi, made("wave-mpi", Path()))
@@ -124,7 +123,7 @@ class TestPageRank(KernelTests[PageRankCheckpoint]):
         return cast(PageRank, made("pagerank", self.folder))
 
 
-def test_a_fresh_kernel_is_well(make: Make) -> None:
+def test_a_fresh_kernel_is_healthy(make: Make) -> None:
     kernel = make()
     assert isinstance(kernel.metadata, KernelMetadata)
     assert health_check(kernel).healthy
@@ -183,7 +182,7 @@ def test_no_such_device() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))
-def test_the_options_are_such_as_a_command_line_can_offer(name: str) -> None:
+def test_the_options_fit_a_command_line(name: str) -> None:
     factory = load(name)
     hints = get_type_hints(factory.__init__)
     for option in inspect.signature(factory).parameters.values():
@@ -194,7 +193,7 @@ def test_the_options_are_such_as_a_command_line_can_offer(name: str) -> None:
         assert option.default is not option.empty or option.name == "path"
 
 
-def test_importing_the_gallery_imports_no_numba() -> None:
+def test_importing_the_gallery_does_not_import_numba() -> None:
     modules = ", ".join(target.partition(":")[0] for target in KERNELS.values())
     code = f"import sys, checkpointable.kernels, {modules}; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

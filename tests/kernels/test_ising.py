@@ -89,7 +89,7 @@ def test_the_exact_solutions_agree_with_each_other() -> None:
         assert kaufman(4, temperature) == pytest.approx(counted(4, temperature), abs=1e-7)
     for temperature in (2.0, 3.0):
         assert kaufman(64, temperature) == pytest.approx(onsager(temperature), abs=1e-6)
-    # At the critical point the torus comes near as 1/n.
+    # At the critical point the difference is proportional to 1/n.
     gap = [kaufman(n, CRITICAL_TEMPERATURE) + math.sqrt(2) for n in (32, 64)]
     assert gap[0] / gap[1] == pytest.approx(2, abs=0.01)
 
@@ -102,8 +102,8 @@ def test_energy_is_onsagers_below_and_above_the_critical_temperature(temperature
 
 
 def test_energy_at_the_critical_temperature() -> None:
-    # There the torus differs from the infinite lattice by more than the error: Kaufman's exact
-    # value for the torus says by how much.
+    # There the torus differs from the infinite lattice by more than the error, so compare with
+    # Kaufman's exact value for the torus.
     mean, error = measure(64, CRITICAL_TEMPERATURE, batches=40, sweeps=2500)
     assert error < 2e-3
     finite = kaufman(64, CRITICAL_TEMPERATURE)
@@ -152,7 +152,7 @@ def test_a_half_sweep_offers_flips_to_one_colour_of_the_checkerboard() -> None:
     assert np.array_equal(ising.lattice == -1, (rows + columns) % 2 == 0)
 
 
-def test_the_energy_kept_is_that_of_the_spins() -> None:
+def test_the_stored_energy_is_that_of_the_spins() -> None:
     ising = Ising(n=2 * STREAMS + 6, warmup=5, device="cpu")  # streams of unequal length
     energies = []
     for _ in range(9):
@@ -186,7 +186,7 @@ def test_other_seeds_give_other_lattices() -> None:
 @pytest.mark.parametrize(
     ("value", "what"), [(3, "neither 1 nor -1"), (-1, "not that of the spins")]
 )
-def test_unsound_spins_are_refused(value: int, what: str) -> None:
+def test_invalid_spins_are_refused(value: int, what: str) -> None:
     ising = Ising(n=8, temperature=0.1, device="cpu")
     before = snapshot(ising)
     spins = np.array(before.spins)

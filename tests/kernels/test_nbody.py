@@ -12,11 +12,11 @@ from checkpointable.kernels.nbody import SCALE, NBody, plummer_sphere
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 ECCENTRICITY = 0.5
-PERIOD = 2 * math.pi  # by Kepler's third law: semi-major axis, masses together and G are 1
+PERIOD = 2 * math.pi  # by Kepler's third law: the semi-major axis, the total mass and G are 1
 
 
 def kepler(time: float) -> tuple[Any, Any]:
-    """Return the separation of two bodies, and its change, as an exact ellipse has them.
+    """Return the separation of two bodies, and its derivative, on an exact ellipse.
 
     At time 0 they are closest. Kepler's equation, E - e sin E = t, is solved by Newton's method.
     """
@@ -156,7 +156,7 @@ def test_other_seeds_give_other_bodies() -> None:
     assert not np.array_equal(one.positions, other.positions)
 
 
-def test_what_the_energy_was_is_restored() -> None:
+def test_the_energy_at_the_start_is_restored() -> None:
     cluster = NBody(n=5, device="cpu")
     saved = attrs.evolve(snapshot(cluster), energy_at_start=-2.0)
     restore(cluster, saved)
@@ -178,7 +178,7 @@ def test_health() -> None:
     positions[1, 2] = math.inf
     restore(cluster, attrs.evolve(saved, positions=positions))
     assert cluster.health_check().reason == "1 bodies have non-finite positions or velocities"
-    positions[1] = positions[0]  # where Newton's gravity has no limit
+    positions[1] = positions[0]  # where Newton's gravity is infinite
     restore(cluster, attrs.evolve(saved, positions=positions))
     assert cluster.health_check().reason == "the energy is nan"
 

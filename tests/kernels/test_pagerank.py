@@ -1,4 +1,4 @@
-"""The ranks against networkx's, and the edges against what a file says."""
+"""The ranks against networkx's, and the edges against the text of a file."""
 
 import math
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def random_edges(nodes: int, edges: int, seed: int) -> Any:
-    """Edges between few hubs and many others, of which some lead nowhere; numbered with gaps."""
+    """Edges between few hubs and many other nodes, some of them dangling; numbered with gaps."""
     rng = np.random.default_rng(seed)
     return 7 * (nodes * rng.random((edges, 2)) ** (3, 2)).astype(np.int64)
 
@@ -62,15 +62,15 @@ def test_the_ranks_are_those_of_networkx(
     if nodes > 2:
         assert set(edges[:, 1]) - set(edges[:, 0]), "no node dangles"
         assert (edges[:, 0] == edges[:, 1]).any(), "no node has an edge to itself"
-        assert len(np.unique(edges, axis=0)) < len(edges), "no edge is there twice"
+        assert len(np.unique(edges, axis=0)) < len(edges), "no edge is given twice"
     ranking = PageRank(write(edges), damping=damping, device="cpu")
     ranking.advance(ranking.total_steps)
-    found = ranked(ranking)
-    assert found == pytest.approx(expected(edges, damping), rel=0, abs=1e-10)
-    assert math.fsum(found.values()) == pytest.approx(1, abs=1e-12)
+    ranks = ranked(ranking)
+    assert ranks == pytest.approx(expected(edges, damping), rel=0, abs=1e-10)
+    assert math.fsum(ranks.values()) == pytest.approx(1, abs=1e-12)
 
 
-def test_the_graph_that_comes_with_it_is_zacharys() -> None:
+def test_the_included_graph_is_zacharys() -> None:
     club = networkx.karate_club_graph()
     edges = {(a + 1, b + 1) for pair in club.edges for a, b in (pair, pair[::-1])}
     lines = [line for line in KARATE.read_text().splitlines() if not line.startswith("#")]
@@ -98,8 +98,8 @@ def test_the_residual_bounds_the_error_as_the_docstring_says(write: Write) -> No
     limit, ranking = expected(edges), PageRank(write(edges), device="cpu")
     while ranking.step < 100:
         ranking.advance(5)
-        found = ranked(ranking)
-        error = sum(abs(found[node] - rank) for node, rank in limit.items())
+        ranks = ranked(ranking)
+        error = sum(abs(ranks[node] - rank) for node, rank in limit.items())
         assert error <= 2 * 0.85**ranking.step + 1e-12
         assert error <= ranking.summary()["residual"] * 0.85 / 0.15 + 1e-12
 
@@ -113,7 +113,7 @@ def test_sums_have_the_order_that_is_documented() -> None:
     assert sums.tolist() == [sum(values[k::7].tolist(), 0.0) for k in range(7)]
 
 
-def test_order_of_lines_repeats_comments_and_name_do_not_matter(write: Write) -> None:
+def test_line_order_repeats_comments_and_name_do_not_matter(write: Write) -> None:
     edges = random_edges(100, 300, seed=2)
     one = PageRank(write(edges), device="cpu")
     shuffled = "".join(f"  {a}  {b} \r\n" for a, b in [*edges[::-1], *edges[:9]])
@@ -126,19 +126,19 @@ def test_order_of_lines_repeats_comments_and_name_do_not_matter(write: Write) ->
 
 
 @given(pairs)
-def test_the_arrays_say_what_the_edges_say(edges: list[tuple[int, int]]) -> None:
+def test_the_arrays_hold_the_edges(edges: list[tuple[int, int]]) -> None:
     graph = _graph(np.array(edges, np.int64))
     numbers, sources, offsets = (
         values.tolist() for values in (graph.numbers, graph.sources, graph.offsets)
     )
     assert numbers == sorted({end for edge in edges for end in edge})
-    found = [
+    kept = [
         (numbers[source], number)
         for number, begin, end in zip(numbers, offsets[:-1], offsets[1:], strict=True)
         for source in sources[begin:end]
     ]
-    assert found == sorted(set(edges), key=lambda edge: (edge[1], edge[0]))
-    leaving = [sum(source == number for source, _ in found) for number in numbers]
+    assert kept == sorted(set(edges), key=lambda edge: (edge[1], edge[0]))
+    leaving = [sum(source == number for source, _ in kept) for number in numbers]
     assert graph.degrees.tolist() == leaving
     assert (offsets[0], offsets[-1]) == (0, len(sources))
 
@@ -195,7 +195,7 @@ def test_stopped_and_resumed_anywhere(write: Write) -> None:
     ("bad", "what"),
     [(-0.1, "negative or NaN"), (math.nan, "negative or NaN"), (0.9, "not 1")],
 )
-def test_ranks_that_are_none_are_refused(bad: float, what: str) -> None:
+def test_invalid_ranks_are_refused(bad: float, what: str) -> None:
     ranking = PageRank(device="cpu")
     before = snapshot(ranking)
     ranks = np.array(before.ranks)

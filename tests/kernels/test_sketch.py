@@ -52,7 +52,7 @@ def whole(
 
 
 def in_pieces(values: Any, dtype: Literal["float64", "int64"], batch: int, stops: list[int]) -> Any:
-    """Sketch a file of the values, 12 steps and more, stopped and resumed at each of the stops."""
+    """Sketch a file of the values in 12 steps or more, resumed at each of the stops."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "numbers")
         values.tofile(path)
@@ -63,7 +63,7 @@ def in_pieces(values: Any, dtype: Literal["float64", "int64"], batch: int, stops
 
 
 def bins(magnitudes: list[Any], negative: list[bool]) -> Any:
-    """Count by comparison with the edges, which Python makes exactly, of floats and ints alike."""
+    """Count by exact comparison with the edges in Python, for floats and ints alike."""
     edges = bin_edges()[: 4 * 0x7FF + 1].tolist()
     counts = np.zeros(BINS, np.int64)
     for magnitude, below in zip(magnitudes, negative, strict=True):
@@ -150,8 +150,8 @@ def test_a_large_file_against_numpy(write: Write) -> None:
 def test_distinct_values_within_three_standard_errors(write: Write, distinct: int) -> None:
     values = np.random.default_rng(distinct).permutation(np.tile(np.arange(distinct) / 7, 2))
     error = 1.04 / math.sqrt(REGISTERS)
-    found = whole(write(values)).summary().distinct
-    assert abs(found - distinct) <= 3 * error * distinct
+    estimate = whole(write(values)).summary().distinct
+    assert abs(estimate - distinct) <= 3 * error * distinct
 
 
 def test_equal_values_count_once(write: Write) -> None:
@@ -192,7 +192,7 @@ def test_a_file_of_another_name_is_continued(write: Write, tmp_path: Path) -> No
     [(lambda v: v[:-1], "setup.size"), (lambda v: v + 1, "setup.ends")],
 )
 def test_another_file_is_refused(write: Write, change: Callable[[Any], Any], where: str) -> None:
-    values = np.arange(END / 4)  # so long that its ends do not meet
+    values = np.arange(END / 4)  # so long that its ends do not overlap
     sketch = Sketch(write(values), device="cpu")
     sketch.advance(1)
     saved = snapshot(sketch)
@@ -213,7 +213,7 @@ def test_counts_that_contradict_what_was_read_are_refused(write: Write) -> None:
     assert_same(snapshot(sketch), saved)
 
 
-def test_a_file_that_shrinks_or_goes_stops_the_run_between_batches(write: Write) -> None:
+def test_a_file_that_shrinks_or_vanishes_stops_the_run_between_batches(write: Write) -> None:
     path = write(np.arange(30.0))
     sketch = Sketch(path, batch=10, device="cpu")
     sketch.advance(1)

@@ -41,7 +41,7 @@ def set_fields(wave: Wave, now: Any, before: Any) -> None:
 
 
 def middle(field: Any, part: int) -> Any:
-    """Return what is further than (part - 1) / (2 part) of the side from all edges."""
+    """Return the cells further than (part - 1) / (2 part) of the side from all edges."""
     n = len(field)
     inside = slice(n // 2 - n // (2 * part), n // 2 + n // (2 * part))
     return field[inside, inside]
@@ -70,7 +70,7 @@ def test_a_plane_wave_converges_with_second_order() -> None:
 
 
 def test_space_is_differenced_with_fourth_order() -> None:
-    # From rest, one step adds (c dt)² ∇²p exactly, so that no error in time hides that in space.
+    # From rest, one step adds (c dt)² ∇²p exactly, so an error in time cannot hide that in space.
     wavelength = 2 * RADIUS / 6
     errors = []
     for n in (36, 72):  # finer, and the rounding of float32 shows
@@ -140,16 +140,16 @@ def default_run() -> Wave:
 def test_first_arrivals_are_those_of_prem(default_run: Wave) -> None:
     assert default_run.setup.depth == 600
     arrivals = dict(zip(default_run.distances.tolist(), default_run.first_arrivals(), strict=True))
-    found = {distance: arrivals[distance] for distance in TAUP[600]}
-    assert found == pytest.approx(TAUP[600], rel=0.01)
+    measured = {distance: arrivals[distance] for distance in TAUP[600]}
+    assert measured == pytest.approx(TAUP[600], rel=0.01)
 
 
 def test_first_arrivals_from_the_surface_and_from_any_side() -> None:
     wave = Wave(n=500, period=60.0, depth=0.0, angle=200.0, duration=1400.0, device="cpu")
     wave.advance(wave.total_steps)
     arrivals = dict(zip(wave.distances.tolist(), wave.first_arrivals(), strict=True))
-    found = {distance: arrivals[distance] for distance in TAUP[0]}
-    assert found == pytest.approx(TAUP[0], rel=0.02)
+    measured = {distance: arrivals[distance] for distance in TAUP[0]}
+    assert measured == pytest.approx(TAUP[0], rel=0.02)
 
 
 def test_the_shadow_of_the_core(default_run: Wave) -> None:
@@ -160,7 +160,7 @@ def test_the_shadow_of_the_core(default_run: Wave) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_table_is_what_taup_says() -> None:
+def test_the_table_is_that_of_taup() -> None:
     taup = pytest.importorskip("obspy.taup", reason="obspy, the source of the table, is not here")
     model = taup.TauPyModel("prem")
     for depth, times in TAUP.items():
@@ -182,7 +182,7 @@ def test_no_arrivals_without_a_wave() -> None:
         assert np.isnan(wave.first_arrivals()).all()
 
 
-def test_what_comes_after_the_recording_is_not_recorded() -> None:
+def test_steps_after_the_recording_are_not_recorded() -> None:
     wave = Wave(n=48, period=500.0, duration=300.0, device="cpu")
     wave.advance(wave.total_steps)
     recorded, field = snapshot(wave).seismograms, wave.wavefield

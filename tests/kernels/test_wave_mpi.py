@@ -12,7 +12,7 @@ from checkpointable.kernels.target import Device
 from checkpointable.kernels.wave import Wave
 from checkpointable.kernels.wave.mpi import WaveMpi
 from tests.helpers.mpiexec import run_on_ranks
-from tests.kernels.on_ranks import CASES, MOVES, PIECES, UNITED
+from tests.kernels.on_ranks import CASES, COMBINED, MOVES, PIECES
 
 
 def run(size: int, folder: Path, device: Device, **environment: str) -> None:
@@ -29,16 +29,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_is(path: Path, wave: Wave) -> None:
-    with np.load(path) as found:
-        assert found["step"] == wave.step
+    with np.load(path) as saved:
+        assert saved["step"] == wave.step
         for name in ("pressure", "pressure_before", "seismograms"):
             expected: Any = getattr(wave, name)
-            assert found[name].shape == expected.shape, name
-            assert found[name].tobytes() == expected.tobytes(), name
+            assert saved[name].shape == expected.shape, name
+            assert saved[name].tobytes() == expected.tobytes(), name
 
 
 def recorded(name: str, device: Device) -> Wave:
-    """A run of one process, as far as the ranks go, which is further than it records."""
+    """A run of one process to the last step of the ranks, which is beyond the recording."""
     wave = Wave(device="cpu", **CASES[name])
     wave.advance(sum(PIECES[device]))
     assert wave.total_steps < wave.step
@@ -64,16 +64,16 @@ def test_ranks_with_simulated_devices_give_these_bits_too(tmp_path: Path) -> Non
         assert_is(tmp_path / f"least-2-{rank}.npz", wave)
 
 
-def test_a_run_that_goes_to_other_numbers_of_ranks_is_one_that_never_stopped(results: Path) -> None:
+def test_a_run_on_changing_numbers_of_ranks_equals_one_never_stopped(results: Path) -> None:
     wave = Wave(device="cpu", **CASES["prem"])
     wave.advance(sum(steps for _, steps in MOVES))
     assert wave.step < wave.total_steps
     assert_is(results / "moved-0.npz", wave)
 
 
-def test_what_one_rank_has_is_the_same_bits_on_all(results: Path) -> None:
+def test_combining_keeps_every_bit(results: Path) -> None:
     for rank in range(4):
-        assert np.load(results / f"united-{rank}.npy").tobytes() == UNITED.tobytes()
+        assert np.load(results / f"combined-{rank}.npy").tobytes() == COMBINED.tobytes()
 
 
 def test_ranks_that_would_have_fewer_rows_than_the_halo_are_refused() -> None:

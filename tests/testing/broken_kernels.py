@@ -1,4 +1,4 @@
-"""Kernels that are wrong in the ways that people get them wrong; all but the first."""
+"""Kernels with the mistakes that people make; all but `Honest`, `ByHand` and `Checking`."""
 
 from typing import Any
 
@@ -98,7 +98,7 @@ class OneBuffer(Honest):
 
 
 class Adopting(Honest):
-    """Takes the checkpoint's own arrays for its state."""
+    """Uses the checkpoint's own arrays as its state."""
 
     async def restore(self, checkpoint: WalkCheckpoint) -> None:
         await reinstate(checkpoint, self)
@@ -135,7 +135,7 @@ class PingPongCheckpoint:
 
 
 class ForgottenParity:
-    """Two buffers in one array; which is the current one, the checkpoint does not say."""
+    """Two buffers in one array; the checkpoint does not hold which one is current."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -156,7 +156,7 @@ class ForgottenParity:
 
 
 class StaleCache(Honest):
-    """Keeps a sum of its state, and forgets to make it anew: a fresh kernel has none yet."""
+    """Keeps a sum of its state, and forgets to recompute it: a fresh kernel has none yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class StaleCache(Honest):
 
 
 class Incomplete(Honest):
-    """Does not set all that it gets."""
+    """Does not set all fields."""
 
     async def restore(self, checkpoint: WalkCheckpoint) -> None:
         before = self.before.copy()
@@ -180,7 +180,7 @@ class Incomplete(Honest):
 
 
 class Adding(Honest):
-    """Adds what it gets to what it has: right in a fresh kernel only."""
+    """Adds the checkpoint to its state: right in a fresh kernel only."""
 
     async def restore(self, checkpoint: WalkCheckpoint) -> None:
         at = self.at.copy()
@@ -281,7 +281,7 @@ class Elements(Honest):
 
 
 class Careless(Honest):
-    """Says that it cannot be checkpointed with something that is no bool."""
+    """Its can_checkpoint() does not return a bool."""
 
     def can_checkpoint(self) -> bool:
         return 1  # type: ignore[return-value]

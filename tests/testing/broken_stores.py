@@ -1,4 +1,4 @@
-"""Stores that are wrong in the ways that people get them wrong; all but the first."""
+"""Stores with the mistakes that people make; all but `Plain`."""
 
 import fcntl
 import os
@@ -173,14 +173,14 @@ class ShortReads(Plain):
                 size = reader.size
 
                 def read_into(self, offset: int, buffer: memoryview, /) -> None:
-                    there = buffer[: max(0, reader.size - offset)]
-                    reader.read_into(offset, there)
+                    available = buffer[: max(0, reader.size - offset)]
+                    reader.read_into(offset, available)
 
             yield Short()
 
 
 class AnySize(Plain):
-    """Takes what comes, whatever was announced."""
+    """Accepts any number of bytes, whatever was announced."""
 
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
         data = [bytes(chunk) for chunk in chunks]
@@ -211,7 +211,7 @@ class ReopensByName(Plain):
 
 
 class AnyName(Plain):
-    """Takes any name that the file system takes."""
+    """Accepts any name that the file system accepts."""
 
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
         if "/" in name or "\0" in name:
@@ -240,7 +240,7 @@ class LockThatStays(Plain):
 
 
 class ListsTwice(Plain):
-    """Shows what is there, and once more what it remembers."""
+    """Lists every blob twice."""
 
     def list(self) -> Iterator[Entry]:
         yield from super().list()
@@ -248,7 +248,7 @@ class ListsTwice(Plain):
 
 
 class LocalTime(Plain):
-    """Says when things were created in hours."""
+    """Gives the time of creation in hours."""
 
     def list(self) -> Iterator[Entry]:
         for entry in super().list():
@@ -264,22 +264,22 @@ class ChecksThenWrites(Plain):
             raise CheckpointExists("the name is taken")
         aside = self.path / f".{os.urandom(8).hex()}"
         aside.write_bytes(b"".join(exactly(size, chunks, name)))
-        time.sleep(0.001)  # the moment between, made long
+        time.sleep(0.001)  # makes the time between check and rename long
         aside.rename(self.path / name)
 
 
 class ForgetsDeletes(Plain):
-    """Another object on the same place still shows what was deleted; so does it after a while."""
+    """Another object on the same place still lists what was deleted."""
 
     def __init__(self, path: str | Path | None = None) -> None:
         super().__init__(path)
-        self.gone: set[str] = set()
+        self.deleted: set[str] = set()
 
     def delete(self, name: str, /) -> None:
         check_name(name)
-        if name in self.gone or not (self.path / name).exists():
+        if name in self.deleted or not (self.path / name).exists():
             raise NoCheckpoint("nothing is there")
-        self.gone.add(name)
+        self.deleted.add(name)
 
     def is_shown(self, path: Path) -> bool:
-        return super().is_shown(path) and path.name not in self.gone
+        return super().is_shown(path) and path.name not in self.deleted

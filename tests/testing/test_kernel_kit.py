@@ -13,7 +13,6 @@ import pytest
 
 from checkpointable import Array, capture, reinstate
 from checkpointable.testing import KernelTests, ObligationBroken, verify_kernel
-from checkpointable.testing.kernels.kit import SETTINGS
 from checkpointable.testing.kernels.states import copy_of, first_difference
 from checkpointable.testing.report import name_of, obligations_of
 from tests.helpers.kernels import Counter, CounterCheckpoint
@@ -27,7 +26,7 @@ class TestCounter(KernelTests[CounterCheckpoint]):
 
 class TestHonest(KernelTests[broken.WalkCheckpoint]):
     steps = 9
-    settings = hypothesis.settings(SETTINGS, max_examples=30)
+    settings = hypothesis.settings(KernelTests.settings, max_examples=30)
 
     def make(self) -> broken.Honest:
         return broken.Honest()
@@ -190,9 +189,9 @@ class Mending:
         self.step += steps
 
     async def checkpoint(self) -> MendedCheckpoint:
-        made = MendedCheckpoint(self.step, np.ones(2))
-        np.asarray(made.at)[:] = self.at
-        return made
+        checkpoint = MendedCheckpoint(self.step, np.ones(2))
+        np.asarray(checkpoint.at)[:] = self.at
+        return checkpoint
 
     async def restore(self, checkpoint: MendedCheckpoint) -> None:
         self.step = checkpoint.step
@@ -202,7 +201,7 @@ KEPT = Counter()
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "text"),
     [
         (lambda: Counter, "Counter is a class, not a kernel object"),
         (lambda: KEPT, "the same object twice"),
@@ -210,10 +209,10 @@ KEPT = Counter()
     ],
     ids=range(3),
 )
-def test_what_is_no_kernel_is_rejected(make: Any, said: str) -> None:
+def test_what_is_not_a_kernel_is_rejected(make: Any, text: str) -> None:
     with pytest.raises(ObligationBroken) as error:
         verify_kernel(make)
-    assert said in str(error.value)
+    assert text in str(error.value)
 
 
 def test_a_kernel_that_can_never_be_checkpointed_is_rejected() -> None:
@@ -225,7 +224,7 @@ def test_a_kernel_that_can_never_be_checkpointed_is_rejected() -> None:
         verify_kernel(Never)
 
 
-def test_without_make_it_says_what_is_missing() -> None:
+def test_the_error_without_make_names_it() -> None:
     class TestNothing(KernelTests[Any]):
         pass
 
@@ -233,9 +232,11 @@ def test_without_make_it_says_what_is_missing() -> None:
         TestNothing().test_runs_agree()
 
 
-def test_it_works_where_a_loop_is_running() -> None:
+def test_it_works_in_a_running_event_loop() -> None:
     async def notebook() -> None:
-        verify_kernel(Counter, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=2))
+        verify_kernel(
+            Counter, steps=3, settings=hypothesis.settings(KernelTests.settings, max_examples=2)
+        )
 
     asyncio.run(notebook())
 
@@ -252,7 +253,8 @@ class Shut(Counter):
 
 
 def test_every_kernel_is_shut_down() -> None:
-    verify_kernel(Shut, steps=3, settings=hypothesis.settings(SETTINGS, max_examples=3))
+    few = hypothesis.settings(KernelTests.settings, max_examples=3)
+    verify_kernel(Shut, steps=3, settings=few)
     assert Shut.living == 0
 
 
@@ -273,6 +275,6 @@ class Signed:
     ids=range(4),
 )
 def test_states_are_compared_to_the_last_bit(other: Signed, difference: str) -> None:
-    found = first_difference(copy_of(Signed(0.0, (1.0, 2.0)), Signed), copy_of(other, Signed))
-    assert found.startswith(difference)
-    assert bool(found) is bool(difference)
+    actual = first_difference(copy_of(Signed(0.0, (1.0, 2.0)), Signed), copy_of(other, Signed))
+    assert actual.startswith(difference)
+    assert bool(actual) is bool(difference)

@@ -47,7 +47,7 @@ class TestMemoryStore(StoreTests):
 
 
 class TestPlain(StoreTests):
-    """The ground that the broken ones are built on."""
+    """The store that the broken ones derive from."""
 
     def make(self) -> broken.Plain:
         return broken.Plain()
@@ -57,7 +57,7 @@ class TestPlain(StoreTests):
 
 
 class TestFaultyStore(StoreTests):
-    """Without a fault it is as good as the store in it."""
+    """Without a fault it behaves like the store in it."""
 
     def make(self) -> FaultyStore:
         return FaultyStore(MemoryStore(), "fail", "create", at=10**9)
@@ -130,7 +130,7 @@ def test_every_promise_has_a_name_and_a_store_that_breaks_it() -> None:
     assert len({name_of(promise) for promise in promises}) == len(promises) == 13
 
 
-def test_without_make_it_says_what_is_missing() -> None:
+def test_the_error_without_make_names_it() -> None:
     class TestNothing(StoreTests):
         pass
 
@@ -146,7 +146,7 @@ def save(store: Any, steps: int) -> Any:
 
 
 @pytest.mark.parametrize("operation", ["create", "list", "lock"])
-def test_a_save_that_fails_says_so_and_changes_nothing(operation: Any) -> None:
+def test_a_failed_save_raises_and_changes_nothing(operation: Any) -> None:
     store = MemoryStore()
     save(store, 1)
     faulty = FaultyStore(store, "fail", operation)
@@ -157,23 +157,23 @@ def test_a_save_that_fails_says_so_and_changes_nothing(operation: Any) -> None:
     assert save(faulty, 2).step == 2
 
 
-def test_what_is_torn_in_writing_is_passed_over() -> None:
+def test_a_torn_write_is_skipped() -> None:
     store = MemoryStore()
     save(store, 1)
     with pytest.raises(StoreError, match="a fault"):
         save(FaultyStore(store, "tear", "create"), 2)
-    found = archive.latest(store, CounterCheckpoint)
-    assert found is not None
-    assert found.entry.step == 1
-    assert [entry.step for entry, _ in found.skipped] == [2]
+    latest = archive.latest(store, CounterCheckpoint)
+    assert latest is not None
+    assert latest.entry.step == 1
+    assert [entry.step for entry, _ in latest.skipped] == [2]
 
 
-def test_what_is_torn_in_reading_is_found_out() -> None:
+def test_a_torn_read_is_detected() -> None:
     store = MemoryStore()
     name = save(store, 3).name
     reads = FaultyStore(store, "tear", "read", at=10**9)
     archive.load(reads, name, CounterCheckpoint)
-    for number in range(1, reads._calls):  # of the first, the length, half is zeros anyway
+    for number in range(1, reads._calls):  # half of the first read, the length, is zeros anyway
         faulty = FaultyStore(store, "tear", "read", at=number)
         with pytest.raises(CorruptCheckpoint):
             archive.load(faulty, name, CounterCheckpoint)
@@ -181,7 +181,7 @@ def test_what_is_torn_in_reading_is_found_out() -> None:
 
 
 @pytest.mark.parametrize("operation", ["open", "list", "delete", "lock"])
-def test_what_else_is_torn_is_done_and_raises(operation: Any) -> None:
+def test_another_torn_operation_is_done_and_raises(operation: Any) -> None:
     store = MemoryStore()
     store.create("a", 1, [b"x"])
     faulty = FaultyStore(store, "tear", operation)
@@ -201,27 +201,27 @@ def test_what_else_is_torn_is_done_and_raises(operation: Any) -> None:
 
 
 def test_a_delay_lasts_as_long_as_the_test_wants() -> None:
-    store, reached, go_on = MemoryStore(), threading.Event(), threading.Event()
+    store, reached, resume = MemoryStore(), threading.Event(), threading.Event()
     save(store, 1)
 
     def wait() -> None:
         reached.set()
-        assert go_on.wait(60)
+        assert resume.wait(60)
 
     saving = threading.Thread(
         target=save, args=(FaultyStore(store, "delay", "create", wait=wait), 2)
     )
     saving.start()
     assert reached.wait(60)
-    found = archive.latest(store, CounterCheckpoint)
-    go_on.set()
+    latest = archive.latest(store, CounterCheckpoint)
+    resume.set()
     saving.join()
-    assert found is not None
-    assert found.entry.step == 1
+    assert latest is not None
+    assert latest.entry.step == 1
     assert [entry.step for entry in archive.entries(store)] == [1, 2]
 
 
-def test_only_the_chosen_call_is_hit() -> None:
+def test_only_the_chosen_call_fails() -> None:
     faulty = FaultyStore(MemoryStore(), "fail", "create", at=1, error=OSError("mine"))
     faulty.create("a", 0, [])
     assert not faulty.happened

@@ -1,4 +1,4 @@
-"""The shipped strategies: values fit their class, whatever it asks; classes are of every make."""
+"""The shipped strategies: values fit their class, and classes are of every kind."""
 
 import dataclasses
 import enum
@@ -26,17 +26,17 @@ from tests.helpers.strategies import Chain, Pair
 
 
 def drawn(strategy: st.SearchStrategy[Any], count: int = 200) -> list[Any]:
-    """What a property test at Hypothesis's own settings meets, health checks included."""
-    found = []
-    phases = [Phase.generate]  # what is wrong here is none the clearer for a smaller example
+    """Return the values that a property test with Hypothesis's own settings draws."""
+    values = []
+    phases = [Phase.generate]  # a smaller example does not make an error here clearer
 
     @settings(max_examples=count, deadline=None, database=None, derandomize=True, phases=phases)
     @given(strategy)
     def collect(value: Any) -> None:
-        found.append(value)
+        values.append(value)
 
     collect()
-    return found
+    return values
 
 
 @given(checkpoint_classes().flatmap(lambda cls: st.tuples(st.just(cls), checkpoints(cls))))
@@ -91,8 +91,8 @@ def test_six_validated_fields_are_met_together() -> None:
 
 
 def test_an_optional_validator_leaves_none_and_values() -> None:
-    found = {one.x is None for one in drawn(checkpoints(field_with(*VALIDATED["optional"])))}
-    assert found == {True, False}
+    are_none = {one.x is None for one in drawn(checkpoints(field_with(*VALIDATED["optional"])))}
+    assert are_none == {True, False}
 
 
 def even(self: Any, attribute: Any, value: int) -> None:
@@ -108,7 +108,7 @@ def test_five_validators_that_refuse_half_are_workable() -> None:
 
 
 def like(name: str, longer: int = 0) -> Callable[[Any, Any, Any], None]:
-    """A validator: the shape is that of the field `name`, the first axis longer by so much."""
+    """A validator: the shape is that of the field `name`, the first axis longer by `longer`."""
 
     def check(self: Any, attribute: Any, value: Any) -> None:
         first = getattr(self, name).shape
@@ -139,7 +139,7 @@ class Staggered:
 
 @attrs.frozen
 class Later:
-    """The validator of the first field looks at the last."""
+    """The validator of the first field reads the last."""
 
     speed: Array[np.float32] = attrs.field(validator=like("pressure", 1))
     pressure: Array[np.float32]
@@ -169,8 +169,8 @@ class AfterInit:
 @pytest.mark.parametrize("cls", [Body, Staggered, Later, Counted, AfterInit])
 def test_related_shapes_are_found(cls: Any) -> None:
     arrays = [f.name for f in fields_of(cls) if f.type is not int]
-    found = {tuple(getattr(one, n).shape for n in arrays) for one in drawn(checkpoints(cls))}
-    assert len(found) > 3
+    shapes = {tuple(getattr(one, n).shape for n in arrays) for one in drawn(checkpoints(cls))}
+    assert len(shapes) > 3
 
 
 class Hue(enum.Enum):
@@ -184,10 +184,10 @@ class Choice:
 
 
 def test_every_member_of_a_union_is_met() -> None:
-    found = drawn(checkpoints(Choice), 500)
-    types = {type(one.x) for one in found} - {bool}
+    values = drawn(checkpoints(Choice), 500)
+    types = {type(one.x) for one in values} - {bool}
     assert types == {int, str, bytes, type(None), Hue, list, Pair, np.ndarray}
-    assert {one.y for one in found} == {2, "two"}
+    assert {one.y for one in values} == {2, "two"}
 
 
 class Mode(enum.Flag):
@@ -196,15 +196,15 @@ class Mode(enum.Flag):
 
 
 def test_flags_are_combined() -> None:
-    found = {one.x for one in drawn(checkpoints(field_with(Mode, None)))}
-    assert found == {Mode(0), Mode.A, Mode.B, Mode.A | Mode.B}
+    modes = {one.x for one in drawn(checkpoints(field_with(Mode, None)))}
+    assert modes == {Mode(0), Mode.A, Mode.B, Mode.A | Mode.B}
 
 
 def depth(chain: Chain | None) -> int:
     return 0 if chain is None else 1 + depth(chain.next)
 
 
-def test_recursive_classes_come_to_an_end() -> None:
+def test_values_of_recursive_classes_end() -> None:
     assert 3 <= max(depth(one) for one in drawn(checkpoints(Chain))) <= 8
 
 
@@ -223,7 +223,7 @@ class Branch:
     both: "tuple[Endless, Endless]"
 
 
-def test_a_union_of_classes_only_comes_to_an_end() -> None:
+def test_values_of_a_union_of_classes_end() -> None:
     assert {type(one.leaf) for one in drawn(checkpoints(Endless))} == {Leaf, Branch}
 
 
@@ -235,7 +235,7 @@ def test_a_given_strategy_is_used_for_its_field() -> None:
         assert one.pressure.tolist() == [1, 1, 1]
 
 
-def test_a_strategy_for_no_field_is_refused() -> None:
+def test_a_strategy_for_an_unknown_field_is_refused() -> None:
     with pytest.raises(Exception, match="no field 'stepp'"):
         checkpoints(WaveCheckpoint, stepp=st.integers())
 
@@ -244,7 +244,7 @@ def never(self: Any, attribute: Any, value: Any) -> None:
     raise ValueError("never enough")
 
 
-def test_a_class_that_refuses_everything_is_named_with_the_field_and_a_way_out() -> None:
+def test_the_error_of_a_class_that_refuses_everything_names_the_field_and_a_way_out() -> None:
     @attrs.frozen
     class Impossible:
         step: int
@@ -302,8 +302,8 @@ def test_hard_arrays_are_met(kind: str) -> None:
 
 
 def test_an_abstract_scalar_type_stands_for_all_of_its_kind() -> None:
-    found = {array.dtype.type for array in arrays_of(Array[np.floating[Any]])}
-    assert {np.float16, np.float32, np.float64} <= found
+    types = {array.dtype.type for array in arrays_of(Array[np.floating[Any]])}
+    assert {np.float16, np.float32, np.float64} <= types
 
 
 def test_times_without_a_value_are_met() -> None:
@@ -337,5 +337,5 @@ def makes() -> set[str]:
     ["named tuple", "attrs", "dataclass", "slots True", "slots False", "frozen True",
      "frozen False", "late", "alias", "validator", "union", "nested"],
 )  # fmt: skip
-def test_classes_of_every_make_are_met(special: str) -> None:
+def test_classes_of_every_kind_are_met(special: str) -> None:
     assert special in makes()

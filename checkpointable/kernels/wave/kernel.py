@@ -16,7 +16,6 @@ from checkpointable import Array, HealthStatus, KernelMetadata, capture, checkpo
 from checkpointable.kernels.checks import check_checkpoint
 from checkpointable.kernels.target import Device, choose_target
 from checkpointable.kernels.wave.model import (
-    UNIFORM_SPEED,
     Float32,
     Float64,
     WaveSetup,
@@ -24,8 +23,6 @@ from checkpointable.kernels.wave.model import (
     health_of,
     wave_model,
 )
-
-__all__ = ["UNIFORM_SPEED", "Wave", "WaveCheckpoint", "WaveSetup"]
 
 
 @checkpoint("wave")

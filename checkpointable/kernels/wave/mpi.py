@@ -31,8 +31,6 @@ from checkpointable.kernels.wave.model import (
     wave_model,
 )
 
-__all__ = ["WaveMpi", "WaveMpiCheckpoint", "WaveSetup"]
-
 HALO = 2  # rows, on each side: as far as the stencil reaches
 
 

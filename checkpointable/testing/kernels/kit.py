@@ -119,12 +119,9 @@ class KernelTests(Generic[C]):
                         if kernel.step != before + steps:
                             what = f"advance({steps}) at step {before} led to step {kernel.step}"
                             raise broken(what, cause="the steps are not counted")
-                expect_same(
-                    subject.uninterrupted(subject.steps),
-                    subject.end(kernel),
-                    f"advanced in parts, to {stops} and to the end, it ends in another state",
-                    "work at the beginning or the end of each call of advance()",
-                )
+                what = f"advanced in parts, to {stops} and to the end, it ends in another state"
+                cause = "work at the beginning or the end of each call of advance()"
+                subject.expect_end(kernel, what, cause)
 
         subject.for_every(check, stops=subject.stops())
 
@@ -138,12 +135,11 @@ class KernelTests(Generic[C]):
                 for stop in stops:
                     subject.reach(kernel, stop)
                     take(kernel)
-                expect_same(
-                    subject.uninterrupted(subject.steps),
-                    subject.end(kernel),
-                    f"with checkpoints taken at {stops}, it ends in another state",
-                    "checkpoint() draws from the RNG, swaps buffers, or changes what the run uses",
+                what = f"with checkpoints taken at {stops}, it ends in another state"
+                cause = (
+                    "checkpoint() draws from the RNG, swaps buffers, or changes what the run uses"
                 )
+                subject.expect_end(kernel, what, cause)
 
         subject.for_every(check, stops=subject.stops())
 
@@ -201,8 +197,7 @@ class KernelTests(Generic[C]):
                 what = "restored a second time, it holds something else"
                 expect_same(once, subject.state(other), what, cause)
                 what = "restored a second time, it ends in another state"
-                end = subject.uninterrupted(subject.steps)
-                expect_same(end, subject.end(other), what, cause)
+                subject.expect_end(other, what, cause)
 
         subject.for_every(check, stop=subject.stop())
 
@@ -237,9 +232,8 @@ class KernelTests(Generic[C]):
                     expect_same(before, copy_of(back, subject.cls), what, cause)
                 with subject.kernel() as resumed:
                     put(resumed, loaded[0][1])
-                    end = subject.uninterrupted(subject.steps)
                     what = "resumed from a file, it ends in another state"
-                    expect_same(end, subject.end(resumed), what, "as for resuming")
+                    subject.expect_end(resumed, what, "as for resuming")
 
         subject.for_every(check, stop=subject.stop())
 
@@ -335,12 +329,8 @@ def verify_kernel(
 def _check_resuming(subject: Subject, target: Callable[[], AbstractContextManager[Any]]) -> None:
     def resume(kernel: Any, stops: list[int], left: list[int]) -> None:
         if not left:
-            expect_same(
-                subject.uninterrupted(subject.steps),
-                subject.end(kernel),
-                f"stopped at {stops} and resumed, it ends in another state",
-                lambda _: _what_is_forgotten(subject, target, stops),
-            )
+            what = f"stopped at {stops} and resumed, it ends in another state"
+            subject.expect_end(kernel, what, lambda _: _what_is_forgotten(subject, target, stops))
             return
         subject.reach(kernel, left[0])
         checkpoint = take(kernel)

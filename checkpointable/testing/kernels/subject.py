@@ -78,10 +78,11 @@ class Subject:
         """Advance to this many steps, or beyond to where the kernel can be checkpointed."""
         advance(kernel, max(0, self.begin + stop - kernel.step))
 
-    def end(self, kernel: Any) -> State:
-        """The state after `steps` steps in all."""
+    def expect_end(self, kernel: Any, what: str, cause: str | Callable[[str], str]) -> None:
+        """Advance to `steps` steps; raise unless the state is that of an uninterrupted run."""
+        expected = self.uninterrupted(self.steps)
         self.reach(kernel, self.steps)
-        return self.state(kernel)
+        expect_same(expected, self.state(kernel), what, cause)
 
     def for_every(self, check: Callable[..., None], **strategies: st.SearchStrategy[Any]) -> None:
         """Run the check on what Hypothesis draws from the strategies."""

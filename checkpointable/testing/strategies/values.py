@@ -329,16 +329,16 @@ def _construct(tp: Any, values: dict[str, Any]) -> Any:
         names = {a.name: a.alias for a in attrs.fields(cls) if a.init}
     else:
         names = {f.name: f.name for f in dataclasses.fields(cls) if f.init}
-    made = cls(**{names[name]: value for name, value in values.items() if name in names})
+    instance = cls(**{names[name]: value for name, value in values.items() if name in names})
     for field in fields_of(tp) if len(names) < len(values) else ():
-        if field.name not in names and not _is_set(made, field):
-            object.__setattr__(made, field.name, values[field.name])
-    return made
+        if field.name not in names and not _is_set(instance, field):
+            object.__setattr__(instance, field.name, values[field.name])
+    return instance
 
 
-def _is_set(made: Any, field: Field) -> bool:
+def _is_set(instance: Any, field: Field) -> bool:
     try:
-        hooks(field.type)[0](getattr(made, field.name))
+        hooks(field.type)[0](getattr(instance, field.name))
     except (AttributeError, CannotConvert):
         return False
     return True
