@@ -113,7 +113,7 @@ class Checkpointer(Generic[C]):
     it failed with if nobody has been told. The kernel is copied into memory that is used again for
     the next save. `async with` closes at its end.
 
-    `store` is a directory, "memory://" or a store. `patience` is how many seconds a save waits
+    `store` is a directory, "memory://" or a store. `timeout` is how many seconds a save waits
     for a kernel that cannot be checkpointed at the moment. `cls`, the checkpoint's class, is read
     from the annotation of the kernel's `checkpoint` if not given. With a `key`, of at least 16
     random bytes, checkpoints are signed, and those that are not count as damaged. With `in_place` a
@@ -160,7 +160,7 @@ class Checkpointer(Generic[C]):
         kernel: Checkpointable[C],
         store: str | os.PathLike[str] | Store,
         *,
-        patience: float = 10.0,
+        timeout: float = 10.0,
         cls: type[C] | None = None,
         key: bytes | None = None,
         in_place: bool = False,
@@ -172,7 +172,7 @@ class Checkpointer(Generic[C]):
         check_key(key)
         self.kernel = kernel
         self.store = open_store(store)
-        self.patience = patience
+        self.timeout = timeout
         self.key = key
         self.in_place = in_place
         self.delta = delta
@@ -225,7 +225,7 @@ class Checkpointer(Generic[C]):
         `step` names it; without, it is the kernel's `step`, and for a kernel that counts none
         the one after the newest in the store. `full` is for one that is no delta.
 
-        Raises `NotNow` if the kernel's `can_checkpoint` stays false for `patience` seconds. What
+        Raises `NotNow` if the kernel's `can_checkpoint` stays false for `timeout` seconds. What
         it returns raises `InvalidCheckpoint` if what the kernel gives is not of its class, and
         `StoreError`; either raises `DeviceError`. In each case nothing was stored, and what was
         there before still is. After `DeviceLost` every save raises it.
@@ -353,10 +353,10 @@ class Checkpointer(Generic[C]):
         return Restored(found.entry.step, found.entry.name, found.skipped)
 
     async def _wait_until_possible(self) -> None:
-        """Wait until the kernels of all ranks can be checkpointed, or the patience of one ends."""
+        """Wait until the kernels of all ranks can be checkpointed, or the timeout of one ends."""
         import asyncio
 
-        give_up = time.monotonic() + self.patience
+        give_up = time.monotonic() + self.timeout
         while True:
             ready = agreement.on_all(self.coordinator, lambda: can_checkpoint(self.kernel))
             mine = (not ready, time.monotonic() >= give_up)
@@ -365,9 +365,9 @@ class Checkpointer(Generic[C]):
                 return
             if late:
                 raise NotNow(
-                    f"the kernel could not be checkpointed for {self.patience:g} seconds",
+                    f"the kernel could not be checkpointed for {self.timeout:g} seconds",
                     where=type(self.kernel).__qualname__,
-                    hint="try again later, or raise patience=",
+                    hint="try again later, or raise timeout=",
                 )
             await asyncio.sleep(_POLL_SECONDS)
 

@@ -7,7 +7,7 @@ Without a GPU it runs in Numba's simulator, slowly: NUMBA_ENABLE_CUDASIM=1.
 Each block keeps a ring of cells in shared memory, where nobody else can read it, for as long as a
 launch lasts: each cell becomes, round by round, the mean of itself and its neighbours. While a
 launch is under way the kernel says so by `can_checkpoint`, and a save waits for its end, for up to
-`patience` seconds.
+`timeout` seconds.
 """
 
 # Numba describes what is used within kernels as classes, not as what it becomes there.
@@ -79,7 +79,7 @@ class Rings:
 
 async def work(store: str, until: int, rounds: int, n: int) -> None:
     rings = Rings(n)
-    async with Checkpointer(rings, store, patience=60) as checkpointer:
+    async with Checkpointer(rings, store, timeout=60) as checkpointer:
         restored = await checkpointer.restore_latest()
         print(f"from step {restored.step if restored else 0}")
         while rings.step < until:

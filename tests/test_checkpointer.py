@@ -92,7 +92,7 @@ def test_a_kernel_that_never_can_gets_not_now_and_nothing_is_stored() -> None:
     kernel, store = after(3), MemoryStore()
     kernel.ready = False
     with pytest.raises(NotNow, match="Counter"):
-        finish(Checkpointer(kernel, store, patience=0.02).save())
+        finish(Checkpointer(kernel, store, timeout=0.02).save())
     assert entries(store) == []
     assert kernel.step == 3
 

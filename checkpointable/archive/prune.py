@@ -40,11 +40,14 @@ def prune(
     What ranks have written that no checkpoint has is deleted as well: so where there are many, rank
     0 calls this, as `run` does, and nobody while they save.
     """
-    alone = partial(prune_locked, keep=keep, compact=compact, sound=sound, key=key)
+    options: dict[str, Any] = {"compact": compact, "sound": sound, "key": key}
     with steps.CHANGING:
-        if isinstance(store, Tiers):
-            return [*store.pruned(lambda near, spared: alone(near, spared=spared))]
-        return alone(store)
+        if not isinstance(store, Tiers):
+            return prune_locked(store, keep, **options)
+        deleted: list[Entry] = []
+        with store.pruning() as (near, spared):
+            deleted = prune_locked(near, keep, spared=spared, **options)
+        return deleted
 
 
 def prune_locked(

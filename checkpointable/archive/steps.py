@@ -35,7 +35,7 @@ from checkpointable.errors import (
 from checkpointable.format import Base, Header, Opened, Packed, container, read_arrays
 from checkpointable.format import reader as opening
 from checkpointable.protocol import KernelMetadata
-from checkpointable.stores import Open, Store, orders
+from checkpointable.stores import Open, Store, Tiers
 
 __all__ = [
     "Entry",
@@ -298,10 +298,10 @@ def not_there(step: int, steps: list[int]) -> NoCheckpoint:
 
 
 def from_any_view(store: Store, read: Callable[[Open, str], R]) -> Callable[[str], R]:
-    """Read a name from the first of the store's `orders` in which it is sound."""
+    """Return a function that reads a name from the first view of the store where it is valid."""
 
     def first(name: str) -> R:
-        *views, last = orders(store)
+        *views, last = store.views() if isinstance(store, Tiers) else [store]
         for view in views:
             try:
                 return read(view, name)

@@ -119,7 +119,7 @@ class Job:
         """See `Actions`."""
         if self._tiers is None:
             return
-        self._tiers.flush(going_on=self._flushing)
+        self._tiers.flush(keep_waiting=self._flushing)
         self._emit_of_tiers()
         if newest is not None and (pruned := self._prune(newest)):  # they were still to be copied
             self.emit(events.Pruned(pruned))
@@ -162,7 +162,7 @@ class Job:
         return tuple(entry.name for entry in pruned)
 
     def _emit_of_tiers(self) -> None:
-        for event in [] if self._tiers is None else self._tiers.told():
+        for event in [] if self._tiers is None else self._tiers.drain_events():
             self.emit(event)
 
     def _flushing(self, copied: int) -> bool:

@@ -27,7 +27,6 @@ from checkpointable.stores.protocol import (
     SharedWriters,
     Store,
     Tiers,
-    orders,
 )
 from checkpointable.stores.shared_lock import SharedLock
 
@@ -51,7 +50,6 @@ __all__ = [
     "exactly",
     "open_reader",
     "open_store",
-    "orders",
     "os_errors",
     "sync_directory",
     "write_durably",

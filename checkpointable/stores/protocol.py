@@ -12,14 +12,13 @@ A name is 1 to 255 bytes of UTF-8 without slash, NUL, or a dot at its beginning;
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 
 from checkpointable.events import Event
 
 Buffer = bytes | bytearray | memoryview
-R = TypeVar("R")
 
 
 @frozen
@@ -150,22 +149,22 @@ class Tiers(Store, Protocol):
         """The store that is written first."""
         ...
 
-    def orders(self) -> Sequence[Open]:
-        """The same blobs, each view looking elsewhere first; to be read from in this order."""
+    def views(self) -> Sequence[Open]:
+        """Return ways to read the same blobs, the fastest first: try the next if one is damaged."""
         ...
 
-    def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
-        """Call `prune` with the store that a policy is about, and the names that stay there."""
+    def pruning(self) -> AbstractContextManager[tuple[Store, frozenset[str]]]:
+        """Give the store to prune, and the names that must stay there; handles its `StoreError`."""
         ...
 
-    def told(self) -> Sequence[Event]:
+    def drain_events(self) -> Sequence[Event]:
         """Return the events since the last call."""
         ...
 
     def flush(
         self,
         timeout: float | None = None,
-        going_on: Callable[[int], bool] = ...,
+        keep_waiting: Callable[[int], bool] = ...,
     ) -> bool:
         """Wait until each blob is everywhere it belongs; False if that cannot be now."""
         ...
@@ -173,8 +172,3 @@ class Tiers(Store, Protocol):
     def close(self, timeout: float | None = None) -> bool:
         """Do the same, then copy no more until the next `create` or `lock`; at once if it is 0."""
         ...
-
-
-def orders(store: Store) -> Sequence[Open]:
-    """In which orders to look for a blob: a store is itself, but for one made of others."""
-    return store.orders() if isinstance(store, Tiers) else [store]

@@ -58,10 +58,10 @@ class Copier:
     """
 
     def __init__(
-        self, fast: Tier, slow: Tier, keep: AnyKeep | None, key: bytes | None, patience: float
+        self, fast: Tier, slow: Tier, keep: AnyKeep | None, key: bytes | None, timeout: float
     ) -> None:
         self.fast, self.slow, self.keep, self.key = fast, slow, keep, key
-        self.patience = patience
+        self.timeout = timeout
         self.changing = threading.RLock()
         self.pending_copies: frozenset[str] = frozenset()
         self.bad: set[str] = set()
@@ -286,17 +286,17 @@ class Copier:
             self.wake()
             self._wait(lambda: len(self.pending_copies) < pending or self.slow.lost)
 
-    def flush(self, timeout: float | None, going_on: Callable[[int], bool]) -> bool:
+    def flush(self, timeout: float | None, keep_waiting: Callable[[int], bool]) -> bool:
         """Look once more, and wait until nothing is owed or the slow tier fails."""
         asked = self.wake()
-        done = self._wait(lambda: self._answered >= asked, timeout, going_on)
+        done = self._wait(lambda: self._answered >= asked, timeout, keep_waiting)
         return done and not self.pending_copies and not self.slow.lost
 
     def _wait(
         self,
         ready: Callable[[], bool],
         timeout: float | None = None,
-        going_on: Callable[[int], bool] = lambda moved: True,
+        keep_waiting: Callable[[int], bool] = lambda moved: True,
     ) -> bool:
         begin = since = time.monotonic()
         moved, end = self._moved, float("inf") if timeout is None else begin + timeout
@@ -307,10 +307,10 @@ class Copier:
                 moved, before = self._moved, moved
             begin = time.monotonic()
             since = begin if moved != before else since
-            if begin - since >= self.patience:
-                self.slow.fails(StoreError(f"it has taken nothing for {self.patience:g} seconds"))
+            if begin - since >= self.timeout:
+                self.slow.fails(StoreError(f"it has taken nothing for {self.timeout:g} seconds"))
                 return False
-            if begin >= end or not going_on(moved):
+            if begin >= end or not keep_waiting(moved):
                 return False
 
     def stop(self) -> None:

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TypeVar
 
 from attrs import frozen
 
@@ -34,7 +33,6 @@ from checkpointable.stores import (
 from checkpointable.tiers.copier import Copier, Unfit
 from checkpointable.tiers.tier import Held, Source, Tier, listed, locked, release
 
-R = TypeVar("R")
 _MOST_EVENTS = 1000  # that nobody has asked for
 
 
@@ -49,8 +47,9 @@ class Tiered:
 
     It lists and reads what either has, the fast one's first. If a tier fails, the other one does
     alone: a slow tier is tried again at each `create`, and after ever longer pauses; what the fast
-    one cannot take is written to the slow one at once. If it takes nothing for `patience` seconds,
-    a slow tier has failed, too. `told()` gives what has happened, as events; `run` tells them.
+    one cannot take is written to the slow one at once. If it takes nothing for `timeout` seconds,
+    a slow tier has failed, too. `drain_events()` returns what has happened; `run` reports
+    it.
 
     >>> import attrs
     >>> from checkpointable import MemoryStore
@@ -76,43 +75,43 @@ class Tiered:
         keep: AnyKeep | None = None,
         pending: int = 2,
         key: bytes | None = None,
-        patience: float = 60.0,
+        timeout: float = 60.0,
     ) -> None:
         if type(pending) is not int or pending < 1:
             raise ValueError(f"pending is {pending!r}, and must be a number from 1")
         check_key(key)
         self.fast, self.slow = open_store(fast), open_store(slow)
         self.pending = pending
-        self._told: deque[Event] = deque(maxlen=_MOST_EVENTS)
-        self._fast = Tier(self.fast, _address(fast), self._told.append)
-        self._slow = Tier(self.slow, _address(slow), self._told.append)
-        self._copier = Copier(self._fast, self._slow, keep, key, patience)
+        self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
+        self._fast = Tier(self.fast, _address(fast), self._events.append)
+        self._slow = Tier(self.slow, _address(slow), self._events.append)
+        self._copier = Copier(self._fast, self._slow, keep, key, timeout)
         self._lock = SharedLock(self._take, release)
 
     def __repr__(self) -> str:
         return f"Tiered({self._fast.address!r}, {self._slow.address!r})"
 
-    def told(self) -> list[Event]:
-        """What has happened to the tiers since this was last asked: see `events`."""
-        found: list[Event] = []
-        while self._told:
-            found.append(self._told.popleft())
-        return found
+    def drain_events(self) -> list[Event]:
+        """Return what has happened to the tiers since the last call: see `events`."""
+        drained: list[Event] = []
+        while self._events:
+            drained.append(self._events.popleft())
+        return drained
 
     def flush(
         self,
         timeout: float | None = None,
-        going_on: Callable[[int], bool] = lambda moved: True,
+        keep_waiting: Callable[[int], bool] = lambda moved: True,
     ) -> bool:
-        """Wait until the slow tier has what it is to have, or fails; say whether it has it.
+        """Wait until the slow tier has all that it must have, or fails; return whether it has.
 
-        At most `timeout` seconds, and as long as `going_on` says so, which is called several times
-        a second with a number that grows as long as something is copied.
+        Waits for at most `timeout` seconds, and as long as `keep_waiting` returns True. That is
+        called several times a second, with a number that grows while something is copied.
         """
-        return self._copier.flush(timeout, going_on)
+        return self._copier.flush(timeout, keep_waiting)
 
     def close(self, timeout: float | None = None) -> bool:
-        """The same, and copy no more until the next `create` or `lock`; at once if it is 0."""
+        """Flush (not if `timeout` is 0), and copy no more until the next `create` or `lock`."""
         try:
             return timeout != 0 and self.flush(timeout)
         finally:
@@ -196,7 +195,7 @@ class Tiered:
             raise why from error
         self._slow.works()
         seconds = time.monotonic() - begin
-        self._told.append(events.Copied(step, name, self._slow.address, size, seconds))
+        self._events.append(events.Copied(step, name, self._slow.address, size, seconds))
         if parsed(name):
             self._copier.direct = name
             self._copier.wake()  # to prune
@@ -257,28 +256,42 @@ class Tiered:
 
     # --- as one of two ---------------------------------------------------------------------------
 
-    def orders(self) -> Sequence[Open]:
-        """See `checkpointable.stores.Tiers`: the fast one's first; then of each what is sound."""
-        return [self, _ValidView(self)]
+    def views(self) -> Sequence[Open]:
+        """See `checkpointable.stores.Tiers`: the fast tier's first, then whichever is valid."""
+        return [self, _ValidView(self._fast, self._slow, self._copier)]
 
-    def pruned(self, prune: Callable[[Store, frozenset[str]], Sequence[R]]) -> Sequence[R]:
-        """See `checkpointable.stores.Tiers`: in the fast tier, but for what is to be copied.
+    @contextmanager
+    def pruning(self) -> Iterator[tuple[Store, frozenset[str]]]:
+        """See `checkpointable.stores.Tiers`: the fast tier, without what must still be copied.
 
-        If the slow tier fails that goes as well, or the fast one would fill up.
+        If the slow tier fails, that is pruned as well, or the fast tier would fill up.
         """
         try:
-            return prune(self.fast, frozenset() if self._slow.lost else self._copier.pending_copies)
+            yield self.fast, frozenset() if self._slow.lost else self._copier.pending_copies
         except StoreLocked:
             raise
         except StoreError as error:
             self._fast.fails(error)
-            return []
 
-    def first_valid(self, name: str, stack: ExitStack) -> Reader:
-        """Open a file where it verifies by itself, and tell where it does not."""
+
+@frozen(eq=False)
+class _ValidView:
+    """Each file from the first tier where it verifies by itself; reads all of it for that."""
+
+    fast: Tier
+    slow: Tier
+    copier: Copier
+
+    @contextmanager
+    def open(self, name: str, /) -> Iterator[Reader]:
+        """Open a file where it is valid, and report where it is not."""
+        with ExitStack() as stack:
+            yield self._first_valid(name, stack)
+
+    def _first_valid(self, name: str, stack: ExitStack) -> Reader:
         passed, absent = list[tuple[Tier, CheckpointableError]](), list[CheckpointableError]()
-        key = self._copier.key
-        for tier in (self._fast, self._slow):
+        key = self.copier.key
+        for tier in (self.fast, self.slow):
             with ExitStack() as own:
                 try:
                     reader = own.enter_context(tier.store.open(name))
@@ -295,21 +308,9 @@ class Tiered:
                 if isinstance(why, StoreError):
                     other.fails(why)
                 else:  # the fast one's
-                    self._copier.distrust(name, why)
+                    self.copier.distrust(name, why)
             return reader
         raise (*(why for _, why in passed), *absent)[0]
-
-
-@frozen(eq=False)
-class _ValidView:
-    """Each file from the tier where it is sound, the fast one first; all of it is read for that."""
-
-    tiers: Tiered
-
-    @contextmanager
-    def open(self, name: str, /) -> Iterator[Reader]:
-        with ExitStack() as stack:
-            yield self.tiers.first_valid(name, stack)
 
 
 class _NotInFast(StoreError):

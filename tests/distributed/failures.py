@@ -84,7 +84,7 @@ class Case:
         self.kernel.advance(5)
         self.store = Troubled(open_store(place))
         self.checkpointer = Checkpointer(
-            self.kernel, self.store, coordinator=RANKS, patience=0, delta=True
+            self.kernel, self.store, coordinator=RANKS, timeout=0, delta=True
         )
 
     def refuse_all(self) -> None:

@@ -126,7 +126,7 @@ def damage(store: MemoryStore, name: str, at: int = 4096) -> None:
 
 
 def kinds(tiered: Tiered) -> list[type]:
-    return [type(event) for event in tiered.told()]
+    return [type(event) for event in tiered.drain_events()]
 
 
 # --- the copy ------------------------------------------------------------------------------------
@@ -136,10 +136,10 @@ def test_it_is_durable_in_the_fast_tier_and_then_in_the_slow(driven: Driven) -> 
     fast, slow = MemoryStore(), MemoryStore()
     tiered = Tiered(fast, slow)
     name = save(tiered, 3)
-    assert (names(fast), names(slow), tiered.told()) == ([name], [], [])
+    assert (names(fast), names(slow), tiered.drain_events()) == ([name], [], [])
     assert driven(tiered)
     assert read(slow, name) == read(fast, name)
-    (copied,) = tiered.told()
+    (copied,) = tiered.drain_events()
     assert isinstance(copied, Copied)
     assert (copied.step, copied.name, copied.bytes) == (3, name, len(read(slow, name)))
     assert copied.address == repr(slow)
@@ -153,7 +153,7 @@ def test_a_signed_one_is_copied_with_its_signature(driven: Driven) -> None:
     driven(tiered)
     assert names(slow) == [name]
     verify(slow, name, key=key)
-    assert [e.name for e in tiered.told() if isinstance(e, Damaged)] == [unsigned]
+    assert [e.name for e in tiered.drain_events() if isinstance(e, Damaged)] == [unsigned]
 
 
 def test_what_a_delta_continues_is_copied_before_it(driven: Driven) -> None:
@@ -164,7 +164,7 @@ def test_what_a_delta_continues_is_copied_before_it(driven: Driven) -> None:
     second = save(tiered, 5, first)
     driven(tiered)
     assert slow.created == [full, first, second]
-    assert [e.name for e in tiered.told() if isinstance(e, Copied)] == slow.created
+    assert [e.name for e in tiered.drain_events() if isinstance(e, Copied)] == slow.created
     verify(slow, second)
 
 
@@ -186,7 +186,7 @@ def test_each_tier_keeps_what_it_is_to_keep(driven: Driven) -> None:
         assert entries(slow)[-1].step == step
     assert [e.step for e in entries(fast)] == [30, 35]
     assert [e.step for e in entries(slow)] == [5, 10, 20, 30, 35]
-    gone = [e for e in tiered.told() if isinstance(e, Pruned)]
+    gone = [e for e in tiered.drain_events() if isinstance(e, Pruned)]
     assert [(e.names, e.address) for e in gone] == [
         ((name_of(step),), repr(slow)) for step in (15, 25)
     ]
@@ -221,7 +221,7 @@ def test_a_damaged_one_is_not_copied_which_is_told_once(driven: Driven) -> None:
     assert driven(tiered)
     driven(tiered)
     assert names(slow) == [other]
-    (event, _) = tiered.told()
+    (event, _) = tiered.drain_events()
     assert isinstance(event, Damaged)
     assert (event.step, event.name, event.address) == (3, name, repr(fast))
     assert event.why == "the data is damaged (array 'grid', block 0 of 32)"
@@ -235,7 +235,7 @@ def test_a_delta_of_a_damaged_one_is_not_copied(driven: Driven) -> None:
     damage(fast, name)
     driven(tiered)
     assert names(slow) == []
-    assert [e.name for e in tiered.told() if isinstance(e, Damaged)] == [name, delta]
+    assert [e.name for e in tiered.drain_events() if isinstance(e, Damaged)] == [name, delta]
 
 
 @pytest.mark.parametrize("call", range(6))
@@ -289,13 +289,13 @@ def test_a_save_waits_for_a_slow_tier_that_is_far_behind(
 def test_nobody_waits_for_a_slow_tier_that_takes_nothing() -> None:
     gate = threading.Event()
     slow = FaultyStore(MemoryStore(), "delay", "create", wait=gate.wait)
-    tiered = Tiered(MemoryStore(), slow, pending=1, patience=0.01)
+    tiered = Tiered(MemoryStore(), slow, pending=1, timeout=0.01)
     made = [save(tiered, step) for step in (1, 2, 3)]
-    assert [e.why for e in tiered.told() if isinstance(e, TierLost)] == [
+    assert [e.why for e in tiered.drain_events() if isinstance(e, TierLost)] == [
         "it has taken nothing for 0.01 seconds"
     ]
     gate.set()
-    tiered._copier.patience = 60.0
+    tiered._copier.timeout = 60.0
     while not tiered.flush():
         pass
     assert names(slow) == made
@@ -312,7 +312,7 @@ def test_a_slow_tier_that_fails_is_told_once_and_so_is_its_return(driven: Driven
     for step in (1, 2, 3):
         save(tiered, step)
         assert not driven(tiered)
-    assert tiered.told() == [TierLost(repr(slow), "it is full", time=mock.ANY)]
+    assert tiered.drain_events() == [TierLost(repr(slow), "it is full", time=mock.ANY)]
     slow.full = False
     assert driven(tiered)
     assert kinds(tiered) == [Copied, Copied, Copied, TierBack]
@@ -345,7 +345,7 @@ def test_a_policy_that_raises_is_told(driven: Driven) -> None:
     tiered = Tiered(MemoryStore(), MemoryStore(), keep=lambda steps: [1 // 0])
     save(tiered, 1)
     assert not driven(tiered)
-    (event,) = tiered.told()
+    (event,) = tiered.drain_events()
     assert isinstance(event, TierLost)
     assert event.why.startswith("ZeroDivisionError: ")
 
@@ -376,19 +376,19 @@ def test_what_the_fast_tier_cannot_take_is_in_the_slow_one(
     fast, slow = Switched(), MemoryStore()
     tiered = Tiered(fast, slow)
     base = save(tiered, 3)
-    tiered.told()
+    tiered.drain_events()
     setattr(fast, how, True)
     name = save(tiered, 4, base if delta else None)
     assert name in names(slow)
     assert same(load(slow, name, SweepCheckpoint), after(4))
     assert archive.is_delta(name) == (delta and how == "full")  # what it continues came along
-    told = tiered.told()
+    told = tiered.drain_events()
     assert [e.address for e in told if isinstance(e, TierLost)] == [repr(fast)]
     assert [e.name for e in told if isinstance(e, Copied)][-1] == name
     prune(tiered, last(1))
     setattr(fast, how, False)
     save(tiered, 5)
-    assert [type(e) for e in tiered.told()] == [TierBack]
+    assert [type(e) for e in tiered.drain_events()] == [TierBack]
 
 
 def test_if_both_fail_the_error_is_the_fast_ones(driven: Driven) -> None:
@@ -423,7 +423,7 @@ def test_an_error_of_the_chunks_is_no_failure_of_a_tier(driven: Driven) -> None:
         tiered.create("a", 1, Chunks())
     with pytest.raises(StoreError, match="announced"):
         tiered.create("a", 1, [b"xy"])
-    assert tiered.told() == []
+    assert tiered.drain_events() == []
 
 
 def test_a_name_that_only_the_slow_tier_has_is_taken(driven: Driven) -> None:
@@ -452,13 +452,13 @@ def test_a_damaged_one_is_read_from_the_slow_tier_before_an_older_one(driven: Dr
     save(tiered, 2)
     name = save(tiered, 3)
     driven(tiered)
-    tiered.told()
+    tiered.drain_events()
     damage(fast, name)
     found = archive.latest(tiered, SweepCheckpoint)
     assert found is not None
     assert (found.entry.name, found.skipped) == (name, ())
     assert same(found.checkpoint, after(3))
-    (event,) = tiered.told()
+    (event,) = tiered.drain_events()
     assert isinstance(event, Damaged)
     assert (event.name, event.address) == (name, repr(fast))
     assert not archive.is_delta(save(tiered, 4, name))  # a damaged one is not continued

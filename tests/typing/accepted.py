@@ -258,7 +258,7 @@ def stores(path: Path, heat: Heat) -> None:
 
 
 async def results(heat: Heat, full: FullHeat, path: Path, store: Store) -> None:
-    checkpointer = Checkpointer(heat, store, patience=3)
+    checkpointer = Checkpointer(heat, store, timeout=3)
     assert_type(checkpointer, Checkpointer[HeatCheckpoint])
     assert_type(Checkpointer(heat, store, cls=HeatCheckpoint), Checkpointer[HeatCheckpoint])
     assert_type(Checkpointer(full, path), Checkpointer[HeatCheckpoint])

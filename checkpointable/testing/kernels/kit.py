@@ -385,7 +385,7 @@ class _Busy:
 def _expect_not_now(subject: Subject, kernel: Any) -> None:
     store: Store = MemoryStore()
     try:
-        complete(Checkpointer(kernel, store, patience=0, cls=subject.cls).save()).result()
+        complete(Checkpointer(kernel, store, timeout=0, cls=subject.cls).save()).result()
     except NotNow:
         if not list(store.list()):
             return
