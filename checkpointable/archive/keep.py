@@ -19,7 +19,7 @@ from attrs import field, frozen
 
 from checkpointable.archive.policy import Policy
 from checkpointable.errors import InvalidCheckpoint
-from checkpointable.tree import Refused, decode
+from checkpointable.tree import Refused, decode, find
 
 
 def _no_tree() -> Any:
@@ -163,7 +163,8 @@ def spread(n: int) -> Keep:
 def best(key: str, n: int = 1, *, largest: bool = False) -> Keep:
     """Keep the `n` with the smallest number (or largest) at the path `key`, as `stats.loss`.
 
-    Of equal ones the newer is better. NaN is the worst. It is read from the headers of the files.
+    A path is what `checkpointable show` and `diff` print: `layers[1].loss`. Of equal numbers the
+    newer one is better. NaN is the worst. The numbers are read from the headers of the files.
 
     >>> past = [KeptStep(i, tree=lambda i=i: {"stats": {"loss": abs(3 - i)}}) for i in range(6)]
     >>> best("stats.loss", 2)(past)
@@ -196,28 +197,14 @@ def best(key: str, n: int = 1, *, largest: bool = False) -> Keep:
 def number_at(tree: Any, path: str) -> float | None:
     """Read the number at a path of a checkpoint's tree; None if there is no number.
 
-    >>> number_at({"stats": [{"loss": {"$float": "inf"}}]}, "stats.0.loss")
+    >>> number_at({"stats": [{"loss": {"$float": "inf"}}]}, "stats[0].loss")
     inf
     """
-    for part in path.split("."):
-        if isinstance(tree, dict) and len(tree) == 1:
-            (tag, inner) = next(iter(tree.items()))
-            tree = inner if tag == "$tuple" else tree
-        if isinstance(tree, dict):
-            tree = tree.get(part)
-        elif isinstance(tree, list) and part.isascii() and part.isdigit() and int(part) < len(tree):
-            tree = tree[int(part)]
-        else:
-            return None
-    return _number(tree)
-
-
-def _number(wire: Any) -> float | None:
     try:
-        value = decode(wire)
+        value = decode(find(tree, path))
         is_number = isinstance(value, Real | Decimal) and not isinstance(value, bool)
         return float(value) if is_number else None
-    except (Refused, ArithmeticError, ValueError):
+    except (LookupError, Refused, ArithmeticError, ValueError):
         return None
 
 

@@ -2,15 +2,16 @@
 
 `tree` splits the arrays from the tree; `hooks` picks, by cattrs, the pair of hooks of a type, made
 by `records`, `containers`, `values` and `scalars`, compiled by `codegen`. `migrations` lead a tree
-of an older version to the current one.
+of an older version to the current one, and `paths` find a value in it.
 """
 
 from checkpointable.tree.hooks import hooks
 from checkpointable.tree.migrations import from_older, migrate, step_from
+from checkpointable.tree.paths import container, extended, find, member, text_of
 from checkpointable.tree.scalars import Refused, decode
 from checkpointable.tree.tree import extract, from_tree, insert, refused_as_invalid, to_tree
 
 __all__ = [
-    "Refused", "decode", "extract", "from_older", "from_tree", "hooks", "insert", "migrate",
-    "refused_as_invalid", "step_from", "to_tree",
+    "Refused", "container", "decode", "extended", "extract", "find", "from_older", "from_tree",
+    "hooks", "insert", "member", "migrate", "refused_as_invalid", "step_from", "text_of", "to_tree",
 ]  # fmt: skip

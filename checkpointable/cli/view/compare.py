@@ -11,7 +11,6 @@ import numpy as np
 from attrs import define, frozen
 
 from checkpointable.cli.view.statistics import computable, plain
-from checkpointable.cli.view.tree import container, leaf_text
 from checkpointable.errors import errors_at
 from checkpointable.format import (
     DIGEST_SIZE,
@@ -22,6 +21,7 @@ from checkpointable.format import (
     layout,
     read_block,
 )
+from checkpointable.tree import container, extended, text_of
 
 Index = tuple[int, ...]
 
@@ -71,7 +71,7 @@ def tree_changes(old: Any, new: Any, path: str = "") -> Iterator[Change]:
         return
     olds, news = dict(before[1]), dict(after[1])
     for label in [*olds, *(label for label in news if label not in olds)]:
-        place = f"{path}.{label}".removeprefix(".") if label.isidentifier() else f"{path}[{label}]"
+        place = extended(path, label)
         if label not in news:
             yield Change(place, _text(olds[label]), None)
         elif label not in olds:
@@ -92,7 +92,7 @@ def _text(wire: Any) -> str:
     found = container(wire)
     if _is_array(wire):
         return "an array"
-    return found[0] or "an object" if found and " of " not in found[0] else leaf_text(wire, {})
+    return found[0] or "an object" if found and " of " not in found[0] else text_of(wire)
 
 
 def changed_blocks(a: Opened, b: Opened, name: str) -> "np.ndarray[Any, np.dtype[np.int64]]":

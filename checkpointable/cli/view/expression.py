@@ -16,8 +16,8 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable.cli._shared import usage_error
-from checkpointable.cli.view.tree import container, scalar
 from checkpointable.format import AnyArray
+from checkpointable.tree import container, decode, member
 
 _MOST_NODES = 200
 _MOST_CHARACTERS = 2000
@@ -105,7 +105,7 @@ class Expression:
             case {"$array": str(name)}:
                 return self._computable(node, read(name))
             case _ if container(found.value) is None:
-                number = scalar(found.value)
+                number = _scalar(found.value)
                 if isinstance(number, np.generic):
                     number = number.item()
                 if isinstance(number, bool | int | float | complex):
@@ -191,15 +191,10 @@ class Expression:
         return array if array.dtype.names is not None else self._computable(node, array)
 
     def _member(self, node: ast.expr, found: _Wire, key: Any) -> _Wire:
-        inside = container(found.value)
-        items = inside[1] if inside else []
-        if type(key) is int and key < 0:
-            key += len(items)
-        for label, wire in items:
-            if label in (str(key), repr(key)):
-                return _Wire(wire)
-        there = ", ".join(label for label, _ in items[:20]) or "nothing"
-        raise self._wrong(node, f"is not there; there is {there}")
+        try:
+            return _Wire(member(found.value, key))
+        except LookupError as error:
+            raise self._wrong(node, f"is not there; there is {error}") from None
 
     def _done(self, node: ast.expr, function: Callable[..., Any], *values: Any) -> Any:
         try:
@@ -209,6 +204,14 @@ class Expression:
 
     def _wrong(self, node: ast.expr, what: str) -> Exception:
         return usage_error(f"{self.text!r}: {ast.unparse(node)} {what}")
+
+
+def _scalar(wire: Any) -> Any:
+    """The value that a leaf of the tree stands for; None if it is not a scalar."""
+    try:
+        return decode(wire)
+    except Exception:  # not as this version writes it
+        return None
 
 
 def _truth(value: Any) -> bool:
