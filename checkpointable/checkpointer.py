@@ -185,7 +185,9 @@ class Checkpointer(Generic[C]):
             from checkpointable.distributed import checkpoints  # which takes a while, and few need
 
             checkpoints.of_rank(1, self.store)  # raises if it is not for many ranks
-        self._beside = self.coordinator.twin()  # for saves, which go on in a thread of their own
+        self._save_ranks = (
+            self.coordinator.duplicate()
+        )  # for saves, which go on in a thread of their own
         self._previous: Previous | None = None
         self._staging = Staging(reserve)
         self._saving: Saving | None = None
@@ -245,7 +247,7 @@ class Checkpointer(Generic[C]):
         def store() -> Saved:
             at = None if number is None else int(number)
             entry = self._store(checkpoint, at, metadata, delta=self.delta and not full)
-            seconds = self._beside.broadcast(time.perf_counter() - begin)
+            seconds = self._save_ranks.broadcast(time.perf_counter() - begin)
             return Saved(entry.step, entry.name, entry.size, seconds, stall, snapshot)
 
         pool = ThreadPoolExecutor(1, "checkpointable-save")
@@ -269,14 +271,17 @@ class Checkpointer(Generic[C]):
     ) -> Entry:
         about: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
         if self._sharded:
-            about |= {"previous": self._previous if delta else None, "coordinator": self._beside}
+            about |= {
+                "previous": self._previous if delta else None,
+                "coordinator": self._save_ranks,
+            }
             from checkpointable.distributed import checkpoints
 
             entry, self._previous = checkpoints.save(self.store, checkpoint, step, **about)
             return entry
         step = next_step(self.store) if step is None else step
         base = self._base if delta else None
-        entry = archive.save(self.store, checkpoint, step, base=base, **about)
+        entry = archive.save(self.store, checkpoint, step, base=base, **options)
         self._base = entry.name
         return entry
 
