@@ -22,61 +22,28 @@ testing, cli        the kits for your kernels and stores; the command line
 A checkpoint goes the way kernel, class, tree and arrays, format, store, and back. Importing this
 package does not import Numba.
 """
+# isort: skip_file
+# fmt: off
 
 from typing import TYPE_CHECKING, Any
-
 from checkpointable.archive import Keep, KeptStep, best, every_nth, last, spread, within
 from checkpointable.arrays import LazyArray
 from checkpointable.capture import capture, check_fit, reinstate
 from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
 from checkpointable.distributed import Coordinator, MpiCoordinator
 from checkpointable.errors import (
-    CheckpointableError,
-    CheckpointExists,
-    CorruptCheckpoint,
-    DeviceError,
-    DeviceLost,
-    InvalidCheckpoint,
-    InvalidKernel,
-    NoCheckpoint,
-    NotNow,
-    SchemaMismatch,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-    Unhealthy,
-    UnsupportedType,
+    CheckpointableError, CheckpointExists, CorruptCheckpoint, DeviceError, DeviceLost,
+    InvalidCheckpoint, InvalidKernel, NoCheckpoint, NotNow, SchemaMismatch, StoreError, StoreFull,
+    StoreLocked, Unhealthy, UnsupportedType,
 )
 from checkpointable.files import load_file, save_file
 from checkpointable.protocol import (
-    Checkpointable,
-    CheckpointableKernel,
-    GpuKernel,
-    HealthStatus,
-    KernelMetadata,
-    KernelMode,
-    SteppableKernel,
-    can_checkpoint,
-    check_kernel,
-    checkpoint_size_estimate,
-    health_check,
+    Checkpointable, CheckpointableKernel, GpuKernel, HealthStatus, KernelMetadata, KernelMode,
+    SteppableKernel, can_checkpoint, check_kernel, checkpoint_size_estimate, health_check,
 )
 from checkpointable.runner import (
-    EX_PREEMPTED,
-    Due,
-    Moment,
-    Preempted,
-    Progress,
-    Report,
-    When,
-    at,
-    continuously,
-    every,
-    on_signal,
-    overhead,
-    run,
-    safe_point,
-    young_daly,
+    EX_PREEMPTED, Due, Moment, Preempted, Progress, Report, When, at, continuously, every,
+    on_signal, overhead, run, safe_point, young_daly,
 )
 from checkpointable.schema import Array, Shard, checkpoint
 from checkpointable.stores import LocalStore, MemoryStore, Store, open_store
@@ -86,76 +53,19 @@ if TYPE_CHECKING:
     from checkpointable.tiers import Tiered
 
 __all__ = [
-    "EX_PREEMPTED",
-    "Array",
-    "CheckpointExists",
-    "Checkpointable",
-    "CheckpointableError",
-    "CheckpointableKernel",
-    "Checkpointer",
-    "Coordinator",
-    "CorruptCheckpoint",
-    "DeviceError",
-    "DeviceLost",
-    "Due",
-    "GpuKernel",
-    "HealthStatus",
-    "InvalidCheckpoint",
-    "InvalidKernel",
-    "Keep",
-    "KeptStep",
-    "KernelMetadata",
-    "KernelMode",
-    "LazyArray",
-    "LocalStore",
-    "MemoryStore",
-    "Moment",
-    "MpiCoordinator",
-    "NoCheckpoint",
-    "NotNow",
-    "Preempted",
-    "Progress",
-    "Report",
-    "Restored",
-    "Saved",
-    "Saving",
-    "SchemaMismatch",
-    "Shard",
-    "SteppableKernel",
-    "Store",
-    "StoreError",
-    "StoreFull",
-    "StoreLocked",
-    "Tiered",
-    "Unhealthy",
-    "UnsupportedType",
-    "When",
-    "at",
-    "best",
-    "can_checkpoint",
-    "capture",
-    "check_fit",
-    "check_kernel",
-    "checkpoint",
-    "checkpoint_size_estimate",
-    "continuously",
-    "every",
-    "every_nth",
-    "health_check",
-    "last",
-    "load_file",
-    "migrate",
-    "on_signal",
-    "open_store",
-    "overhead",
-    "reinstate",
-    "run",
-    "safe_point",
-    "save_file",
-    "spread",
-    "within",
-    "young_daly",
+    "EX_PREEMPTED", "Array", "CheckpointExists", "Checkpointable", "CheckpointableError",
+    "CheckpointableKernel", "Checkpointer", "Coordinator", "CorruptCheckpoint", "DeviceError",
+    "DeviceLost", "Due", "GpuKernel", "HealthStatus", "InvalidCheckpoint", "InvalidKernel", "Keep",
+    "KeptStep", "KernelMetadata", "KernelMode", "LazyArray", "LocalStore", "MemoryStore", "Moment",
+    "MpiCoordinator", "NoCheckpoint", "NotNow", "Preempted", "Progress", "Report", "Restored",
+    "Saved", "Saving", "SchemaMismatch", "Shard", "SteppableKernel", "Store", "StoreError",
+    "StoreFull", "StoreLocked", "Tiered", "Unhealthy", "UnsupportedType", "When", "at", "best",
+    "can_checkpoint", "capture", "check_fit", "check_kernel", "checkpoint",
+    "checkpoint_size_estimate", "continuously", "every", "every_nth", "health_check", "last",
+    "load_file", "migrate", "on_signal", "open_store", "overhead", "reinstate", "run", "safe_point",
+    "save_file", "spread", "within", "young_daly",
 ]
+# fmt: on
 
 
 def __getattr__(name: str) -> Any:
