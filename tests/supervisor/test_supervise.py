@@ -24,7 +24,7 @@ from tests.helpers.kernels import Counter, after
 
 UNTIL = 60
 PATIENT = Limits(start=600, factor=1, minimum=600, grace=600)
-SHORT = Limits(start=600, factor=1, minimum=5, grace=0.3)  # for what hangs
+SHORT = Limits(start=600, factor=1, minimum=3, grace=0.3)  # for what hangs
 
 
 def program(trouble: str, store: Path, until: int = UNTIL, *more: str) -> list[str]:
