@@ -18,7 +18,7 @@ from checkpointable.events import FILE, Event, GaveUp, Quarantined, Restarted, S
 from checkpointable.runner.link import VARIABLE
 from checkpointable.supervisor.child import ended
 from checkpointable.supervisor.supervise import Limits, Outcome, _Job, exponential, supervise
-from tests.cli.test_cli import damage
+from tests.cli.common import damage
 from tests.helpers.equality import same
 from tests.helpers.kernels import Counter, after
 
