@@ -100,15 +100,16 @@ def layout(value: Any) -> Layout:
     >>> layout(np.zeros((2, 3), np.float32))
     (dtype('float32'), (2, 3))
     """
-    described = None if is_numba(value) else cuda_interface(value)
+    if isinstance(value, np.ndarray | LazyArray) or is_numba(value):
+        return np.dtype(value.dtype), tuple(value.shape)
+    described = cuda_interface(value)
     if described is not None:
         fields = described.get("descr")
         plain = np.dtype(described["typestr"])
         dtype = np.dtype(fields) if plain.kind == "V" and fields else plain
         return dtype, tuple(described["shape"])
-    if not isinstance(value, LazyArray) and not is_numba(value):
-        value = dlpack_view(value) if is_on_device(value) else host_view(value)
-    return np.dtype(value.dtype), tuple(value.shape)
+    view = dlpack_view(value) if is_on_device(value) else host_view(value)
+    return np.dtype(view.dtype), tuple(view.shape)
 
 
 def dlpack_view(value: Any) -> Any:
