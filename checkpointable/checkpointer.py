@@ -22,7 +22,6 @@ from checkpointable.protocol import (
     can_checkpoint,
     check_kernel,
     checkpoint_class,
-    checkpoint_size_estimate,
     kernel_metadata,
 )
 from checkpointable.schema import schema_of, shard_fields
@@ -279,17 +278,6 @@ class Checkpointer(Generic[C]):
         entry = archive.save(self.store, checkpoint, step, base=base, **about)
         self._base = entry.name
         return entry
-
-    def predicted_stall(self) -> float | None:
-        """Return for how many seconds the next save is to stop the kernel.
-
-        By what its `checkpoint_size_estimate` says, and as long as the last copy of its device
-        arrays took for as much; None before there was one, and if the size is not known.
-        """
-        last, size = self._staging.snapshot, checkpoint_size_estimate(self.kernel)
-        return (
-            size * last.seconds / last.bytes if last is not None and last.bytes and size else None
-        )
 
     async def restore_latest(
         self, on_read: Callable[[str], object] | None = None

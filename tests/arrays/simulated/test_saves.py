@@ -178,18 +178,6 @@ def test_it_says_which_way_it_took() -> None:
     assert 0 < saved.snapshot.seconds <= saved.stall
 
 
-def test_it_predicts_the_next_stall_by_what_the_kernel_says_of_its_size() -> None:
-    kernel: Any = Kernel()
-    checkpointer: Checkpointer[State] = Checkpointer(kernel, MemoryStore())
-    assert checkpointer.predicted_stall() is None
-    snapshot = save(checkpointer, 0).snapshot
-    assert snapshot is not None
-    assert checkpointer.predicted_stall() is None
-    kernel.checkpoint_size_estimate = lambda: 3 * snapshot.bytes
-    wait(checkpointer.restore_latest())
-    assert checkpointer.predicted_stall() == pytest.approx(3 * snapshot.seconds)
-
-
 def test_a_signed_save_is_the_kernel_as_it_was() -> None:
     kernel, store, key = Kernel(), MemoryStore(), bytes(range(16))
     save(Checkpointer(kernel, store, key=key), 0)
