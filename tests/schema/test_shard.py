@@ -117,7 +117,7 @@ def test_a_kernel_without_a_shard_is_told() -> None:
         field: Any = np.zeros((3, 4), np.float32)
 
     taken = asyncio.run(capture(FieldCheckpoint, Field()))
-    with pytest.raises(InvalidKernel, match="is no Shard"):
+    with pytest.raises(InvalidKernel, match="is not a Shard"):
         asyncio.run(reinstate(taken, Plain()))
 
 
@@ -128,5 +128,5 @@ def test_a_shard_of_a_copy_is_refused() -> None:
             return Shard(self.rows.copy(), (8, 4), (2, 0))
 
     taken = asyncio.run(capture(FieldCheckpoint, Field()))
-    with pytest.raises(InvalidKernel, match="another array each time"):
+    with pytest.raises(InvalidKernel, match="a new array each time"):
         asyncio.run(reinstate(taken, Copies()))
