@@ -43,7 +43,7 @@ from checkpointable import LocalStore, archive
 from checkpointable.archive.keep import last
 from checkpointable.archive.prune import prune
 from checkpointable.arrays.boxes import Box
-from checkpointable.distributed.checkpoints import Written, check_together, head_of
+from checkpointable.distributed.checkpoints import Written, check_together, manifest_from
 from checkpointable.format import selection
 from checkpointable.format.layout import BLOCK, Header, Meta, Parent, Spec, StoredArray, plan_layout
 from checkpointable.format.read_arrays import parts_of
@@ -85,7 +85,7 @@ def shape_of(blocks: int) -> tuple[int, int]:
     return rows, elements // rows
 
 
-def manifest_of(ranks: int, shape: tuple[int, int], parents: int = 0) -> list[Written]:
+def written_by(ranks: int, shape: tuple[int, int], parents: int = 0) -> list[Written]:
     """What the ranks would have told rank 0."""
     boxes = decomposed(shape, square_grid(ranks))
     same = dict.fromkeys([*TREE, "(schema)", *ARRAYS], bytes(16))
@@ -119,9 +119,9 @@ def timed(
 
 
 def head(ranks: int, blocks: int, parents: int, store: LocalStore, rounds: int) -> dict[str, Any]:
-    told = manifest_of(ranks, shape_of(blocks), parents)
+    told = written_by(ranks, shape_of(blocks), parents)
     messages = [pickle.dumps(one) for one in told]
-    packed = head_of(META, told)
+    packed = manifest_from(META, told)
     names: list[str] = []
 
     def create() -> None:
@@ -141,7 +141,7 @@ def head(ranks: int, blocks: int, parents: int, store: LocalStore, rounds: int) 
         "told_bytes_per_rank": round(sum(map(len, messages)) / ranks),
         "told_ms": timed(lambda: [pickle.loads(one) for one in messages], rounds),
         "check_ms": timed(lambda: check_together(told, None), rounds),
-        "make_ms": timed(lambda: head_of(META, told), rounds),
+        "make_ms": timed(lambda: manifest_from(META, told), rounds),
         "create_ms": timed(create, rounds, time.perf_counter),
         "open_ms": timed(read, rounds),
     }
@@ -171,8 +171,8 @@ def planned(
 
 def plan(saved: int, restored: int, blocks: int, rounds: int) -> dict[str, Any]:
     shape = shape_of(blocks)
-    told = manifest_of(saved, shape)
-    header = head_of(META, told).header
+    told = written_by(saved, shape)
+    header = manifest_from(META, told).header
     # What each file would say of itself, had it been opened.
     own = {
         source: plan_layout(META, {name: (FLOATS, one.boxes[name][1]) for name in ARRAYS}).arrays
@@ -200,12 +200,12 @@ def files(ranks: int, kept: int, store: LocalStore, rounds: int) -> dict[str, An
     """Listing and pruning; the ranks' files are empty, which costs nothing here."""
     store.path.mkdir(exist_ok=True)
     for n in range(kept):
-        told = manifest_of(ranks, shape_of(100 * ranks))
+        told = written_by(ranks, shape_of(100 * ranks))
         named = [Parent(archive.rank_file_name(n, r, "0" * 16), "0" * 64) for r in range(ranks)]
         told = [evolve(one, file=file) for file, one in zip(named, told, strict=True)]
         for parent in named:
             (store.path / parent.name).touch()
-        archive.create(store, n, head_of(evolve(META, step=n), told))
+        archive.create(store, n, manifest_from(evolve(META, step=n), told))
     listing = timed(lambda: archive.entries(store), rounds, time.perf_counter)
     begin = time.perf_counter()
     gone = prune(store, last(kept - 1), sound=archive.entries(store)[-1].name)

@@ -1,4 +1,4 @@
-"""One kernel and one store: saves beside the computation, and restores that verify."""
+"""One kernel and one store: saves that overlap with the computation, and verified restores."""
 
 import os
 import time
@@ -31,18 +31,19 @@ from checkpointable.threads import in_thread
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-if TYPE_CHECKING:
     from checkpointable.distributed.checkpoints import Previous
 
 C = TypeVar("C")
-R = TypeVar("R")
 _POLL_SECONDS = 0.01
 
 
 @frozen
 class Saved:
-    """What a save did: `bytes` of file, `seconds` until durable, of which the kernel stood
-    still for `stall` seconds. `snapshot` says how its device arrays were copied, if it has any."""
+    """The result of a save: `bytes` of file, durable after `seconds`.
+
+    The kernel stood still for `stall` of them. `snapshot` says how its device arrays were copied,
+    if it has any.
+    """
 
     step: int
     name: str
@@ -53,12 +54,11 @@ class Saved:
 
 
 class Saving:
-    """A save under way, for which the kernel stood still for `stall` seconds and no longer has to.
+    """A save under way: the kernel stood still for `stall` seconds, and may continue.
 
-    `snapshot` says how its device arrays were copied, if it has any.
-
-    Awaited, it gives `Saved` when the checkpoint is durable, or raises why it is not; so does
-    `result()`, which blocks. `told` says whether either has been done.
+    `snapshot` says how its device arrays were copied, if it has any. `await` it, or call
+    `result()`, which blocks, for the `Saved` when the checkpoint is durable; either raises the
+    error if the save failed. `retrieved` is whether either was done.
     """
 
     def __init__(
@@ -67,38 +67,39 @@ class Saving:
         self.stall = stall
         self.snapshot = snapshot
         self._future = future
-        self.told = False
+        self.retrieved = False
 
     def __repr__(self) -> str:
         return f"Saving(stall={self.stall:.6f}, done={self.done()})"
 
     def done(self) -> bool:
-        """Say whether it has ended, well or not."""
+        """Whether it has ended, successfully or not."""
         return self._future.done()
 
     def result(self) -> Saved:
-        """Wait until the checkpoint is durable; raises `InvalidCheckpoint` and `StoreError`."""
+        """Wait until the checkpoint is durable; raises `InvalidCheckpoint` or `StoreError`."""
         try:
             return self._future.result()
         finally:
-            self.told = True
+            self.retrieved = True
 
     def __await__(self) -> Generator[Any, None, Saved]:
         import asyncio  # here, since it takes a quarter of the time to import the package
         from concurrent.futures import wait
 
-        if not self.done():  # in a thread: who waits may be cancelled, and the save may not
+        if not self.done():  # in a thread: the waiting task may be cancelled, the save may not
             yield from asyncio.to_thread(wait, [self._future]).__await__()
         return self.result()
 
     def __del__(self) -> None:
-        if self.done() and not self.told and (error := self._future.exception()):
-            warnings.warn(f"a save failed, and nobody asked: {error}", RuntimeWarning, stacklevel=2)
+        if self.done() and not self.retrieved and (error := self._future.exception()):
+            what = f"a save failed and its result was never retrieved: {error}"
+            warnings.warn(what, RuntimeWarning, stacklevel=2)
 
 
 @frozen
 class Restored:
-    """What a restore used, and the newer checkpoints that it passed over, each with why."""
+    """The checkpoint that a restore used, and the newer ones that it skipped, each with why."""
 
     step: int
     name: str
@@ -106,30 +107,30 @@ class Restored:
 
 
 class Checkpointer(Generic[C]):
-    """Saves one kernel to one store while it goes on, and restores it.
+    """Saves one kernel to one store while the kernel continues, and restores it.
 
-    One save is under way at a time: the next one, a restore and `close` wait for it, and raise what
-    it failed with if nobody has been told. The kernel is copied into memory that is used again for
-    the next save. `async with` closes at its end.
+    One save is under way at a time: the next save, a restore and `close` wait for it, and re-raise
+    its error if it was not retrieved. The kernel is copied into memory that is reused by the next
+    save. `async with` closes it.
 
     `store` is a directory, "memory://" or a store. `timeout` is how many seconds a save waits
-    for a kernel that cannot be checkpointed at the moment. `cls`, the checkpoint's class, is read
-    from the annotation of the kernel's `checkpoint` if not given. With a `key`, of at least 16
-    random bytes, checkpoints are signed, and those that are not count as damaged. With `in_place` a
-    restore reads straight into the kernel's own arrays, as `load_file(..., into=kernel)` does: if
-    it fails, the kernel has to be restored again, or made anew. With `delta` a save stores only the
-    blocks that have changed since the last save or restore, as `archive.save` describes. Kernel and
+    for a kernel that cannot be checkpointed at the moment. `cls`, the checkpoint's class, is by
+    default read from the annotation of the kernel's `checkpoint`. With a `key` of at least 16
+    random bytes, checkpoints are signed, and any others count as damaged. With `in_place` a restore
+    reads straight into the kernel's own arrays, as `load_file(..., into=kernel)` does: if it fails,
+    restore the kernel again or make a new one. With `delta` a save stores only the blocks that
+    have changed since the last save or restore, as `archive.save` describes. The kernel and the
     class are checked at once: `InvalidKernel`, `UnsupportedType`.
 
-    Device arrays that `capture` takes are copied on their devices, if `reserve` bytes stay free
-    there, else to pinned or, if there is not enough of that, any host memory: `Saving.snapshot`
-    says which. On the device they are digested, and what has to be stored is fetched, while the
-    kernel goes on. In a restore they are read to where the kernel has them, and verified there,
-    before the kernel gets them; like those of `capture` they are `LazyArray`s, then.
+    Device arrays that `capture` takes are copied on their devices if that leaves `reserve` bytes
+    free there, else to pinned host memory, or any host memory if there is not enough of it:
+    `Saving.snapshot` says which. They are digested on the device, and what must be stored is
+    copied from it while the kernel continues. A restore reads them to where the kernel has them
+    and verifies them there before the kernel gets them, as `LazyArray`s.
 
-    With a `coordinator` of many ranks each method is called by all of them, in the same order, and
-    does the same on all or raises the same: a save stores the `Shard`s of all and once what is
-    none, and a restore gives each its part, from however many ranks it was saved.
+    With a `coordinator` of many ranks all of them call each method, in the same order; it returns
+    or raises the same on all. A save stores the `Shard`s of every rank, and everything else once; a
+    restore gives each rank its part, from however many ranks the checkpoint was saved.
 
     >>> import asyncio, attrs
     >>> @attrs.frozen
@@ -146,7 +147,7 @@ class Checkpointer(Generic[C]):
     >>> kernel.step = 5
     >>> async def save() -> Saved:
     ...     saving = await checkpointer.save()
-    ...     kernel.step = 9  # it may go on
+    ...     kernel.step = 9  # it may continue
     ...     return await saving
     >>> asyncio.run(save()).name
     'step-000000000005.safetensors'
@@ -184,7 +185,9 @@ class Checkpointer(Generic[C]):
             from checkpointable.distributed import checkpoints  # which takes a while, and few need
 
             checkpoints.of_rank(1, self.store)  # raises if it is not for many ranks
-        self._beside = self.coordinator.twin()  # for saves, which go on in a thread of their own
+        self._save_ranks = (
+            self.coordinator.duplicate()
+        )  # for saves, which go on in a thread of their own
         self._previous: Previous | None = None
         self._staging = Staging(reserve)
         self._saving: Saving | None = None
@@ -197,9 +200,9 @@ class Checkpointer(Generic[C]):
         await self.close()
 
     async def close(self) -> None:
-        """Wait for the save under way, if one is; raises what it failed with.
+        """Wait for the save under way, if any, and re-raise its error.
 
-        Of a `Tiered` store also until the slow tier has it, or fails.
+        With a `Tiered` store, wait also until the slow tier has it, or fails.
         """
         await self._await_previous()
         if isinstance(self.store, Tiers):
@@ -208,26 +211,26 @@ class Checkpointer(Generic[C]):
     async def _await_previous(self) -> None:
         saving = self._saving
         if saving is not None:
-            told = saving.told
+            retrieved = saving.retrieved
             try:
                 await saving
             except Exception:
-                if not told:
+                if not retrieved:
                     raise
             finally:
                 if saving.done():
                     self._saving = None
 
     async def save(self, step: int | None = None, *, full: bool = False) -> Saving:
-        """Take a checkpoint, and store it while the kernel goes on; `await` the result to the end.
+        """Take a checkpoint, and store it while the kernel continues; `await` the returned save.
 
-        `step` names it; without, it is the kernel's `step`, and for a kernel that counts none
-        the one after the newest in the store. `full` is for one that is no delta.
+        `step` is by default the kernel's `step`, or, if it has none, the one after the newest in
+        the store. `full=True` forces a full checkpoint.
 
-        Raises `NotNow` if the kernel's `can_checkpoint` stays false for `timeout` seconds. What
-        it returns raises `InvalidCheckpoint` if what the kernel gives is not of its class, and
-        `StoreError`; either raises `DeviceError`. In each case nothing was stored, and what was
-        there before still is. After `DeviceLost` every save raises it.
+        Raises `NotNow` if the kernel's `can_checkpoint` stays false for `timeout` seconds. The
+        returned save raises `InvalidCheckpoint` if the kernel's checkpoint is not of its class,
+        and `StoreError`; either may raise `DeviceError`. In each case nothing was stored, and what
+        was there before still is. After `DeviceLost` every save raises it.
         """
         from concurrent.futures import ThreadPoolExecutor
 
@@ -236,7 +239,7 @@ class Checkpointer(Generic[C]):
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
         with self._staging.in_use():
-            checkpoint, metadata = await self._taken()
+            checkpoint, metadata = await self._take()
         number = getattr(self.kernel, "step", None) if step is None else step
         stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
         stall = allreduce(self.coordinator, stall, max)
@@ -244,7 +247,7 @@ class Checkpointer(Generic[C]):
         def store() -> Saved:
             at = None if number is None else int(number)
             entry = self._store(checkpoint, at, metadata, delta=self.delta and not full)
-            seconds = self._beside.broadcast(time.perf_counter() - begin)
+            seconds = self._save_ranks.broadcast(time.perf_counter() - begin)
             return Saved(entry.step, entry.name, entry.size, seconds, stall, snapshot)
 
         pool = ThreadPoolExecutor(1, "checkpointable-save")
@@ -252,8 +255,8 @@ class Checkpointer(Generic[C]):
         pool.shutdown(wait=False)  # when the save has ended
         return self._saving
 
-    async def _taken(self) -> tuple[C, KernelMetadata | None]:
-        """The kernel's checkpoint, and what it is; if it fails on one rank, all raise that."""
+    async def _take(self) -> tuple[C, KernelMetadata | None]:
+        """Return the kernel's checkpoint and metadata; if that fails on one rank, all raise."""
 
         async def take() -> tuple[C, KernelMetadata | None]:
             return await self.kernel.checkpoint(), kernel_metadata(self.kernel)
@@ -266,33 +269,35 @@ class Checkpointer(Generic[C]):
     def _store(
         self, checkpoint: C, step: int | None, kernel: KernelMetadata | None, *, delta: bool
     ) -> Entry:
-        about: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
+        options: dict[str, Any] = {"kernel": kernel, "cls": self.cls, "key": self.key}
         if self._sharded:
-            about |= {"previous": self._previous if delta else None, "coordinator": self._beside}
             from checkpointable.distributed import checkpoints
 
-            entry, self._previous = checkpoints.save(self.store, checkpoint, step, **about)
+            previous, ranks = self._previous if delta else None, self._save_ranks
+            entry, self._previous = checkpoints.save(
+                self.store, checkpoint, step, coordinator=ranks, previous=previous, **options
+            )
             return entry
         step = next_step(self.store) if step is None else step
         base = self._base if delta else None
-        entry = archive.save(self.store, checkpoint, step, base=base, **about)
+        entry = archive.save(self.store, checkpoint, step, base=base, **options)
         self._base = entry.name
         return entry
 
     async def restore_latest(
         self, on_read: Callable[[str], object] | None = None
     ) -> Restored | None:
-        """Restore the newest checkpoint that verifies; None if the store has none at all.
+        """Restore the newest valid checkpoint; returns None if the store has no checkpoint.
 
-        `on_read` is told the name of each before it is read.
+        `on_read` is called with the name of each checkpoint before it is read.
 
-        Raises `NoCheckpoint` if there are some, but none verifies; `SchemaMismatch` if the newest
-        sound one is of another class or version; and what the kernel's `restore` raises.
+        Raises `NoCheckpoint` if there are checkpoints but none is valid; `SchemaMismatch` if the
+        newest valid one is of another class or version; and what the kernel's `restore` raises.
         """
         await self._await_previous()
         with self._staging.in_use():
             if self.coordinator.size > 1:
-                return await self._restore_together(None, on_read)
+                return await self._restore_sharded(None, on_read)
             found = await in_thread(
                 lambda: archive.latest(
                     self.store, self.cls, key=self.key, into=self._into(), on_read=on_read
@@ -305,7 +310,7 @@ class Checkpointer(Generic[C]):
         await self._await_previous()
         with self._staging.in_use():
             if self.coordinator.size > 1:
-                restored = await self._restore_together(step, None)
+                restored = await self._restore_sharded(step, None)
                 assert restored is not None  # or it would have raised
                 return restored
             found = await in_thread(
@@ -318,12 +323,12 @@ class Checkpointer(Generic[C]):
         if self.in_place:
             return arrays_of(self.cls, self.kernel)
         try:
-            found = arrays_of(self.cls, self.kernel)
-        except Exception:  # of a kernel that keeps its state elsewhere, or that has none yet
+            arrays = arrays_of(self.cls, self.kernel)
+        except Exception:  # the kernel keeps its state elsewhere, or has none yet
             return {}
-        return {name: array for name, array in found.items() if is_on_device(array)}
+        return {name: array for name, array in arrays.items() if is_on_device(array)}
 
-    async def _restore_together(
+    async def _restore_sharded(
         self, step: int | None, on_read: Callable[[str], object] | None
     ) -> Restored | None:
         from checkpointable.distributed import checkpoints
@@ -341,7 +346,7 @@ class Checkpointer(Generic[C]):
         return Restored(found.entry.step, found.entry.name, found.skipped)
 
     async def _wait_until_possible(self) -> None:
-        """Wait until the kernels of all ranks can be checkpointed, or the timeout of one ends."""
+        """Wait until the kernels of all ranks can be checkpointed; the first timeout ends it."""
         import asyncio
 
         give_up = time.monotonic() + self.timeout
@@ -360,5 +365,5 @@ class Checkpointer(Generic[C]):
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _any_of_each(said: list[tuple[bool, bool]]) -> tuple[bool, bool]:
-    return any(one for one, _ in said), any(two for _, two in said)
+def _any_of_each(pairs: list[tuple[bool, bool]]) -> tuple[bool, bool]:
+    return any(one for one, _ in pairs), any(two for _, two in pairs)

@@ -256,7 +256,7 @@ def test_a_failed_save_is_told_by_its_handle_and_then_no_more() -> None:
 def test_a_failed_save_of_which_nobody_asks_is_warned_of() -> None:
     checkpointer, saving = failed()
     del checkpointer
-    with pytest.warns(RuntimeWarning, match="nobody asked: no room"):
+    with pytest.warns(RuntimeWarning, match="never retrieved: no room"):
         saving.__del__()
     with pytest.raises(StoreFull):
         saving.result()

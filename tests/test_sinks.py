@@ -30,7 +30,7 @@ from tests.runner.test_delta_runs import Sweep
 from tests.runner.test_signals import Signalled
 
 
-def manifest_of(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
+def events_of(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
     told: list[Event] = []
     run(kernel, store, until, on_event=told.append, **options)
     return told
@@ -38,7 +38,7 @@ def manifest_of(kernel: Any, store: Any, until: int, **options: Any) -> list[Eve
 
 def test_a_run_tells_what_happens_to_it() -> None:
     store = MemoryStore()
-    told = manifest_of(Counter(), store, 30, save=every(steps=10), keep=last(2))
+    told = events_of(Counter(), store, 30, save=every(steps=10), keep=last(2))
     assert [type(event) for event in told] == [Started, Saved, Saved, Saved, Pruned, Finished]
     saved = [event for event in told if isinstance(event, Saved)]
     assert [(s.step, s.name, s.kind, s.dirty) for s in saved] == [
@@ -51,7 +51,7 @@ def test_a_run_that_resumes_tells_from_what_and_what_it_passed_over() -> None:
     store = MemoryStore()
     run(Counter(), store, 20, save=every(steps=10))
     damage(store, name_of(20))
-    told = manifest_of(Counter(), store, 20)
+    told = events_of(Counter(), store, 20)
     assert [type(event) for event in told] == [FellBack, Restored, Saved, Finished]
     fell, restored = told[:2]
     assert isinstance(fell, FellBack)
@@ -73,7 +73,7 @@ def test_a_delta_tells_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000)
     monkeypatch.setattr(layout, "BLOCK", 64)
     store = MemoryStore()
-    told = manifest_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
+    told = events_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
     first, *others = [event for event in told if isinstance(event, Saved)]
     assert (first.kind, first.dirty) == ("full", 1.0)
     for event in others:
@@ -92,8 +92,8 @@ def lines(store: Path) -> list[Event | None]:
 
 
 def test_a_directory_has_them_from_run_to_run(tmp_path: Path) -> None:
-    told = manifest_of(Counter(), tmp_path, 20, save=every(steps=10))
-    told += manifest_of(Counter(), tmp_path, 30)
+    told = events_of(Counter(), tmp_path, 20, save=every(steps=10))
+    told += events_of(Counter(), tmp_path, 30)
     assert lines(tmp_path) == told
     assert [e.step for e in entries(LocalStore(tmp_path))] == [10, 20, 30]
 

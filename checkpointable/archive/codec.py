@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import attrs
 
-from checkpointable.arrays import in_place, in_region, is_on_device, on_host, staging_in_use
+from checkpointable.arrays import in_place, is_on_device, staging_in_use
 from checkpointable.arrays import layout as layout_of
 from checkpointable.format import (
     Base,
@@ -59,14 +59,14 @@ def encode(
     """
     digests.check_key(key)
     cls = cls or type(checkpoint)
-    meta, arrays = taken_apart(checkpoint, cls, step=step, kernel=kernel)
-    return pack(meta, arrays, key, base)
+    meta, arrays = describe(checkpoint, cls, step=step, kernel=kernel)
+    return container.pack(meta, arrays, key, base)
 
 
-def taken_apart(
+def describe(
     checkpoint: object, cls: Any, *, step: int, kernel: KernelMetadata | None
 ) -> tuple[layout.Meta, dict[str, Any]]:
-    """What a file says of a checkpoint of class `cls`, with its tree; and its arrays, as they are.
+    """The metadata of a checkpoint of class `cls`, with its tree; and its arrays, as they are.
 
     Raises as `encode` does.
     """
@@ -82,15 +82,6 @@ def taken_apart(
         tree=tree,
     )
     return meta, arrays
-
-
-def pack(
-    meta: layout.Meta, arrays: Mapping[str, Any], key: bytes | None, base: Base | None
-) -> Packed:
-    """Lay out a file of arrays, wherever they are."""
-    stay = key is None  # the signature is over digests that a device does not compute
-    sources = {name: a if stay and in_region(a) else on_host(a) for name, a in arrays.items()}
-    return container.pack(meta, sources, key, base)
 
 
 @cache

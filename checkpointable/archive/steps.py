@@ -32,7 +32,7 @@ from checkpointable.errors import (
     StoreError,
     errors_at,
 )
-from checkpointable.format import Base, Header, Opened, Packed, container, read_arrays
+from checkpointable.format import Base, Header, Opened, Packed, read_arrays
 from checkpointable.format import reader as opening
 from checkpointable.protocol import KernelMetadata
 from checkpointable.stores import Open, Store, Tiers
@@ -112,14 +112,14 @@ def save(
     with CHANGING, store.lock():
         packed, found = encode(base=_base(store, base, key)), entries(store)
         if not delta_is_worth_it(packed, {e.name: e.size if e.delta else 0 for e in found}):
-            packed = container.pack_whole(packed)
+            packed = packed.as_full()
         attempt = next_attempt(found, step)
         try:
             return create(store, step, packed, attempt)
         except NoCheckpoint:  # what it continues is not where it would be
             if not packed.header.parents:
                 raise
-            return create(store, step, container.pack_whole(packed), attempt)
+            return create(store, step, packed.as_full(), attempt)
 
 
 def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:

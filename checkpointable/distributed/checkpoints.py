@@ -78,7 +78,7 @@ class _Outcome:
 
     entry: Entry | None = None
     failure: Failure | None = None
-    head_tried: bool = False
+    manifest_tried: bool = False
 
 
 def save(
@@ -117,7 +117,7 @@ def save(
         def write() -> Written:
             if step not in (None, number):
                 raise InvalidCheckpoint(f"it is at step {step}, and rank 0 at step {number}")
-            meta, arrays = codec.taken_apart(checkpoint, cls, step=number, kernel=kernel)
+            meta, arrays = codec.describe(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
             place = of_rank(rank, store)
@@ -129,7 +129,7 @@ def save(
         ended = _committed(store, told, made, coordinator, cls, key) if told else None
         outcome: Any = coordinator.broadcast(ended)
     if outcome.failure is not None:
-        if not outcome.head_tried:
+        if not outcome.manifest_tried:
             with suppress(CheckpointableError):  # or by the next prune
                 of_rank(rank, store).delete(name)
         raise outcome.failure.error()
@@ -215,10 +215,11 @@ def _write(
     own = {n: array for n, array in arrays.items() if rank == 0 or n in shards}
     sizes = {} if previous is None else previous.sizes
     base = None if previous is None else previous.base
-    packed = codec.pack(evolve(meta, tree={"rank": rank}), own, key, base)
+    packed = container.pack(evolve(meta, tree={"rank": rank}), own, key, base)
     if not archive.delta_is_worth_it(packed, sizes):
-        packed = container.pack_whole(packed)
+        packed = packed.as_full()
     store.create(name, packed.size, packed)
+    assert packed.end is not None  # the store has taken all chunks
     table, seal = packed.end
     header = packed.header
     boxes = {n: (_offset(n, a.shape, shards), a.shape) for n, a in header.arrays.items()}
@@ -262,9 +263,9 @@ def _committed(
     found = attempt(coordinator, lambda: _check_saved(store, written, cls))
     if isinstance(found, Failure):
         return _Outcome(failure=found)
-    entry = attempt(coordinator, lambda: _create_head(store, made[0][0], written, found, key))
+    entry = attempt(coordinator, lambda: _create_manifest(store, made[0][0], written, found, key))
     if isinstance(entry, Failure):
-        return _Outcome(failure=entry, head_tried=True)
+        return _Outcome(failure=entry, manifest_tried=True)
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
 
 
@@ -314,14 +315,14 @@ def _is_there(store: Store, name: str) -> bool:
         return False
 
 
-def _create_head(
+def _create_manifest(
     store: Store, meta: Meta, written: Sequence[Written], found: list[Entry], key: bytes | None
 ) -> Entry:
-    packed = head_of(meta, written, key)
+    packed = manifest_from(meta, written, key)
     return archive.create(store, meta.step, packed, archive.next_attempt(found, meta.step))
 
 
-def head_of(meta: Meta, written: Sequence[Written], key: bytes | None = None) -> Packed:
+def manifest_from(meta: Meta, written: Sequence[Written], key: bytes | None = None) -> Packed:
     """The head of what the ranks have written, in the order of ranks."""
     files = [one.file for one in written]
     continued = dict.fromkeys(parent for one in written for parent in one.parents)
@@ -331,4 +332,4 @@ def head_of(meta: Meta, written: Sequence[Written], key: bytes | None = None) ->
         for name, box in one.boxes.items():
             parts[name].append(Part(source, box))
     given = {name: tuple(found) for name, found in parts.items()}
-    return container.pack_head(meta, specs, (*files, *continued), given, key)
+    return container.pack_manifest(meta, specs, (*files, *continued), given, key)

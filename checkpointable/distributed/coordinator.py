@@ -45,7 +45,7 @@ class Coordinator(Protocol):
         """Return when all have come here."""
         ...
 
-    def twin(self) -> "Coordinator":
+    def duplicate(self) -> "Coordinator":
         """Another one, of the same ranks, to be used by another thread at the same time."""
         ...
 
@@ -72,7 +72,7 @@ class SingleProcess:
     def barrier(self) -> None:
         """See `Coordinator`."""
 
-    def twin(self) -> Coordinator:
+    def duplicate(self) -> Coordinator:
         """See `Coordinator`."""
         return self
 
@@ -87,6 +87,19 @@ def allreduce(coordinator: Coordinator, value: T, combine: Callable[[list[T]], T
     return coordinator.broadcast(combine(values) if values else value)
 
 
+def _duplicated(comm: Any) -> Any:
+    """A communicator of our own, so that the program's own messages are not taken for ours."""
+    from mpi4py import MPI as mpi
+
+    if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
+        raise InvalidKernel(
+            "MPI was begun without support for threads, which saves need",
+            where="mpi4py.MPI.Query_thread()",
+            hint='set mpi4py.rc.thread_level = "multiple" before importing mpi4py.MPI',
+        )
+    return (mpi.COMM_WORLD if comm is None else comm).Dup()
+
+
 @frozen(eq=False)
 class MpiCoordinator:
     """The ranks of an MPI communicator, by mpi4py: `pip install 'checkpointable[mpi]'`.
@@ -99,19 +112,7 @@ class MpiCoordinator:
     kernel.
     """
 
-    comm: Any = field(default=None)
-
-    def __attrs_post_init__(self) -> None:
-        from mpi4py import MPI as mpi
-
-        if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
-            raise InvalidKernel(
-                "MPI was begun without support for threads, which saves need",
-                where="mpi4py.MPI.Query_thread()",
-                hint='set mpi4py.rc.thread_level = "multiple" before importing mpi4py.MPI',
-            )
-        # A communicator of its own: what the program sends to itself is not taken for ours.
-        object.__setattr__(self, "comm", (mpi.COMM_WORLD if self.comm is None else self.comm).Dup())
+    comm: Any = field(default=None, converter=_duplicated)
 
     @property
     def rank(self) -> int:
@@ -145,7 +146,7 @@ class MpiCoordinator:
         """See `Coordinator`."""
         _wait(self.comm.Ibarrier().Test)
 
-    def twin(self) -> Coordinator:
+    def duplicate(self) -> Coordinator:
         """See `Coordinator`."""
         return MpiCoordinator(self.comm)
 

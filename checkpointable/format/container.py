@@ -24,8 +24,9 @@ from functools import partial
 from typing import Any
 
 import orjson
-from attrs import evolve, field, fields_dict, frozen
+from attrs import define, evolve, field, fields_dict
 
+from checkpointable.arrays import in_region, on_host
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.format import strictjson
 from checkpointable.format.blocks import Read, Source, device_digests, read
@@ -54,9 +55,9 @@ from checkpointable.format.layout import (
     Part,
     Spec,
     check_array,
-    laid_out_head,
-    moved,
     plan_layout,
+    plan_manifest,
+    shifted,
 )
 
 _FLAGS = ("signed", "sharded")  # of the metadata, there only if they are true
@@ -65,12 +66,12 @@ FORMAT = 1
 """The version of the format that this module writes, and the only one that it reads."""
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Packed:
     """A checkpoint ready to be written: `prefix` is the file up to its data.
 
-    `read` gives the bytes of blocks, and `digests` has those of each array whose blocks have been
-    digested before. `end` has the digests and the seal as soon as all chunks were given.
+    `read` yields the bytes of blocks, and `digests` has those of each array whose blocks have been
+    digested already. `end` holds the digest table and the seal once all chunks have been yielded.
     """
 
     header: Header
@@ -78,7 +79,7 @@ class Packed:
     read: Read
     digests: Mapping[str, bytes]
     key: bytes | None = field(default=None, repr=False)
-    end: list[bytes] = field(factory=list, init=False, repr=False)
+    end: tuple[bytes, bytes] | None = field(default=None, init=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -86,16 +87,22 @@ class Packed:
         return self.header.file_size
 
     def __iter__(self) -> Iterator[Bytes]:
-        """As `chunks()`: a store that fails leaves the whole to be given to another."""
+        """As `chunks()`, which may be called again after a store has failed."""
         return self.chunks()
 
-    def chunks(self) -> Iterator[Bytes]:
-        """Yield the whole file, in order, the data by blocks of at most 1 MiB.
+    def as_full(self) -> "Packed":
+        """The same checkpoint as a full one; blocks that are digested are not digested again."""
+        header = self.header
+        specs = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
+        return _packed(plan_layout(header.meta, specs), self.read, self.key, self.digests)
 
-        Contiguous arrays are not copied, others by the block, and those on a device while the
-        blocks before are used. The arrays must not change meanwhile. A block is digested just
-        before it is yielded, while the cache is warm, unless it was on its device, or to know
-        whether it has changed.
+    def chunks(self) -> Iterator[Bytes]:
+        """Yield the whole file, in order, the data in blocks of at most 1 MiB.
+
+        Contiguous arrays are not copied; others are copied block by block, and those on a device
+        while the previous blocks are used. The arrays must not change meanwhile. A block is
+        digested just before it is yielded, while the cache is warm, unless it was digested on its
+        device, or to find out whether it has changed.
         """
         yield self.prefix
         table = bytearray()
@@ -110,22 +117,22 @@ class Packed:
                 yield block
         yield table
         sealed = seal(self.prefix, table)
-        self.end[:] = bytes(table), sealed
+        self.end = bytes(table), sealed
         yield sealed
         if self.key is not None:
             yield signature(self.key, table, sealed)
 
 
 def pack(
-    meta: Meta, arrays: Mapping[str, Source], key: bytes | None = None, base: Base | None = None
+    meta: Meta, values: Mapping[str, Any], key: bytes | None = None, base: Base | None = None
 ) -> Packed:
-    """Lay out a checkpoint; the arrays are kept by reference, and read by `Packed.chunks()`.
+    """Lay out a checkpoint of arrays, wherever they are; `Packed.chunks()` reads them.
 
     With a key it will be signed. With a base that has the same arrays it will be a delta, unless
-    every block has changed; for that host arrays are read now as well. Lazy arrays are those that
-    lie on a device, and without a key they are digested there now. Raises `InvalidCheckpoint` if a
-    name, dtype, rank (over 32) or the metadata cannot be stored, or if the header would exceed
-    100 MB.
+    every block has changed; to find out, host arrays are read now. Arrays in a region of a device
+    are digested there now; with a key they are copied to the host, since a device cannot compute
+    the digests of a signed file. Raises `InvalidCheckpoint` if a name, dtype, rank (over 32) or the
+    metadata cannot be stored, or if the header would exceed 100 MB.
 
     >>> import numpy as np
     >>> meta = Meta({}, {}, step=7, created="2026-01-01T00:00:00Z", nonce="00", tree={})
@@ -134,6 +141,10 @@ def pack(
     >>> header.meta.step, header.arrays["field"].shape, header.data_offset
     (7, (2, 3), 4096)
     """
+    stay = key is None
+    arrays: dict[str, Source] = {
+        name: a if stay and in_region(a) else on_host(a) for name, a in values.items()
+    }
     specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     for name, (dtype, shape) in specs.items():
         check_array(name, dtype, shape, InvalidCheckpoint)
@@ -152,26 +163,20 @@ def pack(
 def pack_blocks(
     meta: Meta, specs: Mapping[str, Spec], read: Read, key: bytes | None = None
 ) -> Packed:
-    """The same, of arrays that need not be there at once: `read` gives the bytes of blocks."""
+    """Lay out a checkpoint of arrays that need not be there at once: `read` yields their blocks."""
     return _packed(plan_layout(_checked(meta, key), specs), read, key, {})
 
 
-def pack_head(
+def pack_manifest(
     meta: Meta,
     specs: Mapping[str, Spec],
     parents: tuple[Parent, ...],
     parts: Mapping[str, tuple[Part, ...]],
     key: bytes | None = None,
 ) -> Packed:
-    """The head of a sharded checkpoint: arrays whose `parts` lie in the first of the parents."""
+    """Lay out the manifest of a sharded checkpoint; the arrays' `parts` lie in its parents."""
     meta = evolve(_checked(meta, key), sharded=True)
-    return _packed(laid_out_head(meta, specs, parents, parts), partial(read, {}), key, {})
-
-
-def pack_whole(packed: Packed) -> Packed:
-    """The same as a full checkpoint; what has been digested is not digested again."""
-    specs = {name: (placed.dtype, placed.shape) for name, placed in packed.header.arrays.items()}
-    return _packed(plan_layout(packed.header.meta, specs), packed.read, packed.key, packed.digests)
+    return _packed(plan_manifest(meta, specs, parents, parts), partial(read, {}), key, {})
 
 
 def _checked(meta: Meta, key: bytes | None) -> Meta:
@@ -190,7 +195,7 @@ def _packed(draft: Header, read: Read, key: bytes | None, digests: Mapping[str, 
         "parents": [(parent.name, parent.seal) for parent in draft.parents],
     }
     prefix = prefix_of(strictjson.dumps(about | parts).decode(), draft)
-    return Packed(moved(draft, len(prefix)), prefix, read, digests, key)
+    return Packed(shifted(draft, len(prefix)), prefix, read, digests, key)
 
 
 def header_size(start: Bytes, file_size: int) -> int:
@@ -238,14 +243,14 @@ def parse(prefix: Bytes, file_size: int) -> Header:
     specs = {n: spec_from_json(n, said, sharded=sharded) for n, said in described.items()}
     named = parents_from_json(parents, sharded=sharded)
     if sharded:
-        draft = laid_out_head(meta, specs, named, parts_from_json(described, specs, len(named)))
+        draft = plan_manifest(meta, specs, named, parts_from_json(described, specs, len(named)))
     else:
         extents = extents_from_json(described, len(named)) if named else None
         draft = plan_layout(meta, specs, named, extents)
     if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
         what = "the arrays lie otherwise than in a checkpoint"
         raise CorruptCheckpoint(what, hint=f"{USE_OLDER}, or upgrade checkpointable")
-    header = moved(draft, len(prefix))
+    header = shifted(draft, len(prefix))
     if header.file_size != file_size:
         what = f"the header calls for {header.file_size} bytes, the file has {file_size}"
         raise CorruptCheckpoint(what, hint=USE_OLDER)

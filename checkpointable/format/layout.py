@@ -216,7 +216,7 @@ def plan_layout(
     return _header(meta, arrays, parents, blocks, offset)
 
 
-def laid_out_head(
+def plan_manifest(
     meta: Meta,
     specs: Mapping[str, Spec],
     parents: tuple[Parent, ...],
@@ -259,7 +259,7 @@ def _own(
     return tuple(places), here, here * BLOCK - (-nbytes % BLOCK if ends_here else 0)
 
 
-def moved(draft: Header, data_offset: int) -> Header:
+def shifted(draft: Header, data_offset: int) -> Header:
     """The same of a file whose data begins there."""
     d, by = draft, data_offset - draft.data_offset
     offsets = (d.digests_offset + by, d.seal_offset + by, d.signature_offset + by, d.file_size + by)

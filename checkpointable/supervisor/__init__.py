@@ -6,6 +6,4 @@
 from checkpointable.supervisor.outcome import Attempt, Outcome
 from checkpointable.supervisor.supervise import Limits, exponential, supervise
 
-__all__ = [
-    "Attempt", "Limits", "Outcome", "exponential", "supervise",
-]  # fmt: skip
+__all__ = ["Attempt", "Limits", "Outcome", "exponential", "supervise"]

@@ -2,6 +2,4 @@
 
 from checkpointable.tiers.tiered import Tiered
 
-__all__ = [
-    "Tiered",
-]  # fmt: skip
+__all__ = ["Tiered"]

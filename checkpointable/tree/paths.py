@@ -93,8 +93,8 @@ def find(tree: Any, path: str) -> Any:
 def text_of(wire: Any) -> str:
     """A single value as Python would print it; a container, as a key of a dict, in one line.
 
-    >>> text_of({"$float": "nan"}), text_of({"$tuple": [1, "a"]})
-    ('nan', "(1, 'a')")
+    >>> text_of({"$float": "inf"}), text_of({"$tuple": [1, "a"]})
+    ('inf', "(1, 'a')")
     """
     match wire:
         case {"$enum": [str(name), str(name_of_member)]}:

@@ -57,7 +57,7 @@ def job(ranks: int, program: str, folder: Path, *words: object) -> Job:
     """Start one, and wait for its end."""
     with started(ranks, program, folder, *words) as process:
         code = process.wait(SECONDS)
-    return manifest_of(ranks, folder, code)
+    return job_of(ranks, folder, code)
 
 
 def started(ranks: int, program: str, folder: Path, *words: object) -> "Started":
@@ -78,7 +78,7 @@ class Started(subprocess.Popen[bytes]):
         self.wait()
 
 
-def manifest_of(ranks: int, folder: Path, code: int) -> Job:
+def job_of(ranks: int, folder: Path, code: int) -> Job:
     found = [folder / f"rank-{rank}.json" for rank in range(ranks)]
     said = [orjson.loads(path.read_bytes()) for path in found if path.exists()]
     return Job(code, said, (folder / "stderr").read_text())
@@ -288,7 +288,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(
 
         await_all(saved_often, process)
         os.kill(ranks[1], signal.SIGTERM)
-        first = manifest_of(3, tmp_path, process.wait(SECONDS))
+        first = job_of(3, tmp_path, process.wait(SECONDS))
     assert (first.code, first["right"]) == (75, True)
     assert first["told"]  # by rank 0, before another may end the job
     assert first["saves"][-1] == first["step"]
@@ -313,7 +313,7 @@ def test_a_safe_point_within_a_step_stops_all_ranks_by_the_signal_of_one(
         os.kill(ranks[2], signal.SIGUSR2)  # asks for a save
         await_all(lambda: 13 in steps(place), process)
         process.terminate()  # as whoever has started mpiexec does: it passes it on
-        ran = manifest_of(3, tmp_path, process.wait(SECONDS))
+        ran = job_of(3, tmp_path, process.wait(SECONDS))
     assert ran.code == 75
     assert ran["right"]
     assert ran["saves"][-1] == ran["step"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from benchmarks import cluster, manifests
 from benchmarks.cluster import Saves, lost
 from checkpointable import LocalStore, archive
-from checkpointable.distributed.checkpoints import check_together, head_of
+from checkpointable.distributed.checkpoints import check_together, manifest_from
 from checkpointable.distributed.coordinator import _neighbours
 from checkpointable.format import container, layout, selection
 from checkpointable.format.layout import plan_layout
@@ -29,14 +29,14 @@ BLOCK = 64  # in the small
 
 def test_a_head_of_4096_ranks_takes_under_64_bytes_a_block() -> None:
     blocks = 1_000_000
-    told = manifests.manifest_of(4096, manifests.shape_of(blocks), parents=manifests.MOST_PARENTS)
-    assert head_of(manifests.META, told).size < 64 * blocks
+    told = manifests.written_by(4096, manifests.shape_of(blocks), parents=manifests.MOST_PARENTS)
+    assert manifest_from(manifests.META, told).size < 64 * blocks
 
 
 def test_a_head_of_1024_ranks_is_read_as_it_was_made() -> None:
-    told = manifests.manifest_of(1024, manifests.shape_of(4096), parents=1)
+    told = manifests.written_by(1024, manifests.shape_of(4096), parents=1)
     check_together(told, None)
-    packed = head_of(manifests.META, told)
+    packed = manifest_from(manifests.META, told)
     header = container.parse(packed.prefix, packed.size)
     assert header == packed.header
     for name in manifests.ARRAYS:
@@ -56,8 +56,8 @@ def test_a_plan_has_the_blocks_that_hold_the_box_and_no_others(
         mock.patch.object(layout, "BLOCK", BLOCK),
         mock.patch.object(selection, "SLAB", slab),
     ):
-        told = manifests.manifest_of(math.prod(saved), shape)
-        header = head_of(manifests.META, told).header
+        told = manifests.written_by(math.prod(saved), shape)
+        header = manifest_from(manifests.META, told).header
         name = manifests.ARRAYS[0]
         owner = np.zeros(shape, int)  # which file each element lies in, and in which block there
         block = np.zeros(shape, int)

@@ -55,7 +55,7 @@ class ThreadRank:
         self.gather(None)
         self.broadcast(None)
 
-    def twin(self) -> Coordinator:
+    def duplicate(self) -> Coordinator:
         with self._team.guard:
             team = self._team.twins.setdefault(self._twins, _Team(self.size))
         self._twins += 1

@@ -347,7 +347,7 @@ class Neighbours:
 
     def barrier(self) -> None: ...
 
-    def twin(self) -> "Neighbours":
+    def duplicate(self) -> "Neighbours":
         return Neighbours()
 
 
