@@ -1,31 +1,34 @@
 """Checkpoint and restore for long-running, stateful GPU kernels.
 
-A folder is one concept, and its `__init__` names what others may import. Imports point downward:
+A folder is one concept, and its `__init__` names what others may import. Each part imports only
+from those listed before it:
 
 errors, threads     the error tree; work in threads
-protocol, capture   what a kernel is; its attributes to a checkpoint, and back
-arrays              arrays wherever they live; `arrays.cuda` alone imports Numba, and the kernels
-schema              the checkpoint's class: its types, fields and version
-tree                a checkpoint to a JSON tree and named arrays, and back, by cattrs; migrations
+events, sinks       what happens to a run, and where it is reported
+arrays              arrays wherever they live; only `arrays.cuda` and the kernels import Numba
+protocol            what a kernel is
+schema              the checkpoint's class: its types, its fields, its version
+stores              named immutable blobs: a directory, an object store, memory
+tree                a checkpoint to a JSON tree and named arrays, and back; migrations
 format              the bytes of one file
-stores              named immutable blobs: a directory, an object store, the memory
-archive             checkpoints by step in a store; which to keep
+capture             a kernel's attributes to a checkpoint, and back
+archive             checkpoints by step in a store, and which of them to keep
 files               one checkpoint, one file
 distributed, tiers  many ranks, one commit; two stores as one
-checkpointer        one kernel and one store: saves that overlap the steps, restores
-events, sinks       what happens to a run, and where it is reported
-runner              the main job, and when to save
-supervisor          starts it again
-kernels             a gallery; it uses the public names only
-testing, cli        the kits for your kernels and stores; the command line
+checkpointer        one kernel and one store: saves that overlap the steps, and restores
+runner              the main job: run a kernel, and when to save
+supervisor          runs the job in a child process, and starts it again
+kernels             a gallery, which uses the public names only
+testing, cli        the kits for your own kernels and stores; the command line
 
-A checkpoint goes the way kernel, class, tree and arrays, format, store, and back. Importing this
-package does not import Numba.
+Data flows from the kernel to its checkpoint class, to a tree and arrays, to a file, to a store, and
+back the same way. Importing this package does not import Numba.
 """
 # isort: skip_file
 # fmt: off
 
 from typing import TYPE_CHECKING, Any
+
 from checkpointable.archive import Keep, KeptStep, best, every_nth, last, spread, within
 from checkpointable.arrays import LazyArray
 from checkpointable.capture import capture, check_fit, reinstate
@@ -33,8 +36,8 @@ from checkpointable.checkpointer import Checkpointer, Restored, Saved, Saving
 from checkpointable.distributed import Coordinator, MpiCoordinator
 from checkpointable.errors import (
     CheckpointableError, CheckpointExists, CorruptCheckpoint, DeviceError, DeviceLost,
-    InvalidCheckpoint, InvalidKernel, NoCheckpoint, NotNow, SchemaMismatch, StoreError, StoreFull,
-    StoreLocked, Unhealthy, UnsupportedType,
+    InvalidCheckpoint, InvalidKernel, NoCheckpoint, NotNow, SchemaMismatch, StoreError,
+    StoreFull, StoreLocked, Unhealthy, UnsupportedType,
 )
 from checkpointable.files import load_file, save_file
 from checkpointable.protocol import (
@@ -55,21 +58,20 @@ if TYPE_CHECKING:
 __all__ = [
     "EX_PREEMPTED", "Array", "CheckpointExists", "Checkpointable", "CheckpointableError",
     "CheckpointableKernel", "Checkpointer", "Coordinator", "CorruptCheckpoint", "DeviceError",
-    "DeviceLost", "Due", "GpuKernel", "HealthStatus", "InvalidCheckpoint", "InvalidKernel", "Keep",
-    "KeptStep", "KernelMetadata", "KernelMode", "LazyArray", "LocalStore", "MemoryStore", "Moment",
-    "MpiCoordinator", "NoCheckpoint", "NotNow", "Preempted", "Progress", "Report", "Restored",
-    "Saved", "Saving", "SchemaMismatch", "Shard", "SteppableKernel", "Store", "StoreError",
-    "StoreFull", "StoreLocked", "Tiered", "Unhealthy", "UnsupportedType", "When", "at", "best",
-    "can_checkpoint", "capture", "check_fit", "check_kernel", "checkpoint",
-    "checkpoint_size_estimate", "continuously", "every", "every_nth", "health_check", "last",
-    "load_file", "migrate", "on_signal", "open_store", "overhead", "reinstate", "run", "safe_point",
-    "save_file", "spread", "within", "young_daly",
+    "DeviceLost", "Due", "GpuKernel", "HealthStatus", "InvalidCheckpoint", "InvalidKernel",
+    "Keep", "KeptStep", "KernelMetadata", "KernelMode", "LazyArray", "LocalStore",
+    "MemoryStore", "Moment", "MpiCoordinator", "NoCheckpoint", "NotNow", "Preempted",
+    "Progress", "Report", "Restored", "Saved", "Saving", "SchemaMismatch", "Shard",
+    "SteppableKernel", "Store", "StoreError", "StoreFull", "StoreLocked", "Tiered", "Unhealthy",
+    "UnsupportedType", "When", "at", "best", "can_checkpoint", "capture", "check_fit",
+    "check_kernel", "checkpoint", "checkpoint_size_estimate", "continuously", "every",
+    "every_nth", "health_check", "last", "load_file", "migrate", "on_signal", "open_store",
+    "overhead", "reinstate", "run", "safe_point", "save_file", "spread", "within", "young_daly",
 ]
-# fmt: on
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Tiered":  # when it is asked for: it takes a while to import, and few need it
+    if name == "Tiered":  # lazily: it takes a while to import, and few need it
         from checkpointable.tiers import Tiered
 
         return Tiered

@@ -1,4 +1,4 @@
-"""Between a kernel's attributes and a checkpoint object, by field name.
+"""A kernel's attributes to a checkpoint object, and back, by field name.
 
 `capture` is what most kernels' `checkpoint` returns, `reinstate` what their `restore` awaits.
 """
@@ -38,20 +38,21 @@ from checkpointable.tree import (
 
 C = TypeVar("C")
 _MISSING: Any = object()
+_SAME_PARAMETERS = "make the kernel with the parameters of the one that was saved"
 
 
 async def capture(cls: type[C], kernel: object) -> C:
-    """Make a checkpoint of class `cls` from the kernel's attributes of the same names.
+    """Return a checkpoint of class `cls`, made from the kernel's attributes of the same names.
 
-    Every value is an owned copy: arrays are copied to host memory; lists, dicts and nested objects
-    are rebuilt. Converters and validators of `cls` run.
+    The checkpoint shares nothing with the kernel: arrays are copied to host memory; lists, dicts
+    and nested objects are rebuilt. Converters and validators of `cls` run.
 
-    Device arrays are copied when the stream has come so far that they are computed on: the kernel's
-    attribute `stream` (of Numba's, CuPy's or torch's), else the array's own, else the default one.
-    Within a `Checkpointer`'s save they stay on their devices as far as there is room: they are
-    `LazyArray`s, then, which `numpy.asarray` brings to the host.
+    A device array is copied in stream order, after the kernels launched before this call: on the
+    kernel's attribute `stream` (a stream of Numba, CuPy or torch), else on the array's own stream,
+    else on the default one. Within a save by `Checkpointer` the copy stays on the device if there
+    is room; it is then a `LazyArray`, which `numpy.asarray` brings to the host.
 
-    Raises `InvalidKernel` if an attribute is missing, `InvalidCheckpoint` (with the path) if a
+    Raises `InvalidKernel` if an attribute is missing, and `InvalidCheckpoint`, with the path, if a
     value is not of the declared type.
 
     >>> import asyncio, attrs
@@ -64,7 +65,7 @@ async def capture(cls: type[C], kernel: object) -> C:
     CounterCheckpoint(count=3)
     """
     schema_of(cls)
-    values = {field.name: _attribute(kernel, field.name, cls) for field in fields_of(cls)}
+    values = {field.name: _attribute(kernel, field.name) for field in fields_of(cls)}
     tree, arrays = to_tree(_construct(cls, values), cls)
     return from_tree(tree, await _copies(arrays, kernel), cls)
 
@@ -76,9 +77,9 @@ async def _copies(arrays: dict[str, Any], kernel: object) -> dict[str, Any]:
     if on_device:
         from checkpointable.arrays.cuda import memory, snapshot  # which import Numba
 
-        live = {name: memory.device_array(array) for name, array in on_device.items()}
+        views = {name: memory.device_array(array) for name, array in on_device.items()}
         stream = getattr(kernel, "stream", None)
-        copies, wait = snapshot.begin(live, stream, staging_in_use())
+        copies, wait = snapshot.begin(views, stream, staging_in_use())
     try:
         host = {name: owned(a) for name, a in arrays.items() if name not in on_device}
     finally:
@@ -88,20 +89,24 @@ async def _copies(arrays: dict[str, Any], kernel: object) -> dict[str, Any]:
 
 
 async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None:
-    """Put a checkpoint's fields back into the kernel's attributes of the same names.
+    """Restore the kernel's attributes from the checkpoint's fields of the same names.
 
-    Arrays are copied into the arrays that the kernel already has, on whatever device, in the order
-    of its stream, as `capture` does; dtype and shape of all of them are checked first. Arrays of
-    JAX, which never change, are replaced by others at the same place. Other values are set as owned
-    copies. All or nothing: on an error the kernel is as it was. `cls` is the checkpoint's class if
-    that is generic, with its types: `Box[int]`.
+    All or nothing: everything is checked before the first byte is written, and on an error the
+    kernel is as it was.
 
-    Of a `Shard` the kernel gets its own box, into the `local` array of the `Shard` that its
-    attribute gives. A field that holds no array yet, or holds arrays in lists or objects of another
-    form than now, gets host arrays of its own.
+    Arrays are copied into the arrays that the kernel already has, wherever these live, after a
+    check of every dtype and shape; device arrays in stream order, as in `capture`. JAX arrays,
+    which are immutable, are replaced by new ones on the same device. All other values are set as
+    copies that share nothing with the checkpoint. Where the kernel has no array yet, or has lists
+    or objects of another structure than the checkpoint, it gets new arrays on the host.
+
+    For a `Shard` field the kernel's attribute is a `Shard` too: its box of the global array is
+    copied into its `local` array.
+
+    `cls` is needed only for a generic class, to give its types: `Box[int]`.
 
     Raises `InvalidCheckpoint` if an array differs in dtype or shape from the kernel's, if a field
-    was never set, or if a validator refuses what it holds now; `InvalidKernel` if an attribute is
+    was never set, or if a validator refuses its current value; `InvalidKernel` if an attribute is
     missing or cannot be set.
 
     >>> import asyncio, attrs
@@ -114,13 +119,13 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     >>> asyncio.run(reinstate(CounterCheckpoint(count=3), kernel)); kernel.count
     3
     """
-    values, into = _plan(checkpoint, kernel, cls or type(checkpoint))
-    on_host = [(target, source) for target, source in into if not is_on_device(target)]
+    values, writes = _plan(checkpoint, kernel, cls or type(checkpoint))
+    on_host = [(target, source) for target, source in writes if not is_on_device(target)]
     write_device = None
-    if len(on_host) < len(into):
+    if len(on_host) < len(writes):
         from checkpointable.arrays.cuda import memory, snapshot  # which import Numba
 
-        device = [(memory.device_array(t), source) for t, source in into if is_on_device(t)]
+        device = [(memory.device_array(t), source) for t, source in writes if is_on_device(t)]
         stream = getattr(kernel, "stream", None)
         write_device = functools.partial(snapshot.write_back, device, stream)
     _set_all(kernel, values)
@@ -133,8 +138,8 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
 def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:
     """Raise what `reinstate` would raise, and change nothing.
 
-    For a `restore` that has checks of its own, about values: after this it can rely on the class,
-    on every field being there, and on dtypes and shapes.
+    For a `restore` that adds checks of values: after this call it can rely on the checkpoint's
+    class, on every field being set, and on every dtype and shape.
 
     >>> import attrs
     >>> @attrs.frozen
@@ -153,7 +158,7 @@ def check_fit(checkpoint: object, kernel: object, cls: Any = None) -> None:
 
 
 def arrays_of(cls: Any, kernel: object) -> dict[str, Any]:
-    """The kernel's own arrays, by the names that they have in a file of class `cls`.
+    """The kernel's own arrays, under the names that they have in a file of class `cls`.
 
     >>> import attrs
     >>> @attrs.frozen
@@ -165,86 +170,89 @@ def arrays_of(cls: Any, kernel: object) -> dict[str, Any]:
     {'at': array([0., 0., 0.])}
     """
     schema_of(cls)
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for field in fields_of(cls):
-        found |= _live_arrays(_attribute(kernel, field.name, cls), hooks(field.type)[0], field.name)
-    return found
+        arrays |= _arrays_in(_attribute(kernel, field.name), hooks(field.type)[0], field.name)
+    return arrays
 
 
 def _plan(
     checkpoint: object, kernel: object, cls: Any
 ) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
-    """Check everything; say which attributes get which values, and which arrays go into which."""
+    """Check everything; return the attributes to set, and the arrays to write as (target, source).
+
+    Nothing is changed here.
+    """
     schema_of(cls)
     if not isinstance(checkpoint, typing.get_origin(cls) or cls):
         raise InvalidCheckpoint(
-            f"a {type(checkpoint).__qualname__} where a {type_name(cls)} is expected",
+            f"expected {type_name(cls)}, got {type(checkpoint).__qualname__}",
             where=type(kernel).__qualname__,
         )
-    _check_whole(checkpoint, cls)
-    into: list[tuple[Any, Any]] = []  # an array of the kernel's, and what goes into it
+    _check_fields(checkpoint, cls)
+    writes: list[tuple[Any, Any]] = []
     values: dict[str, Any] = {}
     shards = shard_fields(cls)
     for field in fields_of(cls):
         to_wire, from_wire = hooks(field.type)
-        before = _attribute(kernel, field.name, cls)
+        current = _attribute(kernel, field.name)
         if field.name in shards:
-            into.append(_plan_shard(getattr(checkpoint, field.name), before, kernel, field.name))
+            writes.append(_plan_shard(getattr(checkpoint, field.name), current, kernel, field.name))
             continue
         with refused_as_invalid(cls, field.name):
             wire, arrays = extract(to_wire(getattr(checkpoint, field.name)), field.name)
-        live = _live_arrays(before, to_wire, field.name) if arrays else {}
-        if live:
-            _check_kept(before, _attribute(kernel, field.name, cls), kernel, field.name)
-        filled: dict[str, Any]
-        filled = {name: owned(a) for name, a in arrays.items() if name not in live}
-        for name in arrays.keys() & live.keys():
-            where, target, source = f"{type(kernel).__qualname__}.{name}", live[name], arrays[name]
-            _check_fit(where, target, source)
-            new = None if is_writable(target) else replaced_like(target, source)
-            if new is not None:
-                filled[name] = new
+        targets = _arrays_in(current, to_wire, field.name) if arrays else {}
+        if targets:
+            _check_stable(current, _attribute(kernel, field.name), kernel, field.name)
+        new: dict[str, Any]
+        new = {name: owned(a) for name, a in arrays.items() if name not in targets}
+        for name in arrays.keys() & targets.keys():
+            where, target, source = _where(kernel, name), targets[name], arrays[name]
+            _check_layout(where, target, source)
+            replacement = None if is_writable(target) else replaced_like(target, source)
+            if replacement is not None:
+                new[name] = replacement
             else:
-                into.append((target, _source_for(target, source, where)))
-        if filled or wire != {"$array": field.name}:
-            filled = {name: filled.get(name, live.get(name)) for name in arrays}
+                writes.append((target, _source_for(target, source, where)))
+        if new or wire != {"$array": field.name}:
+            filled = {name: new.get(name, targets.get(name)) for name in arrays}
             with refused_as_invalid(cls, field.name):
                 values[field.name] = from_wire(insert(wire, filled))
-    return values, into
+    return values, writes
 
 
-def _plan_shard(given: Any, before: Any, kernel: object, name: str) -> tuple[Any, Any]:
-    """The kernel's part of a global array, and what goes into it: the same box of what is given."""
-    where = f"{type(kernel).__qualname__}.{name}"
-    if not isinstance(before, Shard):
+def _plan_shard(stored: Any, current: Any, kernel: object, name: str) -> tuple[Any, Any]:
+    """The kernel's part of a global array, and the same box of the stored one."""
+    where = _where(kernel, name)
+    if not isinstance(current, Shard):
         hint = "give a Shard of its own array, the global shape, and where it begins"
-        raise InvalidKernel("the kernel's attribute is no Shard", where=where, hint=hint)
-    _check_kept(before.local, getattr(kernel, name).local, kernel, name)
-    if given.shape != before.shape:
+        raise InvalidKernel("the kernel's attribute is not a Shard", where=where, hint=hint)
+    _check_stable(current.local, getattr(kernel, name).local, kernel, name)
+    if stored.shape != current.shape:
         raise InvalidCheckpoint(
-            f"the checkpoint holds a global shape of {given.shape}, the kernel has {before.shape}",
+            f"the checkpoint holds a global shape of {stored.shape}, "
+            f"the kernel has {current.shape}",
             where=where,
-            hint="make the kernel with the parameters of the one that was saved",
+            hint=_SAME_PARAMETERS,
         )
-    check_box((given.offset, tuple(given.local.shape)), given.shape, where)
+    check_box((stored.offset, tuple(stored.local.shape)), stored.shape, where)
     try:
-        source = given[before.box]
+        source = stored[current.box]
     except IndexError as error:
-        what = f"it has not the part of this rank: {error}"
-        raise InvalidCheckpoint(what, where=where) from error
-    _check_fit(where, before.local, source)
-    return before.local, _source_for(before.local, source, where)
+        raise InvalidCheckpoint(f"it lacks this rank's part: {error}", where=where) from error
+    _check_layout(where, current.local, source)
+    return current.local, _source_for(current.local, source, where)
 
 
 def _source_for(target: Any, source: Any, where: str) -> Any:
-    """What is copied into an array of the kernel's: on the host, if that is."""
+    """What to copy into one of the kernel's arrays; it is on the host if the target is."""
     if not is_writable(target):
         raise InvalidKernel("the kernel's array is read-only", where=where, hint="give it a copy")
     return source if is_on_device(target) else on_host(source)
 
 
-def _check_whole(checkpoint: Any, cls: Any) -> None:
-    """Refuse a checkpoint that lacks a field, or of which something has changed for the worse."""
+def _check_fields(checkpoint: Any, cls: Any) -> None:
+    """Refuse a checkpoint that lacks a field, or that changed into what a validator refuses."""
     for field in fields_of(cls):
         where = f"{type_name(cls)}.{field.name}"
         value = getattr(checkpoint, field.name, _MISSING)
@@ -253,25 +261,29 @@ def _check_whole(checkpoint: Any, cls: Any) -> None:
         if field.attribute is not None and field.attribute.validator is not None:
             try:
                 field.attribute.validator(checkpoint, field.attribute, value)
-            except Exception as error:  # whatever a user's validator raises
+            except Exception as error:  # a user's validator may raise anything
                 what = f"the validator refuses it: {reason(error)}"
                 raise InvalidCheckpoint(what, where=where) from error
 
 
-def _attribute(kernel: object, name: str, cls: Any) -> Any:
+def _where(kernel: object, name: str) -> str:
+    return f"{type(kernel).__qualname__}.{name}"
+
+
+def _attribute(kernel: object, name: str) -> Any:
     value = getattr(kernel, name, _MISSING)
     if value is _MISSING:
-        kernel_name = type(kernel).__qualname__
         raise InvalidKernel(
             f"the kernel has no attribute {name!r}, which its checkpoint holds",
-            where=f"{kernel_name}.{name}",
-            hint=f"set it in {kernel_name}.__init__, or write checkpoint() and restore() by hand",
+            where=_where(kernel, name),
+            hint=f"set it in {_where(kernel, '__init__')}, or write checkpoint() and restore() "
+            "by hand",
         )
     return value
 
 
 def _construct(cls: type[C], values: dict[str, Any]) -> C:
-    """Build the class as its author would, without copying: converters and validators run."""
+    """Build the class as its author would, without copies: converters and validators run."""
     origin: Any = typing.get_origin(cls) or cls
     late = {}
     if attrs.has(origin):
@@ -281,43 +293,43 @@ def _construct(cls: type[C], values: dict[str, Any]) -> C:
     elif dataclasses.is_dataclass(origin):
         late = {f.name: values.pop(f.name) for f in dataclasses.fields(origin) if not f.init}
     try:
-        made = cast(Any, origin)(**values)
-    except Exception as error:  # whatever a user's converter or validator raises
+        checkpoint = cast(Any, origin)(**values)
+    except Exception as error:  # a user's converter or validator may raise anything
         raise InvalidCheckpoint(
             f"the kernel's values are refused: {reason(error)}", where=type_name(cls)
         ) from error
     for name, value in late.items():
-        object.__setattr__(made, name, value)
-    return cast("C", made)
+        object.__setattr__(checkpoint, name, value)
+    return cast("C", checkpoint)
 
 
-def _live_arrays(value: Any, to_wire: Any, path: str) -> dict[str, Any]:
-    """The arrays that the kernel has now in this field; none where its value is of another form."""
+def _arrays_in(value: Any, to_wire: Any, path: str) -> dict[str, Any]:
+    """The arrays in a field of the kernel; none if the value has another structure."""
     try:
         return extract(to_wire(value), path)[1]
     except Refused:
         return {path: value} if is_array(value) else {}
 
 
-def _check_kept(before: Any, again: Any, kernel: object, name: str) -> None:
-    """Refuse a property that gives a copy: what is written into that would be lost."""
-    on_host = isinstance(before, np.ndarray) and isinstance(again, np.ndarray)
-    if on_host and before.size and not np.may_share_memory(before, again):
+def _check_stable(value: Any, again: Any, kernel: object, name: str) -> None:
+    """Refuse a property that returns a copy: what is written into that would be lost."""
+    on_host = isinstance(value, np.ndarray) and isinstance(again, np.ndarray)
+    if on_host and value.size and not np.may_share_memory(value, again):
         raise InvalidKernel(
-            "the attribute gives another array each time, so nothing can be restored into it",
-            where=f"{type(kernel).__qualname__}.{name}",
+            "the attribute is a new array each time it is read, so nothing can be restored into it",
+            where=_where(kernel, name),
             hint="name the checkpoint's field after the array itself, or write restore() by hand",
         )
 
 
-def _check_fit(where: str, target: Any, source: Any) -> None:
-    have, given = layout(target), layout(source)
-    if have != given:
+def _check_layout(where: str, target: Any, source: Any) -> None:
+    expected, stored = layout(target), layout(source)
+    if expected != stored:
         raise InvalidCheckpoint(
-            f"the checkpoint holds {given[0]} of shape {given[1]}, "
-            f"the kernel has {have[0]} of shape {have[1]}",
+            f"the checkpoint holds {stored[0]} of shape {stored[1]}, "
+            f"the kernel has {expected[0]} of shape {expected[1]}",
             where=where,
-            hint="make the kernel with the parameters of the one that was saved",
+            hint=_SAME_PARAMETERS,
         )
 
 
@@ -333,6 +345,6 @@ def _set_all(kernel: object, values: dict[str, Any]) -> None:
                 setattr(kernel, done, old)
             raise InvalidKernel(
                 f"the attribute cannot be set: {error}",
-                where=f"{type(kernel).__qualname__}.{name}",
+                where=_where(kernel, name),
                 hint="give the property a setter, or write restore() by hand",
             ) from error

@@ -179,15 +179,13 @@ class Checkpointer(Generic[C]):
         self.cls: type[C] = checkpoint_class(kernel) if cls is None else cls
         schema_of(self.cls)
         self.coordinator = SingleProcess() if coordinator is None else coordinator
-        # By one rank, too, if it has shards: what they are saved as can be restored on many.
+        # On one rank, too, if there are shards: the checkpoint can then be restored on many ranks.
         self._sharded = self.coordinator.size > 1 or bool(shard_fields(self.cls))
         if self.coordinator.size > 1:
-            from checkpointable.distributed import checkpoints  # which takes a while, and few need
+            from checkpointable.distributed import checkpoints  # slow to import, and few need it
 
-            checkpoints.of_rank(1, self.store)  # raises if it is not for many ranks
-        self._save_ranks = (
-            self.coordinator.duplicate()
-        )  # for saves, which go on in a thread of their own
+            checkpoints.of_rank(1, self.store)  # raises if the store is not for many ranks
+        self._save_ranks = self.coordinator.duplicate()  # saves run in a thread of their own
         self._previous: Previous | None = None
         self._staging = Staging(reserve)
         self._saving: Saving | None = None
@@ -245,8 +243,8 @@ class Checkpointer(Generic[C]):
         stall = allreduce(self.coordinator, stall, max)
 
         def store() -> Saved:
-            at = None if number is None else int(number)
-            entry = self._store(checkpoint, at, metadata, delta=self.delta and not full)
+            stored_step = None if number is None else int(number)
+            entry = self._store(checkpoint, stored_step, metadata, delta=self.delta and not full)
             seconds = self._save_ranks.broadcast(time.perf_counter() - begin)
             return Saved(entry.step, entry.name, entry.size, seconds, stall, snapshot)
 
@@ -263,8 +261,8 @@ class Checkpointer(Generic[C]):
 
         if self.coordinator.size == 1:
             return await take()
-        mine = await agreement.attempted(self.coordinator.rank, take())
-        return agreement.agreed(self.coordinator, mine)
+        attempt = await agreement.attempted(self.coordinator.rank, take())
+        return agreement.agreed(self.coordinator, attempt)
 
     def _store(
         self, checkpoint: C, step: int | None, kernel: KernelMetadata | None, *, delta: bool
@@ -298,12 +296,12 @@ class Checkpointer(Generic[C]):
         with self._staging.in_use():
             if self.coordinator.size > 1:
                 return await self._restore_sharded(None, on_read)
-            found = await in_thread(
+            loaded = await in_thread(
                 lambda: archive.latest(
                     self.store, self.cls, key=self.key, into=self._into(), on_read=on_read
                 )
             )
-            return None if found is None else await self._restore(found)
+            return None if loaded is None else await self._restore(loaded)
 
     async def restore(self, step: int) -> Restored:
         """Restore the checkpoint of one step; raises `NoCheckpoint` if there is none."""
@@ -313,10 +311,10 @@ class Checkpointer(Generic[C]):
                 restored = await self._restore_sharded(step, None)
                 assert restored is not None  # or it would have raised
                 return restored
-            found = await in_thread(
+            loaded = await in_thread(
                 lambda: archive.at_step(self.store, step, self.cls, key=self.key, into=self._into())
             )
-            return await self._restore(found)
+            return await self._restore(loaded)
 
     def _into(self) -> dict[str, Any]:
         """The kernel's arrays that a checkpoint may be read to: all, or those on devices."""
@@ -333,27 +331,30 @@ class Checkpointer(Generic[C]):
     ) -> Restored | None:
         from checkpointable.distributed import checkpoints
 
-        found = await checkpoints.restore(
+        restored = await checkpoints.restore(
             self.store, self.kernel, self.cls, coordinator=self.coordinator, step=step,
             key=self.key, on_read=on_read,
         )  # fmt: skip
         self._previous = None
-        return None if found is None else Restored(found[0].step, found[0].name, found[1])
+        if restored is None:
+            return None
+        entry, skipped = restored
+        return Restored(entry.step, entry.name, skipped)
 
-    async def _restore(self, found: Found[C]) -> Restored:
-        await self.kernel.restore(found.checkpoint)
-        self._base = found.entry.name
-        return Restored(found.entry.step, found.entry.name, found.skipped)
+    async def _restore(self, loaded: Found[C]) -> Restored:
+        await self.kernel.restore(loaded.checkpoint)
+        self._base = loaded.entry.name
+        return Restored(loaded.entry.step, loaded.entry.name, loaded.skipped)
 
     async def _wait_until_possible(self) -> None:
         """Wait until the kernels of all ranks can be checkpointed; the first timeout ends it."""
         import asyncio
 
-        give_up = time.monotonic() + self.timeout
+        deadline = time.monotonic() + self.timeout
         while True:
             ready = agreement.on_all(self.coordinator, lambda: can_checkpoint(self.kernel))
-            mine = (not ready, time.monotonic() >= give_up)
-            wait, late = allreduce(self.coordinator, mine, _any_of_each)
+            status = (not ready, time.monotonic() >= deadline)
+            wait, late = allreduce(self.coordinator, status, _any_of_each)
             if not wait:
                 return
             if late:

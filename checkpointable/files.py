@@ -1,4 +1,4 @@
-"""Single checkpoint files."""
+"""One checkpoint in one file, without a store."""
 
 import os
 import weakref
@@ -24,11 +24,11 @@ def save_file(
     cls: Any = None,
     key: bytes | None = None,
 ) -> None:
-    """Write one checkpoint to a file; durable when this returns, whole or absent always.
+    """Write one checkpoint to a file: whole or absent at any moment, durable on return.
 
-    `cls` is needed only for a generic class: `Box[int]`. With a key, of at least 16 random bytes,
-    the file is signed: `load_file` with that key refuses whatever was not. Raises
-    `CheckpointExists` if the path is taken: nothing is overwritten.
+    `cls` is needed only for a generic class: `Box[int]`. With a `key` of at least 16 random bytes
+    the file is signed; `load_file` with that key refuses any other file. Raises `CheckpointExists`
+    if the path exists: nothing is overwritten.
 
     >>> import attrs, pathlib, tempfile
     >>> @attrs.frozen
@@ -55,40 +55,40 @@ def load_file(
 ) -> C:
     """Load a checkpoint of class `cls` from a file, every byte verified.
 
-    With `into`, a kernel, the arrays are read into its own of the same names, and are those of the
-    checkpoint that is returned: without a second copy, and in half of the memory. If any is of
-    another dtype or shape, none is. If the file turns out to be damaged on the way, the kernel has
-    to be restored from another one.
+    With `into`, a kernel, the file is read straight into the kernel's arrays of the same names, and
+    the returned checkpoint holds these arrays: no second copy, half the memory. If one of them
+    differs in dtype or shape, none is used. If the file turns out to be damaged halfway, the kernel
+    must be restored from another one.
 
-    With `arrays="lazy"` the header is read, and each array when it is used, as a `LazyArray`:
-    `checkpoint.field[100:200]` reads and verifies the blocks of these rows, and no others. The file
-    stays open until the arrays are gone. With `arrays="mmap"` they are read-only views of the file,
-    of which header and seal are verified, and the data is not. Of an older version of the class
-    all is read at once.
+    With `arrays="lazy"` only the header is read now, and each array when it is used, as a
+    `LazyArray`: `checkpoint.field[100:200]` reads and verifies the blocks of these rows, and no
+    others. The file stays open as long as one of the arrays exists. With `arrays="mmap"` the arrays
+    are read-only views of the file; its header and seal are verified, its data is not. A file of an
+    older version of the class is always read at once.
 
-    Raises `NoCheckpoint` if there is no such file, `CorruptCheckpoint` if it is damaged, not a
-    checkpoint or, where a key is given, not signed with it, and `SchemaMismatch` if it is one of
-    another class or version.
+    Raises `NoCheckpoint` if there is no such file; `CorruptCheckpoint` if it is damaged, is not a
+    checkpoint, or is not signed with the key that is given; `SchemaMismatch` if it holds another
+    class or version.
     """
-    places = None if into is None else arrays_of(cls, into)
-    with errors_at(str(path)), ExitStack() as until_made:
-        stack = until_made.enter_context(ExitStack())
-        checkpoint = _open(stack, Path(path), key)
-        made = codec.decode(checkpoint, cls, into=places, arrays=arrays)
-        weakref.finalize(checkpoint, stack.close)
-        until_made.pop_all()
-    return made
+    targets = None if into is None else arrays_of(cls, into)
+    with errors_at(str(path)), ExitStack() as on_error:
+        files = on_error.enter_context(ExitStack())
+        opened = _open(files, Path(path), key)
+        checkpoint = codec.decode(opened, cls, into=targets, arrays=arrays)
+        weakref.finalize(opened, files.close)
+        on_error.pop_all()
+    return checkpoint
 
 
 @contextmanager
 def opened_file(path: str | os.PathLike[str], *, key: bytes | None = None) -> Iterator[Opened]:
-    """Open a checkpoint file, its seal verified, together with those that it continues."""
-    with errors_at(str(path)), ExitStack() as stack:
-        yield _open(stack, Path(path), key)
+    """Open a checkpoint file and its parents, its seal verified."""
+    with errors_at(str(path)), ExitStack() as files:
+        yield _open(files, Path(path), key)
 
 
-def _open(stack: ExitStack, path: Path, key: bytes | None) -> Opened:
+def _open(files: ExitStack, path: Path, key: bytes | None) -> Opened:
     def sibling(name: str) -> Reader:
-        return stack.enter_context(open_reader(path.parent / name, follow_symlinks=False))
+        return files.enter_context(open_reader(path.parent / name, follow_symlinks=False))
 
-    return reader.opened(stack.enter_context(open_reader(path)), sibling, name=str(path), key=key)
+    return reader.opened(files.enter_context(open_reader(path)), sibling, name=str(path), key=key)

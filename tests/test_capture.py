@@ -185,7 +185,7 @@ def test_a_value_of_another_type_is_named() -> None:
 
 
 def test_a_checkpoint_of_another_class_is_refused() -> None:
-    with pytest.raises(InvalidCheckpoint, match="Source where a State"):
+    with pytest.raises(InvalidCheckpoint, match="expected State, got Source"):
         run(reinstate(kernel().source, kernel(), State))
 
 

@@ -1,4 +1,4 @@
-"""Boxes: parts of an array, with an offset and a length on each axis."""
+"""Boxes: parts of an array, given by an offset and a length on each axis."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,7 @@ import numpy as np
 from checkpointable.errors import InvalidCheckpoint
 
 Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
-"""The offset and the length of a part, on each axis."""
-
-_ONE = "each element belongs to one rank"
+"""The offset and the length on each axis."""
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -24,9 +22,7 @@ def check_box(
     if not len(offset) == len(lengths) == len(shape) or any(
         begin + length > size for begin, length, size in zip(offset, lengths, shape, strict=True)
     ):
-        what = (
-            f"a part of shape {lengths} at {offset} is not inside of the global array, of {shape}"
-        )
+        what = f"a part of shape {lengths} at {offset} is not inside the global array of {shape}"
         raise error(what, where=where, hint="give Shard the global shape, and where it begins")
 
 
@@ -36,7 +32,7 @@ def check_boxes(
     where: str,
     error: type[InvalidCheckpoint] = InvalidCheckpoint,
 ) -> None:
-    """Raise `error` unless the boxes lie in an array of this shape, and have each element once.
+    """Raise `error` unless the boxes cover an array of this shape, each element once.
 
     >>> check_boxes([((0, 0), (2, 3)), ((2, 0), (1, 3))], (3, 3), "field")
     >>> check_boxes([((0, 0), (2, 3)), ((1, 0), (2, 3))], (3, 3), "field")
@@ -48,30 +44,31 @@ def check_boxes(
     """
     for box in boxes:
         check_box(box, shape, where, error)
-    held = [box for box in boxes if all(box[1])]
-    low, high = bounds(held, len(shape))
-    if found := _overlap(low, high):
-        one, two = (box_text(held[i]) for i in sorted(found))
-        raise error(f"the shards {one} and {two} overlap", where=where, hint=_ONE)
-    missing = math.prod(shape) - sum(math.prod(box[1]) for box in held)
+    filled = [box for box in boxes if all(box[1])]
+    low, high = bounds(filled, len(shape))
+    hint = "each element belongs to one rank"
+    if pair := _overlap(low, high):
+        one, two = (box_text(filled[i]) for i in sorted(pair))
+        raise error(f"the shards {one} and {two} overlap", where=where, hint=hint)
+    missing = math.prod(shape) - sum(math.prod(box[1]) for box in filled)
     if missing:
-        what = f"the shards leave a gap: {missing} of {math.prod(shape)} elements are nobody's"
-        raise error(what, where=where, hint=_ONE)
+        what = f"the shards leave a gap: {missing} of {math.prod(shape)} elements are in no shard"
+        raise error(what, where=where, hint=hint)
 
 
 def bounds(boxes: Sequence[Box], rank: int) -> tuple[Numbers, Numbers]:
-    """Where boxes begin and end, a row each; by columns in memory: fast to compare."""
+    """Where boxes begin and end, a row each; in column order, which is fast to compare."""
     low, size = (np.array([box[i] for box in boxes], np.int64) for i in (0, 1))
     low = np.asfortranarray(low.reshape(len(boxes), rank))
     return low, low + np.asfortranarray(size.reshape(len(boxes), rank))
 
 
 def _overlap(low: Numbers, high: Numbers) -> tuple[int, int] | None:
-    """Two boxes that have an element in common, if any do; all have some elements."""
+    """The indices of two boxes with a common element, if there are any; no box is empty."""
     if not low.shape[1]:
         return (0, 1) if len(low) > 1 else None
-    # In the order in which they begin on one axis, each is compared with those that begin before it
-    # ends: with few, if the axis is that on which most begin at another place.
+    # Sorted by their begin on one axis, each is compared with those that begin before it ends: with
+    # few, on the axis that has the most different begins.
     axis = int(np.argmax([len(np.unique(column)) for column in low.T]))
     order = np.argsort(low[:, axis], kind="stable")
     low, high = low[order], high[order]
@@ -85,19 +82,19 @@ def _overlap(low: Numbers, high: Numbers) -> tuple[int, int] | None:
 
 
 def overlapping(box: Box, low: Numbers, high: Numbers) -> list[tuple[int, Box]]:
-    """Which of the boxes with these bounds a box meets, and in which part of the global array.
+    """Which of the boxes with these bounds a box overlaps, and the common part of each.
 
     >>> overlapping(((1,), (3,)), *bounds([((0,), (2,)), ((2,), (5,)), ((7,), (2,))], 1))
     [(0, ((1,), (1,))), (1, ((2,), (2,)))]
     """
     begin = np.array(box[0], np.int64)
     first, last = np.maximum(low, begin), np.minimum(high, begin + np.array(box[1], np.int64))
-    found = np.flatnonzero((first < last).all(axis=1)).tolist()
-    return [(i, (tuple(first[i].tolist()), tuple((last[i] - first[i]).tolist()))) for i in found]
+    indices = np.flatnonzero((first < last).all(axis=1)).tolist()
+    return [(i, (tuple(first[i].tolist()), tuple((last[i] - first[i]).tolist()))) for i in indices]
 
 
 def box_text(box: Box) -> str:
-    """Say a box as it would be indexed.
+    """A box as text, as it would be indexed.
 
     >>> box_text(((0, 4), (2, 3)))
     '[0:2, 4:7]'

@@ -1,7 +1,6 @@
-"""One face for NumPy arrays, Numba's device arrays, lazy ones, and what speaks CAI or DLPack.
+"""Reading and overwriting arrays of every kind in the same way.
 
-CAI is the `__cuda_array_interface__`, version 3, and DLPack the exchange protocol of the Python
-array API standard. Nothing here imports Numba unless an array is already on a device.
+Nothing here imports Numba unless an array is already on a device.
 """
 
 from collections.abc import Mapping
@@ -21,14 +20,14 @@ from checkpointable.arrays.staging import empty, fill
 
 
 def on_host(value: Any) -> HostArray:
-    """Return the array in host memory: itself if it is there already, else a copy."""
+    """Return the array in host memory: the array itself if it is there already, else a copy."""
     return owned(value) if is_on_device(value) else host_view(value)
 
 
 def owned(value: Any) -> HostArray:
-    """Return a copy in host memory, C order, that shares nothing with the original.
+    """Return a copy in host memory, in C order, that shares nothing with the original.
 
-    Its memory is of the `Staging` in use, if one is.
+    Its memory comes from the `Staging` in use, if there is one.
 
     >>> a = np.arange(3)
     >>> b = owned(a); a[0] = 7; b
@@ -40,8 +39,8 @@ def owned(value: Any) -> HostArray:
 
         copies, wait = snapshot.begin({"": device_array(value)}, None, None)
         wait()
-        copied: HostArray = copies[""]
-        return copied
+        on_host: HostArray = copies[""]
+        return on_host
     view = host_view(value)
     copy = empty(view.shape, view.dtype)
     if view.flags.c_contiguous and view.itemsize:  # as bytes, the padding of records too
@@ -51,10 +50,11 @@ def owned(value: Any) -> HostArray:
     return copy
 
 
-def in_place(live: Mapping[str, Any], due: Mapping[str, Layout]) -> dict[str, HostArray]:
-    """Those of the arrays that others of dtype and shape as `due` can be read into.
+def in_place(arrays: Mapping[str, Any], stored: Mapping[str, Layout]) -> dict[str, HostArray]:
+    """Those of `arrays` that stored ones of these layouts can be read straight into.
 
-    They are in host memory, C order and writable; none, unless all that are due are there and fit.
+    They are in host memory, in C order and writable. None is returned unless every stored array has
+    its counterpart, of the same layout.
 
     >>> grid = np.zeros((2, 3))
     >>> [*in_place({"grid": grid}, {"grid": (np.dtype(float), (2, 3))})]
@@ -62,14 +62,14 @@ def in_place(live: Mapping[str, Any], due: Mapping[str, Layout]) -> dict[str, Ho
     >>> [*in_place({"grid": grid}, {"grid": (np.dtype(float), (3, 2))})]
     []
     """
-    if any(name not in live or layout(live[name]) != spec for name, spec in due.items()):
+    if any(name not in arrays or layout(arrays[name]) != spec for name, spec in stored.items()):
         return {}
-    hosts = {name: live[name] for name in due if isinstance(live[name], np.ndarray)}
-    return {n: a for n, a in hosts.items() if a.flags.c_contiguous and a.flags.writeable}
+    on_host = {name: arrays[name] for name in stored if isinstance(arrays[name], np.ndarray)}
+    return {n: a for n, a in on_host.items() if a.flags.c_contiguous and a.flags.writeable}
 
 
 def is_writable(value: Any) -> bool:
-    """Say whether `overwrite` can write into the array."""
+    """Whether `overwrite` can write into the array."""
     if isinstance(value, np.ndarray):
         return bool(value.flags.writeable)
     interface = cuda_interface(value)
@@ -79,9 +79,9 @@ def is_writable(value: Any) -> bool:
 
 
 def replaced_like(value: Any, source: Any) -> Any:
-    """Another array of the kind and at the place of one that can't be written; None if unknown.
+    """Return a new array of the kind and placement of an immutable one, with the source's values.
 
-    Those of JAX, whose arrays never change.
+    Only JAX's are known; None for any other.
     """
     if type(value).__module__.partition(".")[0] not in ("jax", "jaxlib"):
         return None
@@ -92,5 +92,5 @@ def replaced_like(value: Any, source: Any) -> Any:
 
 def overwrite(target: Any, source: HostArray) -> None:
     """Copy `source` into the host memory of `target`, which has the same dtype and shape."""
-    if source is not target:  # it was read in place
+    if source is not target:  # it is if it was read in place
         host_view(target)[...] = source

@@ -1,6 +1,6 @@
 """What kind of array a value is, and where it lives: NumPy, Numba, lazy, CAI or DLPack.
 
-CAI is the `__cuda_array_interface__`, version 3, and DLPack the exchange protocol of the Python
+CAI is the `__cuda_array_interface__`, version 3. DLPack is the exchange protocol of the Python
 array API standard. Nothing here imports Numba.
 """
 
@@ -12,22 +12,18 @@ from checkpointable.arrays.lazy import LazyArray
 from checkpointable.errors import InvalidKernel
 
 HostArray = np.ndarray[Any, np.dtype[Any]]
-
-
 Layout: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]
-
-
 _DLPACK_CUDA = 2
 
 
 def is_array(value: object) -> bool:
-    """Say whether the value is an array that can be read: on the host or on a device.
+    """Whether the value is an array that can be read: on the host or on a device.
 
     >>> is_array(np.zeros(3)), is_array([0, 0, 0])
     (True, False)
     """
     if isinstance(value, np.ndarray):
-        return type(value) is np.ndarray  # a subclass means something that its bytes don't say
+        return type(value) is np.ndarray  # a subclass has a meaning that its bytes do not hold
     if isinstance(value, np.generic | type):
         return False
     if isinstance(value, LazyArray):
@@ -36,27 +32,27 @@ def is_array(value: object) -> bool:
 
 
 def is_numba(value: object) -> bool:
-    """A Numba device array, the simulator's included (which has no CAI)."""
-    methods = ("copy_to_host", "copy_to_device", "is_c_contiguous")  # one record has no such order
+    """Whether the value is a device array of Numba, or of its simulator, which has no CAI."""
+    methods = ("copy_to_host", "copy_to_device", "is_c_contiguous")  # a single record lacks these
     return all(hasattr(value, method) for method in methods)
 
 
 def is_dlpack(value: object) -> bool:
-    """Say whether the value speaks DLPack."""
+    """Whether the value supports DLPack."""
     return hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__")
 
 
 def cuda_interface(value: object) -> dict[str, Any] | None:
     """The CUDA array interface, if the value has one."""
     try:
-        found: dict[str, Any] | None = getattr(value, "__cuda_array_interface__", None)
-    except RuntimeError as error:  # torch, of a tensor with a gradient
+        interface: dict[str, Any] | None = getattr(value, "__cuda_array_interface__", None)
+    except RuntimeError as error:  # a torch tensor with a gradient
         raise unreadable(value, error) from error
-    return found
+    return interface
 
 
 def is_on_device(value: Any) -> bool:
-    """Say whether the array is in a device's memory."""
+    """Whether the array is in a device's memory."""
     if isinstance(value, np.ndarray | LazyArray):
         return False
     if is_numba(value) or cuda_interface(value) is not None:
@@ -65,7 +61,7 @@ def is_on_device(value: Any) -> bool:
 
 
 def in_region(value: Any) -> bool:
-    """Say whether it is a copy on a device, to be digested there and fetched by the block."""
+    """Whether the array is a snapshot on a device, digested there and fetched block by block."""
     return isinstance(value, LazyArray) and value.region is not None
 
 
@@ -78,7 +74,7 @@ def unreadable(value: Any, error: Exception) -> InvalidKernel:
 
 
 def host_view(value: Any) -> HostArray:
-    """The same memory as a NumPy array, where it is on the host; else a copy."""
+    """The array as a NumPy array: the same memory if that is on the host, else a copy."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, LazyArray):
@@ -89,7 +85,7 @@ def host_view(value: Any) -> HostArray:
         if not hasattr(value, "__array__"):
             raise unreadable(value, error) from error
     try:
-        return np.asarray(value)  # of a dtype that DLPack does not know
+        return np.asarray(value)  # its dtype is unknown to DLPack
     except (RuntimeError, TypeError, ValueError) as error:
         raise unreadable(value, error) from error
 
@@ -100,19 +96,20 @@ def layout(value: Any) -> Layout:
     >>> layout(np.zeros((2, 3), np.float32))
     (dtype('float32'), (2, 3))
     """
-    described = None if is_numba(value) else cuda_interface(value)
+    if isinstance(value, np.ndarray | LazyArray) or is_numba(value):
+        return np.dtype(value.dtype), tuple(value.shape)
+    described = cuda_interface(value)
     if described is not None:
         fields = described.get("descr")
         plain = np.dtype(described["typestr"])
         dtype = np.dtype(fields) if plain.kind == "V" and fields else plain
         return dtype, tuple(described["shape"])
-    if not isinstance(value, LazyArray) and not is_numba(value):
-        value = dlpack_view(value) if is_on_device(value) else host_view(value)
-    return np.dtype(value.dtype), tuple(value.shape)
+    view = dlpack_view(value) if is_on_device(value) else host_view(value)
+    return np.dtype(view.dtype), tuple(view.shape)
 
 
 def dlpack_view(value: Any) -> Any:
-    """Return the view that cuda.core has of device memory which speaks only DLPack."""
+    """Return cuda.core's view of a device array that supports only DLPack."""
     from cuda.core.utils import StridedMemoryView  # pyright: ignore[reportMissingImports]
 
     return StridedMemoryView.from_dlpack(value, stream_ptr=-1)

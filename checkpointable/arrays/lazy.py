@@ -1,4 +1,4 @@
-"""Arrays that are not there yet."""
+"""Arrays that are read, or computed, when they are used."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 @frozen(eq=False)
 class Region:
-    """Bytes of device memory, which stay what they are while this, or a part of it, is kept."""
+    """Bytes of device memory that do not change as long as this, or a part of it, exists."""
 
     device: int
     address: int
@@ -24,16 +24,16 @@ class Region:
     owner: object = field(repr=False)
 
     def part(self, begin: int, size: int) -> "Region":
-        """So many of the bytes, from one of them on."""
+        """The `size` bytes from `begin` on."""
         return evolve(self, address=self.address + begin, size=size, owner=self)
 
 
 class LazyArray:
-    """An array that is read, or computed, when it is needed: dtype, shape, and how to get it.
+    """An array that is read, or computed, when it is used: dtype, shape, and a function.
 
-    NumPy takes it wherever it takes an array. `part`, if given, gets a box of it, as offsets and
-    lengths on all axes; then a slice reads no more than that. `region` is where it lies if that is
-    on a device.
+    NumPy accepts it wherever it accepts an array. `part`, if given, reads a box of it, given by
+    offsets and lengths on all axes; a slice then reads no more than that. `region` is the device
+    memory that holds it, if there is any.
 
     >>> old = LazyArray(np.float64, (6,), lambda: np.arange(6.0))
     >>> new = old.astype(np.float32).reshape(2, -1)
@@ -71,13 +71,13 @@ class LazyArray:
                 f"and gave {array.dtype} of shape {array.shape}",
                 hint="give it the dtype and shape of what its function returns",
             )
-        return array  # which NumPy casts
+        return array  # NumPy casts it
 
     def __len__(self) -> int:
         return len(range(*self.shape[:1]))
 
     def __getitem__(self, key: Any) -> Any:
-        """A part, as of a NumPy array."""
+        """Read a part, indexed as a NumPy array is."""
         keys: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
         simple = [*takewhile(_is_simple, keys[: len(self.shape)])]
         if self._part is None or not simple:
@@ -107,7 +107,7 @@ def _is_simple(key: Any) -> bool:
 
 
 def _span(axis: int, key: Any, size: int) -> tuple[int, int, Any]:
-    """What a key takes of an axis of this size: from where to where, and which part of that."""
+    """What a key selects on an axis of this size: begin, end, and the key within these bounds."""
     if isinstance(key, slice):
         wanted = range(size)[key]
         return min(wanted, default=0), max(wanted, default=-1) + 1, slice(None, None, wanted.step)

@@ -1,7 +1,7 @@
-"""Host memory that snapshot after snapshot is copied into.
+"""Host memory that one snapshot after another is copied into.
 
-Fresh memory costs more than the copy: the system has to find and clear each page. So memory that
-no array uses any more is used again.
+Fresh memory costs more than the copy, since the system has to find and clear each page. So memory
+that no array uses any more is reused.
 """
 
 import math
@@ -18,38 +18,38 @@ from attrs import frozen
 
 Slab = np.ndarray[Any, np.dtype[Any]]
 
-_LEAST = 1 << 16  # bytes; below, fresh memory costs nothing to speak of
+_LEAST = 1 << 16  # bytes; below, fresh memory costs next to nothing
 _HUGE = 2 << 20  # bytes of a huge page
-_MANY = 128 << 20  # bytes; below, a second thread begins too late to be sure to help
+_MANY = 128 << 20  # bytes; below, a second thread may start too late to help
 _PROBE = [np.empty(0, np.uint8)]
 _UNUSED = sys.getrefcount(_PROBE[0])
 
 
 def fresh(size: int) -> Slab:
-    """Memory of zeros that goes back to the system with its last view.
+    """Return zeroed memory that goes back to the system with its last view.
 
-    Much of it is in huge pages, where there are some, and begins where one could.
+    From the size of a huge page on it is aligned to one, and in huge pages if the system has them.
 
     >>> fresh(5)
     array([0, 0, 0, 0, 0], dtype=uint8)
     """
     align = _HUGE if size >= _HUGE else mmap.PAGESIZE
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private: of many slabs one mapping is made
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private, so the system can merge mappings
     try:
-        memory = mmap.mmap(-1, size + align, flags=flags)  # what is not touched is not taken
+        memory = mmap.mmap(-1, size + align, flags=flags)  # untouched pages use no memory
     except OSError as error:
-        raise MemoryError(f"{size} bytes cannot be had") from error
+        raise MemoryError(f"{size} bytes cannot be allocated") from error
     if align == _HUGE:
-        with suppress(OSError):  # a system without
+        with suppress(OSError):  # a system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     begin = -np.frombuffer(memory, np.uint8).ctypes.data % align
-    return np.frombuffer(memory, np.uint8, size, begin)  # no slice: views would not refer to it
+    return np.frombuffer(memory, np.uint8, size, begin)  # not a slice: its views keep its base
 
 
 def fill(target: Slab, source: Slab) -> None:
-    """Copy all bytes, padding too, from one array in C order to another of its dtype and shape.
+    """Copy all bytes, padding included, between two arrays in C order of one dtype and shape.
 
-    Many of them go by two threads, since one alone does not keep the memory busy.
+    A large copy is split between two threads: one alone does not saturate the memory.
     """
     if not source.ndim:
         target, source = target.reshape(1), source.reshape(1)
@@ -63,7 +63,7 @@ def fill(target: Slab, source: Slab) -> None:
     with ThreadPoolExecutor(1, "checkpointable-copy") as other:
         try:
             rest = other.submit(np.copyto, into[half:], data[half:])
-        except RuntimeError:  # no more threads are to be had
+        except RuntimeError:  # the system has no more threads
             into[half:] = data[half:]
             rest = None
         into[:half] = data[:half]
@@ -72,15 +72,16 @@ def fill(target: Slab, source: Slab) -> None:
 
 
 Way: TypeAlias = Literal["device", "pinned", "sliced"]
-"""Where device arrays are copied to: into other memory of the device, into host memory that it
-copies to by itself, or into any host memory."""
+"""Where device arrays are copied to: other memory of the device, pinned host memory, or any host
+memory, slice by slice."""
 
 
 @frozen
 class Snapshot:
     """How device arrays were copied: `bytes` of them, in `seconds`.
 
-    `predicted` is what the copy before said of it, in seconds; None if none went the same way.
+    `predicted` is how long it was to take by the rate of the previous copy of the same way, in
+    seconds; None if there was none.
     """
 
     way: Way
@@ -90,10 +91,10 @@ class Snapshot:
 
 
 class Staging:
-    """The memory of one snapshot after another.
+    """The memory that one snapshot after another is copied into.
 
-    `reserve` bytes of each device stay free, or device arrays are copied to the host; `snapshot`
-    is set to how that was done, `arena` is the memory of devices.
+    Device arrays stay on their device if that leaves `reserve` bytes free there. `snapshot` is set
+    to how the last ones were copied; `arena` is the device memory.
 
     >>> staging = Staging()
     >>> with staging.in_use():
@@ -117,7 +118,7 @@ class Staging:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Have `empty` give this memory; what is not wanted this time is let go at the end."""
+        """Make `empty` return this memory; what it has not reused by the end is freed."""
         self._free, self._slabs = self._slabs, []
         token = _current.set(self)
         try:
@@ -127,13 +128,13 @@ class Staging:
             self._free = []
 
     def held(self) -> int:
-        """Bytes that it keeps from one snapshot for the next."""
+        """Bytes that are kept from one snapshot to the next."""
         return sum(len(slab) for slab in self._slabs)
 
     def _take(self, size: int) -> Slab:
         with self._lock:
             for index in range(len(self._free)):
-                unused = sys.getrefcount(self._free[index]) == _UNUSED  # no array is a view of it
+                unused = sys.getrefcount(self._free[index]) == _UNUSED  # it has no views left
                 if unused and len(self._free[index]) == size:
                     self._slabs.append(self._free.pop(index))
                     break
@@ -146,12 +147,12 @@ _current: ContextVar[Staging | None] = ContextVar("staging", default=None)
 
 
 def staging_in_use() -> Staging | None:
-    """The `Staging` in use, if one is."""
+    """The `Staging` in use, if there is one."""
     return _current.get()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Slab:
-    """Like `numpy.empty`, C order; of the memory of the `Staging` in use, if one is."""
+    """Like `numpy.empty`, in C order, from the memory of the `Staging` in use, if there is one."""
     staging, size = _current.get(), math.prod(shape) * dtype.itemsize
     if staging is None or size < _LEAST:
         return np.ndarray(shape, dtype)

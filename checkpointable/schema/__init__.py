@@ -1,7 +1,8 @@
 """The class of a checkpoint, before any value of it exists.
 
 `types` reads annotations, `fields` lists the fields of a class, `supported` checks that they can be
-stored, `schema` names a class and its version by a fingerprint, `shard` is the part of one rank.
+stored, `schema` names a class and its version by a fingerprint, and `shard` is the part of a global
+array that one rank holds.
 """
 # isort: skip_file
 # fmt: off

@@ -1,4 +1,4 @@
-"""The fields of a record: their names, and their types with all type parameters filled in."""
+"""The fields of a record: their names, and their types with all type parameters resolved."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ from checkpointable.schema.types import array_type, is_named_tuple, is_record, p
 
 @frozen
 class Field:
-    """One field of a record: its name, its type with all TypeVars filled in, attrs' attribute.
+    """One field of a record: its name, its type with TypeVars resolved, and attrs' attribute.
 
     `make_default` makes its default, if it has one that does not depend on the other fields.
     """
@@ -29,7 +29,7 @@ class Field:
 
 
 def fields_of(tp: Any, path: str = "") -> tuple[Field, ...]:
-    """The fields of a record with their types resolved; `UnsupportedType` if one has none."""
+    """The fields of a record, types resolved; `UnsupportedType` if one lacks an annotation."""
     return _fields_of(tp, path)
 
 
@@ -67,15 +67,15 @@ def _default(cls: Any, name: str, attribute: Any) -> Callable[[], Any] | None:
         default: Any = attribute.default
         convert: Any = attribute.converter
         made = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
-        # A Converter object may ask for the object, as a factory may.
-        asks = isinstance(attribute.converter, attrs.Converter) or (made and default.takes_self)
-        if default is attrs.NOTHING or asks:
+        # A Converter object may need the instance, as a factory may.
+        needs_self = isinstance(convert, attrs.Converter) or (made and default.takes_self)
+        if default is attrs.NOTHING or needs_self:
             return None
         make: Callable[[], Any] = default.factory if made else lambda: default
         return make if convert is None else lambda: convert(make())
     if is_named_tuple(cls):
-        given = cls._field_defaults
-        return (lambda: given[name]) if name in given else None
+        defaults = cls._field_defaults
+        return (lambda: defaults[name]) if name in defaults else None
     field = {f.name: f for f in dataclasses.fields(cls)}[name]
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory
@@ -105,31 +105,31 @@ def _own_annotations(cls: type) -> Mapping[str, Any]:
 
 
 def _bindings(tp: Any) -> dict[type, dict[Any, Any]]:
-    """For each generic class that `tp` is built on: what its TypeVars stand for."""
+    """What the TypeVars stand for in `tp` and in each generic class that it inherits from."""
     cls = typing.get_origin(tp) or tp
-    own = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(tp), strict=False))
-    found = {cls: own}
+    arguments = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(tp), strict=False))
+    bindings = {cls: arguments}
     for base in getattr(cls, "__orig_bases__", ()):
         if typing.get_origin(base) not in (None, Generic, Protocol):
-            found.update(_bindings(_substitute(base, own)))
+            bindings.update(_bindings(_substitute(base, arguments)))
     for base in cls.__bases__:
-        for klass, bound in _bindings(base).items() if base is not object else ():
-            found.setdefault(klass, bound)
-    return found
+        for ancestor, bound in _bindings(base).items() if base is not object else ():
+            bindings.setdefault(ancestor, bound)
+    return bindings
 
 
 def _substitute(tp: Any, bound: Mapping[Any, Any]) -> Any:
     if isinstance(tp, TypeVar):
         return bound.get(tp, tp)
     parameters = getattr(tp, "__parameters__", ())
-    if isinstance(tp, type) and not typing.get_args(tp):  # a bare generic class: nothing to fill
+    if isinstance(tp, type) and not typing.get_args(tp):  # a generic class without arguments
         return tp
     arguments = tuple(bound.get(p, p) for p in parameters)
     return cast(Any, tp)[arguments] if parameters else tp
 
 
 def holds_arrays(tp: Any) -> bool:
-    """Say whether a value of the type can hold an array, however deep inside."""
+    """Whether a value of the type can hold an array, at any depth."""
     return _holds_arrays(tp, set())
 
 

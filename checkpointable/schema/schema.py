@@ -1,9 +1,9 @@
-"""The name, version and description of a checkpoint class; refusing what cannot be stored.
+"""The name, version and description of a checkpoint class.
 
 Everything about the *class* is decided here, before any value exists. `schema_of` walks the types
-of all fields and raises `UnsupportedType` with the path to one that cannot be stored. Its
-description goes into every file: a file of an older version is brought up to date by `migrations`,
-any other that is not of the very same meaning is refused, field by field.
+of all fields, and raises `UnsupportedType` with the path to one that cannot be stored. Its
+description goes into every file. A file of an older version is migrated; any other whose
+description does not mean the same is refused, with a list of the fields that differ.
 """
 
 import hashlib
@@ -38,13 +38,13 @@ T = TypeVar("T")
 
 @frozen
 class Schema:
-    """How a checkpoint class is described in a file.
+    """The description of a checkpoint class in a file.
 
     `classes` maps each class that can occur (the checkpoint's own under the schema's name) to
-    its fields and their types, as text. `fingerprint`, 16 hex digits, is the same for two classes
-    if and only if they store the same: it depends on the names and types of the fields and on the
+    its fields and their types, as text. `fingerprint`, 16 hex digits, is equal for two classes if
+    and only if they store the same: it depends on the names and types of the fields and on the
     members of enums; not on the order of the fields, nor on the names of classes where a file does
-    not have them (it does in unions), nor on defaults, converters and validators.
+    not hold them (it does in unions), nor on defaults, converters and validators.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Schema:
 
 @frozen
 class Mark:
-    """What `@checkpoint` notes on a class; `added` and `removed` give the version that did it."""
+    """What `@checkpoint` records on a class; `added` and `removed` map a field to its version."""
 
     cls: type | None
     name: str
@@ -71,12 +71,12 @@ def checkpoint(
     added: Mapping[str, int] | None = None,
     removed: Mapping[str, int] | None = None,
 ) -> Callable[[type[T]], type[T]]:
-    """Name the schema of a checkpoint class, and count its versions.
+    """Give the schema of a checkpoint class a name and a version.
 
     Without this decorator the schema has the name of the class, and version 1. With it the class
-    may be renamed. `added={"damping": 2}` says that version 2 brought the field: files of version
-    1 get its default. `removed={"log": 3}` says that version 3 dropped one: what older files have
-    of it is left aside. Any other change of meaning needs a `migrate` function.
+    may be renamed. `added={"damping": 2}` means that version 2 added the field: files of version 1
+    get its default. `removed={"log": 3}` means that version 3 removed one: its value in older files
+    is ignored. Any other change of meaning needs a `migrate` function.
 
     >>> from attrs import frozen
     >>> @checkpoint("heat", version=2, added={"damping": 2})
@@ -88,31 +88,32 @@ def checkpoint(
     ('heat', 2)
     """
     if type(version) is not int or version < 1:
-        raise ValueError(f"a schema's version is an int from 1, not {version!r}")
+        raise ValueError(f"a schema's version must be an int of at least 1, not {version!r}")
     for changed, since in (*(added or {}).items(), *(removed or {}).items()):
         if type(since) is not int or not 2 <= since <= version:
             raise ValueError(f"{changed!r} changed in a version from 2 to {version}, not {since!r}")
 
     def mark(cls: type[T]) -> type[T]:
-        made = Mark(cls, name, version, dict(added or {}), dict(removed or {}))
-        cls.__checkpoint_schema__ = made  # type: ignore[attr-defined]
+        cls.__checkpoint_schema__ = Mark(  # type: ignore[attr-defined]
+            cls, name, version, dict(added or {}), dict(removed or {})
+        )
         return cls
 
     return mark
 
 
 def mark_of(cls: Any) -> Mark:
-    """What `@checkpoint` noted on this very class; its name and version 1 if nothing."""
+    """What `@checkpoint` recorded on this very class; by default its name and version 1."""
     origin = typing.get_origin(cls) or cls
     mark: Mark | None = getattr(origin, "__checkpoint_schema__", None)
-    # A slotted attrs class is a copy of the one that a decorator below it saw; a subclass is not.
+    # A slotted attrs class is a copy of the one that this decorator saw below it, so compare names.
     if mark is not None and mark.cls and mark.cls.__qualname__ == origin.__qualname__:
         return mark
     return Mark(None, origin.__name__)
 
 
 def schema_of(cls: Any) -> Schema:
-    """Describe a checkpoint class, or raise `UnsupportedType` with the path to what it can't hold.
+    """Describe a checkpoint class; raises `UnsupportedType` with the path to an unsupported type.
 
     >>> import numpy as np
     >>> from attrs import frozen
@@ -137,38 +138,38 @@ def _schema_of(cls: Any) -> Schema:
             hint="make the checkpoint an attrs class: @attrs.frozen",
         )
     mark = mark_of(cls)
-    found: dict[Any, str] = {cls: mark.name}
+    names: dict[Any, str] = {cls: mark.name}
     classes: dict[str, dict[str, str]] = {}
-    _describe_classes(cls, found, classes, origin.__name__)
+    _describe_classes(cls, names, classes, origin.__name__)
     _check_evolution(mark, fields_of(cls), origin.__name__)
-    return Schema(mark.name, mark.version, _fingerprint(cls, [*found]), classes)
+    return Schema(mark.name, mark.version, _fingerprint(cls, [*names]), classes)
 
 
 def _describe_classes(
-    cls: Any, found: dict[Any, str], classes: dict[str, dict[str, str]], path: str
+    cls: Any, names: dict[Any, str], classes: dict[str, dict[str, str]], path: str
 ) -> None:
-    """Check every type below `cls` and describe it; `found` names the classes met so far."""
-    described = classes[found[cls]] = {}
+    """Check every type below `cls` and describe it; `names` has the classes met so far."""
+    described = classes[names[cls]] = {}
     for field in fields_of(cls, path):
         where = f"{path}.{field.name}"
         try:
             mentioned = list(check_type(field.type, where))
             described[field.name] = describe(field.type)
-        except RecursionError as error:  # a class may mention itself; only an alias is endless
+        except RecursionError as error:  # a class may refer to itself; only an alias recurses
             raise UnsupportedType(
                 "a type alias refers to itself", where=where, hint="use a class instead"
             ) from error
         for inner, inner_path in mentioned:
-            if inner not in found:
-                found[inner] = _free_name(type_name(inner), found)
+            if inner not in names:
+                names[inner] = _free_name(type_name(inner), names)
                 if is_record(inner):
-                    _describe_classes(inner, found, classes, inner_path)
+                    _describe_classes(inner, names, classes, inner_path)
                 else:
-                    classes[found[inner]] = _enum_members(inner)
+                    classes[names[inner]] = _enum_members(inner)
 
 
 def _enum_members(enum: type[Enum]) -> dict[str, str]:
-    """Members are stored by name, those of flags by value."""
+    """The description of an enum; its members are stored by name, those of flags by value."""
     flag = issubclass(enum, Flag)
     return {n: str(m.value) if flag else "member" for n, m in enum.__members__.items()}
 
@@ -178,11 +179,11 @@ def _check_evolution(mark: Mark, fields: tuple[Field, ...], where: str) -> None:
     defaults = {f.name: f.make_default for f in fields}
     for name in mark.added:
         if defaults.get(name) is None:
-            what = "has no default of its own" if name in defaults else "is no field"
+            what = "has no default of its own" if name in defaults else "is not a field"
             raise UnsupportedType(
                 f"{name!r} is declared as added, but {what}",
                 where=f"{where}.{name}",
-                hint="give the field a default, for the files that do not have it",
+                hint="give the field a default, for the files that lack it",
             )
     for name in mark.removed.keys() & defaults.keys():
         raise UnsupportedType(
@@ -193,24 +194,25 @@ def _check_evolution(mark: Mark, fields: tuple[Field, ...], where: str) -> None:
 
 
 def _fingerprint(cls: Any, classes: list[Any]) -> str:
-    """Digest what the class stores: the smallest automaton that tells the same as its classes.
+    """Digest what the class stores: the smallest automaton that is equivalent to its classes.
 
-    By partition refinement (Hopcroft, Moore): a class's mark is made from its fields, in which
-    other classes stand by their marks of the round before; as many rounds as there are classes
-    tell any two apart that differ. Then they are numbered as they are met from the top.
+    By partition refinement (Hopcroft, Moore): the mark of a class is made from its fields, in which
+    other classes are represented by their marks of the previous round; after as many rounds as
+    there are classes, any two that differ have different marks. Then the classes are numbered in
+    the order in which they are reached from the top.
     """
     marks = dict.fromkeys(classes, "")
     for _ in classes:
         marks = {c: _digest(_meaning_of_class(c, marks.__getitem__)) for c in classes}
-    met = {marks[cls]: cls}
+    reached = {marks[cls]: cls}
 
-    def number(mentioned: Any) -> str:
-        met.setdefault(marks[mentioned], mentioned)
-        return str([*met].index(marks[mentioned]))
+    def number(inner: Any) -> str:
+        reached.setdefault(marks[inner], inner)
+        return str([*reached].index(marks[inner]))
 
     meanings: list[Any] = []
-    while len(meanings) < len(met):
-        meanings.append(_meaning_of_class([*met.values()][len(meanings)], number))
+    while len(meanings) < len(reached):
+        meanings.append(_meaning_of_class([*reached.values()][len(meanings)], number))
     return _digest(meanings)
 
 
@@ -222,18 +224,19 @@ def _meaning_of_class(cls: Any, name: Callable[[Any], str]) -> list[list[str]]:
 
 
 def _meaning(tp: Any, name: Callable[[Any], str]) -> str:
-    """Describe a type; `name` gives what classes are called."""
+    """Describe a type by what it stores; `name` returns the name of a class."""
     tp = plain(tp)
     origin, args = typing.get_origin(tp), typing.get_args(tp)
     if is_record(tp) or is_enum(tp):
         return f"<{name(tp)}>"
-    if is_union(tp):  # in this order, since a file has a member's place; and it names records
-        tags = [(typing.get_origin(m) or m).__name__ * is_record(m) for m in members_of(tp)]
-        said = [_meaning(m, name) for m in members_of(tp)]
-        return " | ".join(f"{tag}{meaning}" for tag, meaning in zip(tags, said, strict=True))
+    if is_union(tp):  # in order, since a file may hold a member's number; it holds records' names
+        return " | ".join(
+            (typing.get_origin(m) or m).__name__ * is_record(m) + _meaning(m, name)
+            for m in members_of(tp)
+        )
     if origin in (*SEQUENCES, tuple, dict):
         return f"{type_name(origin)}[{', '.join(_meaning(arg, name) for arg in args)}]"
-    # Flags are stored by value, other members by name, which the description has.
+    # Flags are stored by value; other members by name, which the description holds.
     flags = sorted(v.value for v in args if isinstance(v, Flag)) if is_literal(tp) else []
     return f"{describe(tp)}{flags or ''}"
 
@@ -242,19 +245,19 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(orjson.dumps(value)).hexdigest()[:16]
 
 
-def _free_name(name: str, found: Mapping[Any, str]) -> str:
-    taken = set(found.values())
-    return next(n for n in (name, *(f"{name}#{i}" for i in range(2, 9999))) if n not in taken)
+def _free_name(name: str, names: Mapping[Any, str]) -> str:
+    used = set(names.values())
+    return next(n for n in (name, *(f"{name}#{i}" for i in range(2, 9999))) if n not in used)
 
 
 def is_same(stored: Schema, expected: Schema) -> bool:
-    """Say whether what is stored by one can be read by the other as it is."""
+    """Whether a file of one schema can be read with the other without a migration."""
     key = attrgetter("name", "version", "fingerprint")
     return bool(key(stored) == key(expected))
 
 
 def mismatch(stored: Schema, cls: Any) -> SchemaMismatch:
-    """The error for a file of another schema, or of a changed class under the same version."""
+    """The error for a file of another schema, or of the same version of a changed class."""
     expected = schema_of(cls)
     sides = [f"{s.name} version {s.version}" for s in (stored, expected)]
     if stored.name != expected.name:
@@ -278,7 +281,7 @@ def mismatch(stored: Schema, cls: Any) -> SchemaMismatch:
 
 
 def schema_from_json(value: object) -> Schema:
-    """Read a schema back from a file's metadata; `InvalidCheckpoint` if it is none."""
+    """Read a schema from a file's metadata; `InvalidCheckpoint` if it is not one."""
     match value:
         case {
             "name": str(name),
@@ -297,5 +300,6 @@ def schema_from_json(value: object) -> Schema:
         ):
             return Schema(name, version, fingerprint, classes)
     raise InvalidCheckpoint(
-        "the metadata holds no schema description", hint="the file was not written by this package"
+        "the metadata has no description of a schema",
+        hint="the file was not written by this package",
     )

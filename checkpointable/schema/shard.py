@@ -1,6 +1,6 @@
 """A rank's part of a global array, as a field of a checkpoint class."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_origin
 
 import numpy as np
 from attrs import field, frozen
@@ -14,7 +14,7 @@ D = TypeVar("D", bound=np.generic)
 
 def _numbers(shard: Any, attribute: Any, value: tuple[int, ...]) -> None:
     if not all(isinstance(n, int) and n >= 0 for n in value):
-        raise ValueError(f"{attribute.name} is {value!r}, and has to be a tuple of ints from 0")
+        raise ValueError(f"{attribute.name} must be a tuple of non-negative ints, not {value!r}")
 
 
 def _inside(shard: "Shard[Any]", attribute: Any, value: tuple[int, ...]) -> None:
@@ -25,13 +25,13 @@ def _inside(shard: "Shard[Any]", attribute: Any, value: tuple[int, ...]) -> None
 class Shard(Generic[D]):
     """A rank's part of a global array: its `local` array, the global `shape`, and its `offset`.
 
-    In a checkpoint class `field: Shard[np.float32]` says that the ranks of a job hold a part each;
-    every other field has to be the same on all. The parts must neither overlap nor leave a gap; a
-    rank may have none, with a length of 0.
+    In a checkpoint class `field: Shard[np.float32]` means that each rank of a job holds a part;
+    every other field must be the same on all ranks. The parts must neither overlap nor leave a gap;
+    a rank without a part has a length of 0.
 
-    Indexed in global coordinates. In a checkpoint that is restored `local` is the whole array, read
-    when it is indexed, so that each rank takes its box of it, however many there were when it was
-    saved: `checkpoint.field[self.field.box]`. `reinstate` does that by itself.
+    A shard is indexed in global coordinates. In a checkpoint that is being restored, `local` is the
+    whole array and is read when it is indexed, so each rank takes its own box, however many ranks
+    saved it: `checkpoint.field[self.field.box]`. `reinstate` does that by itself.
 
     >>> mine = Shard(np.arange(4.0), shape=(100,), offset=(20,))
     >>> mine.box, mine[21:23]
@@ -48,7 +48,7 @@ class Shard(Generic[D]):
 
     @property
     def box(self) -> tuple[slice, ...]:
-        """Where it lies in the global array."""
+        """Its place in the global array."""
         ends = zip(self.offset, self.local.shape, strict=True)
         return tuple(slice(begin, begin + length) for begin, length in ends)
 
@@ -56,21 +56,19 @@ class Shard(Generic[D]):
         keys = key if isinstance(key, tuple) else (key,)
         if len(keys) > len(self.shape) or Ellipsis in keys or None in keys:
             raise IndexError(f"a shard of {len(self.shape)} axes takes a slice or index for each")
-        rest = [slice(None)] * (len(self.shape) - len(keys))  # of the global array, too
-        return self.local[
-            tuple(self._moved(axis, part) for axis, part in enumerate([*keys, *rest]))
-        ]
+        keys = (*keys, *[slice(None)] * (len(self.shape) - len(keys)))
+        return self.local[tuple(self._shifted(axis, part) for axis, part in enumerate(keys))]
 
-    def _moved(self, axis: int, key: Any) -> Any:
+    def _shifted(self, axis: int, key: Any) -> Any:
         """The same part of an axis, counted from where this shard begins."""
-        size, first, own = self.shape[axis], self.offset[axis], self.local.shape[axis]
+        size, first, length = self.shape[axis], self.offset[axis], self.local.shape[axis]
         wanted = range(size)[key] if isinstance(key, slice) else range(size)[key : key + 1 or None]
         if not isinstance(key, slice) and not wanted:
             raise IndexError(f"{key} on axis {axis}, which has {size}")
-        if wanted and not (first <= min(wanted) and max(wanted) < first + own):
-            asked = f"{min(wanted)} to {max(wanted) + 1} on axis {axis}"
+        if wanted and not (first <= min(wanted) and max(wanted) < first + length):
             raise IndexError(
-                f"{asked} is not in this shard, which has {first} to {first + own} of {size}"
+                f"{min(wanted)} to {max(wanted) + 1} on axis {axis} is not in this shard, "
+                f"which has {first} to {first + length} of {size}"
             )
         if not isinstance(key, slice):
             return wanted[0] - first
@@ -82,8 +80,6 @@ class Shard(Generic[D]):
 
 def shard_fields(cls: Any) -> frozenset[str]:
     """The names of the fields of a checkpoint class that are shards."""
-    return frozenset(f.name for f in fields_of(cls) if _is_shard(f.type))
-
-
-def _is_shard(tp: Any) -> bool:
-    return (getattr(tp, "__origin__", None) or tp) is Shard
+    return frozenset(
+        field.name for field in fields_of(cls) if (get_origin(field.type) or field.type) is Shard
+    )

@@ -1,4 +1,4 @@
-"""Which types a checkpoint can hold: all that are restored equal in value and in type."""
+"""Which types a checkpoint can hold: those that are restored equal in value and in type."""
 
 import typing
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ from checkpointable.schema.types import (
 )
 
 _ADVICE: dict[Any, str] = {
-    Any: "say what it holds: a type, or a union of types",
-    object: "say what it holds: a type, or a union of types",
+    Any: "annotate what it holds: a type, or a union of types",
+    object: "annotate what it holds: a type, or a union of types",
     bytearray: "use bytes, or an array of np.uint8",
     memoryview: "use bytes, or an array of np.uint8",
 }
 
 
 def check_type(tp: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Refuse `tp` or yield the records and enums that it mentions, each with its path."""
+    """Yield the records and enums in `tp`, with paths; `UnsupportedType` if it cannot be stored."""
     tp = plain(tp)
     origin, args = typing.get_origin(tp) or tp, typing.get_args(tp)
     array = array_type(tp)
@@ -45,13 +45,15 @@ def check_type(tp: Any, path: str) -> Iterator[tuple[Any, str]]:
         yield tp, path
     elif is_record(tp):
         if issubclass(origin, BaseException):
-            raise UnsupportedType("an exception class is not data", where=path, hint="use another")
+            raise UnsupportedType(
+                "an exception class is not data", where=path, hint="use an attrs class"
+            )
         unbound = len(getattr(origin, "__parameters__", ())) - len(args)
         if unbound:
             raise UnsupportedType(
                 f"{origin.__name__} is generic, but its type parameters are not given",
                 where=path,
-                hint=f"write {origin.__name__}[...], with the types that it holds",
+                hint=f"write {origin.__name__}[...], with the types it holds",
             )
         yield tp, path
     elif is_union(tp):
@@ -80,10 +82,11 @@ def check_type(tp: Any, path: str) -> Iterator[tuple[Any, str]]:
 def _check_union(members: tuple[Any, ...], path: str) -> None:
     tagged = [typing.get_origin(m) or m for m in members if is_record(m) or is_enum(m)]
     names = [c.__name__ for c in tagged]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
+    duplicates = sorted({n for n in names if names.count(n) > 1})
+    if duplicates:
         raise UnsupportedType(
-            f"the union has more than one class named {twice[0]}, and a file names them by it",
+            f"the union has more than one class named {duplicates[0]}; a file tells them apart "
+            "by name",
             where=path,
             hint="rename one, or wrap them in classes of different names",
         )
@@ -91,9 +94,10 @@ def _check_union(members: tuple[Any, ...], path: str) -> None:
 
 def _refuse(tp: Any, origin: Any, path: str) -> None:
     if isinstance(tp, TypeVar):
-        what, hint = f"the type parameter {tp.__name__} is not given", "give the class its types"
+        what = f"the type parameter {tp.__name__} is not given"
+        hint = "give the class its type arguments"
     elif origin in (*SEQUENCES, tuple, dict):
-        what = f"{origin.__name__} does not say what it holds"
+        what = f"{origin.__name__} has no type of its items"
         hint = f"write {origin.__name__}[...], with the types of its items"
     else:
         what = f"{type_name(tp)} cannot be stored without loss"

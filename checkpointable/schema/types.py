@@ -1,4 +1,4 @@
-"""What the annotations of a checkpoint class mean.
+"""The types of a checkpoint class's annotations.
 
 The predicates sort a type into the kinds that can be stored: leaf, array, enum, record (a class
 with named fields: attrs, dataclass or named tuple), union, literal, or a container of those.
@@ -25,18 +25,18 @@ Scalar_co = TypeVar("Scalar_co", bound=np.generic, covariant=True)
 class Array(Protocol[Scalar_co]):
     """Annotation of an array field: `Array[np.float32]` is any array of that scalar type.
 
-    It fits NumPy arrays and the device arrays of Numba, CuPy and others; a checkpoint that was
-    loaded from a file holds NumPy arrays. `numpy.typing.NDArray[...]` works as well.
+    NumPy arrays fit it, and device arrays of Numba, CuPy and others; a checkpoint that was loaded
+    from a file holds NumPy arrays. `numpy.typing.NDArray[...]` works as well.
     """
 
     @property
     def dtype(self) -> np.dtype[Scalar_co]:
-        """Type of the elements."""
+        """The type of the elements."""
         ...
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
+        """The length of each axis."""
         ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
@@ -55,7 +55,7 @@ SEQUENCES: tuple[type, ...] = (list, set, frozenset, deque)
 
 @frozen
 class ArrayType:
-    """An array annotation taken apart: the scalar types it allows, and the rank if it says."""
+    """An array annotation, parsed: the allowed scalar types, and the number of axes if given."""
 
     scalars: tuple[type[np.generic], ...] = (np.generic,)
     ndim: int | None = None
@@ -68,7 +68,7 @@ class ArrayType:
 
 
 def is_record(tp: Any) -> bool:
-    """Say whether the type is a class with named fields: attrs, dataclass or named tuple."""
+    """Whether the type is a class with named fields: attrs, dataclass or named tuple."""
     cls = typing.get_origin(tp) or tp
     return isinstance(cls, type) and (
         attrs.has(cls) or dataclasses.is_dataclass(cls) or is_named_tuple(cls)
@@ -76,28 +76,28 @@ def is_record(tp: Any) -> bool:
 
 
 def is_named_tuple(tp: Any) -> bool:
-    """Say whether the type is a named tuple class."""
+    """Whether the type is a named tuple class."""
     cls = typing.get_origin(tp) or tp
     return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
 def is_enum(tp: Any) -> bool:
-    """Say whether the type is an enumeration."""
+    """Whether the type is an enumeration."""
     return isinstance(tp, type) and issubclass(tp, Enum)
 
 
 def is_union(tp: Any) -> bool:
-    """Say whether the type is a union, written `A | B`, `Union[A, B]` or `Optional[A]`."""
+    """Whether the type is a union, written `A | B`, `Union[A, B]` or `Optional[A]`."""
     return typing.get_origin(tp) in (Union, types.UnionType)
 
 
 def is_literal(tp: Any) -> bool:
-    """Say whether the type is a `Literal`."""
+    """Whether the type is a `Literal`."""
     return typing.get_origin(tp) is Literal
 
 
 def is_leaf(tp: Any) -> bool:
-    """Say whether the type is a scalar: one of `LEAVES`, or a NumPy scalar type."""
+    """Whether the type is a scalar: one of `LEAVES`, or a NumPy scalar type."""
     cls = typing.get_origin(tp) or tp
     return cls in LEAVES or (
         isinstance(cls, type) and issubclass(cls, np.generic) and not issubclass(cls, np.object_)
@@ -105,7 +105,7 @@ def is_leaf(tp: Any) -> bool:
 
 
 def plain(tp: Any) -> Any:
-    """Strip what says nothing about the value: Annotated, Final, NewType, type aliases."""
+    """Return the type without Annotated, Final, NewType and type aliases."""
     while True:
         origin = typing.get_origin(tp)
         if tp is None:
@@ -124,7 +124,7 @@ def plain(tp: Any) -> Any:
 
 
 def array_type(tp: Any) -> ArrayType | None:
-    """Take an array annotation apart; None if the type is not one."""
+    """Parse an array annotation; None if the type is not one."""
     origin, args = typing.get_origin(tp) or tp, typing.get_args(tp)
     if origin is Array:
         return ArrayType(_scalars(args[0]) if args else (np.generic,))
@@ -138,7 +138,7 @@ def array_type(tp: Any) -> ArrayType | None:
 
 
 def _scalars(tp: Any) -> tuple[type[np.generic], ...]:
-    """The scalar types that an array's type argument allows; empty if it allows none."""
+    """The scalar types that the type argument of an array allows; empty if there is none."""
     if tp is Any:
         return (np.generic,)
     if is_union(tp):
@@ -149,22 +149,22 @@ def _scalars(tp: Any) -> tuple[type[np.generic], ...]:
 
 
 def members_of(tp: Any) -> tuple[Any, ...]:
-    """The members of a union, plain, nested unions opened, in an order of their own."""
-    found: dict[Any, None] = {}
+    """The members of a union, plain, nested unions flattened, sorted by their description."""
+    members: dict[Any, None] = {}
     for arg in map(plain, typing.get_args(tp)):
-        found.update(dict.fromkeys(members_of(arg) if is_union(arg) else (arg,)))
-    return tuple(sorted(found, key=describe))
+        members.update(dict.fromkeys(members_of(arg) if is_union(arg) else (arg,)))
+    return tuple(sorted(members, key=describe))
 
 
 def type_name(tp: Any) -> str:
-    """Name a class in the short form that files use: `Box[int]`, `Color`."""
+    """The name of a class in the short form that files use: `Box[int]`, `Color`."""
     args = typing.get_args(tp)
     name = getattr(typing.get_origin(tp) or tp, "__name__", None) or str(tp)
     return f"{name}[{', '.join(describe(a) for a in args)}]" if args else str(name)
 
 
 def describe(tp: Any) -> str:
-    """Describe a supported type in text that is the same in every version of Python.
+    """A supported type as text, the same in every version of Python.
 
     >>> describe(dict[str, list[int] | None])
     'dict[str, None | list[int]]'

@@ -59,7 +59,8 @@ def compiled(source: str, names: dict[str, Any], about: str) -> Callable[..., An
     """Compile the one function of a source, with these names as its globals."""
     file = f"<checkpointable {about} {next(_number)}>"
     exec(compile(source, file, "exec"), names)
-    linecache.cache[file] = len(source), None, source.splitlines(True), file  # for tracebacks
+    lines = source.splitlines(keepends=True)
+    linecache.cache[file] = len(source), None, lines, file  # for tracebacks
     function: Callable[..., Any] = names["function"]
     return function
 

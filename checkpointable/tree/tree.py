@@ -26,6 +26,7 @@ from checkpointable.tree.hooks import hooks
 from checkpointable.tree.scalars import Refused
 
 C = TypeVar("C")
+_JSON_SCALARS = frozenset({int, float, str, bool, type(None)})
 
 
 def to_tree(checkpoint: object, cls: Any) -> tuple[Any, dict[str, Any]]:
@@ -100,14 +101,14 @@ def _extract(
     if kind is dict:
         changed = {}
         for i, (key, value) in enumerate(wire.items()):
-            if key not in array_free and (type(value) in (dict, list) or is_array(value)):
+            if type(value) not in _JSON_SCALARS and key not in array_free:
                 new = _extract(value, _child(path, key, i), arrays)
                 if new is not value:
                     changed[key] = new
         return {**wire, **changed} if changed else wire
     if kind is list:
         items = [
-            _extract(v, f"{path}[{i}]", arrays) if type(v) in (dict, list) or is_array(v) else v
+            v if type(v) in _JSON_SCALARS else _extract(v, f"{path}[{i}]", arrays)
             for i, v in enumerate(wire)
         ]
         return items if any(a is not b for a, b in zip(items, wire, strict=True)) else wire

@@ -219,7 +219,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Job:
         ("shards of other shapes", "InvalidCheckpoint: rank 0: it is not the same on rank 1"),
         (
             "an element is nobody's",
-            "InvalidCheckpoint: rank 0: the shards leave a gap: 16 of 384 elements are nobody's",
+            "InvalidCheckpoint: rank 0: the shards leave a gap: 16 of 384 elements are in no shard",
         ),
         ("an error of another class", "CheckpointableError: rank 1: OfMine: number 7"),
         ("an error of a local class", "StoreFull: rank 2: Local: it has no name elsewhere"),

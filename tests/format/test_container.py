@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpointable.arrays.dtypes import _read_exactly, dtype_from_json, dtype_to_json
+from checkpointable.arrays.dtypes import _decode_checked, dtype_from_json, dtype_to_json
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 from checkpointable.format import container, digests, layout, strictjson
 from checkpointable.format.container import header_size, pack, parse
@@ -199,7 +199,7 @@ def test_a_long_double_of_another_machine_is_refused() -> None:
 
 def test_a_dtype_of_ml_dtypes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
-    monkeypatch.setattr("checkpointable.arrays.dtypes._read_before", _read_exactly)
+    monkeypatch.setattr("checkpointable.arrays.dtypes._decode_cached", _decode_checked)
     with pytest.raises(InvalidCheckpoint, match="ml_dtypes") as caught:
         dtype_from_json("bfloat16")
     assert "pip install" in caught.value.hint

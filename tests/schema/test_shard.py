@@ -68,13 +68,13 @@ def test_what_is_no_part_is_an_index_error(index: Any) -> None:
 
 @pytest.mark.parametrize(("shape", "offset"), [((8, 4), (6, 0)), ((8,), (0,)), ((8, 4), (0,))])
 def test_it_lies_in_its_global_array(shape: tuple[int, ...], offset: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidCheckpoint, match="not inside of the global array"):
+    with pytest.raises(InvalidCheckpoint, match="not inside the global array"):
         Shard(np.zeros((3, 4)), shape, offset)
 
 
 @pytest.mark.parametrize("offset", [(-1, 0), (1.5, 0), (np.int64(1), 0)])
 def test_its_place_is_ints(offset: Any) -> None:
-    with pytest.raises(ValueError, match="tuple of ints"):
+    with pytest.raises(ValueError, match="tuple of non-negative ints"):
         Shard(np.zeros((3, 4)), (8, 4), offset)
 
 
@@ -100,7 +100,7 @@ def test_a_kernel_gets_its_own_box_of_the_whole() -> None:
     ("field", "what"),
     [
         (Shard(np.zeros((3, 5), np.float32), (8, 5), (2, 0)), r"global shape of \(8, 5\)"),
-        (Shard(np.zeros((3, 4), np.float32), (8, 4), (3, 0)), "not the part of this rank"),
+        (Shard(np.zeros((3, 4), np.float32), (8, 4), (3, 0)), "lacks this rank's part"),
         (Shard(np.zeros((3, 4), np.float64), (8, 4), (2, 0)), "holds float64|where float32"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_kernel_without_a_shard_is_told() -> None:
         field: Any = np.zeros((3, 4), np.float32)
 
     taken = asyncio.run(capture(FieldCheckpoint, Field()))
-    with pytest.raises(InvalidKernel, match="is no Shard"):
+    with pytest.raises(InvalidKernel, match="is not a Shard"):
         asyncio.run(reinstate(taken, Plain()))
 
 
@@ -128,5 +128,5 @@ def test_a_shard_of_a_copy_is_refused() -> None:
             return Shard(self.rows.copy(), (8, 4), (2, 0))
 
     taken = asyncio.run(capture(FieldCheckpoint, Field()))
-    with pytest.raises(InvalidKernel, match="another array each time"):
+    with pytest.raises(InvalidKernel, match="a new array each time"):
         asyncio.run(reinstate(taken, Copies()))

@@ -236,7 +236,7 @@ ASKS: Any = attrs.Converter(lambda value, self: 1, takes_self=True)
             {"added": {"x": 2}},
             "no default of",
         ),
-        (lacking(1), {"added": {"y": 2}}, "'y' is declared as added, but is no field"),
+        (lacking(1), {"added": {"y": 2}}, "'y' is declared as added, but is not a field"),
         (lacking(1), {"removed": {"x": 2}}, "'x' is declared as removed, but is a field"),
     ],
     ids=range(5),

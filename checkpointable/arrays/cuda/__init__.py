@@ -1,6 +1,7 @@
-"""Arrays on CUDA devices; its modules import Numba, so others import them only when needed.
+"""Arrays on CUDA devices. Import its modules themselves: they, but for `lost`, import Numba.
 
-`memory` allocates, `snapshot` copies a kernel's arrays, `transfer` moves blocks to and from the
-host, `digest` computes the digests on the device (`xxh3`), and `strided` copies arrays that are not
-contiguous. `programs` compiles the device code; `lost` notices that a device is gone for good.
+`memory` is all that is asked of Numba but kernels: addresses, streams, events. `snapshot` copies a
+kernel's arrays with the shortest stall, `transfer` moves bytes between a device and the host
+through pinned buffers, and `digest` computes the digests of blocks where they lie. `xxh3` and
+`strided` hold the kernels for that, compiled by `programs`; `lost` tells errors of CUDA apart.
 """
