@@ -214,6 +214,8 @@ class Sample:
 
 
 FLOATS = np.random.default_rng(7).normal(size=(300, 1000))  # three blocks
+FLOATS[0, :3] = np.nan
+FLOATS[299, 998:] = 1.7e308  # their sum is beyond float64
 
 
 SAMPLE = Sample(

@@ -7,14 +7,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import orjson
 import pytest
 
 from checkpointable import LocalStore, archive
 from checkpointable.cli.run._policies import read_when
 from checkpointable.runner import when as policy
-from tests.cli.common import FLOATS, Cli, Result, command, damage, file_of, process
+from tests.cli.common import Cli, Result, command, damage, file_of, process
 
 
 def test_run_to_the_end_and_resume(here: Path) -> None:
@@ -279,9 +278,3 @@ def _read(screen: int) -> bytes:
         return os.read(screen, 65536)
     except OSError:  # the other end is closed
         return b""
-
-
-FLOATS[0, :3] = np.nan
-
-
-FLOATS[299, 998:] = 1.7e308  # their sum is beyond float64
