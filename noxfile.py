@@ -31,7 +31,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The default suite, on the Python that runs nox: under 10 minutes on 2 cores."""
+    """The default suite, on the Python that runs nox: 6 minutes on 2 cores."""
     session.install("-e", ".[cli,test]")
     session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)  # one of them waits
 
@@ -74,7 +74,8 @@ def deep(session: nox.Session) -> None:
     """The properties with 10,000 examples each, and the conformance kit far deeper."""
     session.install("-e", ".[cli,test]")
     names = ["arrays/test_lazy.py", "archive/test_delta.py", "format/test_container.py", "schema"]
-    names += ["test_capture.py", "tree", "testing", "kernels/test_gallery.py"]
+    names += ["test_capture.py", "tree", "testing", "kernels/test_gallery.py", "runner/test_run.py"]
+    names += ["format/test_bit_rot.py", "test_docs.py"]
     files = [f"tests/{name}" for name in names]
     session.run(
         "pytest", "-n", "2", *(session.posargs or files), env={"HYPOTHESIS_PROFILE": "deep"}
@@ -92,8 +93,10 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """2,000 times SIGKILL at a random moment."""
+    """2,000 times SIGKILL at a random moment, and of a run of each kernel of the gallery."""
     session.install("-e", ".[cli,test]")
+    env = {"HYPOTHESIS_PROFILE": "deep"}
+    session.run("pytest", "tests/crash/test_random_kills.py", env=env)
     session.run("python", "-m", "tests.crash.kills", *(session.posargs or ["--kills", "2000"]))
 
 
@@ -141,10 +144,19 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_gpu(session: nox.Session) -> None:
-    """Device arrays beside the limits of a GPU, which it needs: 8 minutes. Beside torch, which
-    brings a CUDA of its own, only if it is installed: `python -m benchmarks.gpu`, then."""
+    """Device arrays compared with the limits of a GPU, which it needs: 8 minutes.
+
+    With torch, which brings a CUDA of its own, only if it is installed: `python -m benchmarks.gpu`.
+    """
     session.install("-e", ".[cli,cuda]", *group("bench"))
     session.run("python", "-m", "benchmarks.gpu", *session.posargs)
+
+
+@nox.session
+def bench_smoke(session: nox.Session) -> None:
+    """The GPU benchmark at tiny sizes in Numba's simulator, where it measures nothing."""
+    session.install("-e", ".[cli,test]", *group("bench"))
+    session.run("pytest", "tests/gpu_benchmark.py")
 
 
 @nox.session

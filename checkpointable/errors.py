@@ -126,12 +126,14 @@ def errors_at(name: str) -> Iterator[None]:
         raise
 
 
-def in_one_line(error: CheckpointableError, name: str) -> str:
-    """Format an error next to the name of its checkpoint: what, and where inside the checkpoint.
+def in_one_line(error: BaseException, name: str = "") -> str:
+    """An error on one line: what, and where inside the checkpoint of this name.
 
     >>> in_one_line(CorruptCheckpoint("it is cut short", where="step-7: array 'x'"), "step-7")
     "it is cut short (array 'x')"
     """
+    if not isinstance(error, CheckpointableError):
+        return f"{type(error).__name__}: {error}"
     what = " ".join(error.what.split())
     where = error.where.removeprefix(name).removeprefix(": ")
     return f"{what} ({where})" if where else what

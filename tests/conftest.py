@@ -1,10 +1,16 @@
 """Hypothesis profiles: 200 examples by default, 10,000 in `nox -s deep`; the kit's likewise.
 
-And what exhaustive tests note as a property, how much they tried, is added up in the summary.
+Temporary files go to a directory that is deleted at the end of the session. The counts that
+exhaustive tests record as properties are added up in the summary.
 """
 
 import os
+import tempfile
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +28,33 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 if os.environ.get("HYPOTHESIS_PROFILE") == "deep":
     KernelTests.settings = settings(KernelTests.settings, max_examples=500, stateful_step_count=50)
+
+
+_LEFT_BY_MPICH = [("/tmp", "hydra_hwloc_xmlfile_*"), ("/dev/shm", "mpich_shm_*")]
+"""What ranks and their launcher leave behind when a test kills them, at places of their choice."""
+
+_STARTED = time.time()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have everything temporary, of child processes too, in one directory, and delete it."""
+    tmp_path_factory.getbasetemp()  # pytest's own directory stays where it is
+    directory = tempfile.TemporaryDirectory(prefix="checkpointable-tests-")
+    with directory as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return  # other workers may still run
+    for folder, pattern in _LEFT_BY_MPICH:
+        for path in Path(folder).glob(pattern):
+            with suppress(OSError):
+                if path.stat().st_uid == os.getuid() and path.stat().st_mtime >= _STARTED:
+                    path.unlink()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointable import Array, InvalidCheckpoint, InvalidKernel, capture, check_fit, reinstate
+from tests.helpers.depth import NARROW
 from tests.helpers.equality import same
 from tests.helpers.strategies import Pair, checkpoints
 
@@ -90,6 +91,7 @@ def test_reinstate_writes_into_the_arrays_that_the_kernel_has() -> None:
     assert same(run(capture(State, k)), run(capture(State, kernel(1))))
 
 
+@NARROW
 @given(checkpoints, st.booleans())
 def test_reinstate_undoes_any_change(made: tuple[Any, Any], lost: bool) -> None:
     cls, value = made

@@ -10,13 +10,12 @@ import orjson
 import typer
 
 from checkpointable.archive import entries, opened
-from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
+from checkpointable.errors import CheckpointableError, NoCheckpoint
 from checkpointable.files import opened_file
 from checkpointable.format import Header, Opened, check_key
 from checkpointable.runner import EX_CONFIG, exit_code
 from checkpointable.stores import Store, open_store
 
-why = in_one_line
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError, which typer has within itself and does not export."""
 

@@ -16,10 +16,9 @@ from checkpointable.cli._shared import (
     say,
     say_json,
     store_at,
-    why,
 )
 from checkpointable.cli.view.expression import Expression, parse_expression
-from checkpointable.errors import CorruptCheckpoint, NoCheckpoint
+from checkpointable.errors import CorruptCheckpoint, NoCheckpoint, in_one_line
 from checkpointable.format import USE_OLDER, AnyArray, Opened, read_arrays
 from checkpointable.kernels import KERNELS
 from checkpointable.stores import Store
@@ -90,7 +89,7 @@ def _first(
         except (CorruptCheckpoint, NoCheckpoint) as error:
             if not as_json:
                 name = left[middle].name
-                say(f"warning: passed over {name}: {why(error, name)}", error=True)
+                say(f"warning: passed over {name}: {in_one_line(error, name)}", error=True)
             del left[middle]
             high -= 1
             continue

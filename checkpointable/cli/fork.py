@@ -19,9 +19,8 @@ from checkpointable.cli._shared import (
     say_json,
     store_at,
     usage_error,
-    why,
 )
-from checkpointable.errors import CheckpointExists, errors_at
+from checkpointable.errors import CheckpointExists, errors_at, in_one_line
 from checkpointable.format import read_arrays
 from checkpointable.stores import How, LocalStore, duplicate, os_errors, sync_directory
 
@@ -82,7 +81,7 @@ def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, lis
     with errors_at(str(store.path)):
         names, entry, skipped = archive.valid_at(store, step, read)
     for passed, error in skipped:
-        say(f"warning: passed over {passed.name}: {why(error, passed.name)}", error=True)
+        say(f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True)
     return entry, names
 
 

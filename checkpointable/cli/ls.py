@@ -19,9 +19,8 @@ from checkpointable.cli._shared import (
     say_json,
     size_text,
     store_at,
-    why,
 )
-from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint, in_one_line
 from checkpointable.format import Header, read_arrays
 from checkpointable.stores import Store
 
@@ -116,7 +115,7 @@ def _facts_inside(entry: Entry, found: Inside | None, check: bool) -> dict[str, 
     if found is None:
         return {}
     if found.error is not None:
-        facts = {"error": type(found.error).__name__, "what": why(found.error, entry.name)}
+        facts = {"error": type(found.error).__name__, "what": in_one_line(found.error, entry.name)}
         return {"seal": None, "dirty": None, "ok": False, **facts}
     return {"seal": found.seal, "dirty": found.dirty} | ({"ok": True} if check else {})
 
@@ -136,7 +135,7 @@ def _table(entries: list[Entry], inside: dict[str, Inside], check: bool) -> list
         seal, name = f"{found.seal[:12] or '-'}", entry.name
         if found.error is not None:
             bad = "damaged" if isinstance(found.error, CorruptCheckpoint) else "unread"
-            name += f"  {bad}: {why(found.error, entry.name)}"
+            name += f"  {bad}: {in_one_line(found.error, entry.name)}"
         elif check:
             name += "  ok"
         facts = [str(entry.step), attempt, kind_of(entry), size, created, age, dirty, seal, name]

@@ -13,10 +13,9 @@ from checkpointable.cli._shared import (
     say,
     say_json,
     usage_error,
-    why,
 )
 from checkpointable.cli.run._factory import find_factory
-from checkpointable.errors import CheckpointableError
+from checkpointable.errors import CheckpointableError, in_one_line
 from checkpointable.protocol import checkpoint_class
 from checkpointable.schema import Schema, schema_of
 from checkpointable.tree import step_from
@@ -91,7 +90,7 @@ def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
             say_json({"path": path, "ok": False, "error": type(error).__name__, **facts})
         else:
             hint = f"\n  hint: {error.hint}" if error.hint else ""
-            say(f"refused   {path}: {why(error, path)}{hint}")
+            say(f"refused   {path}: {in_one_line(error, path)}{hint}")
         return False
     if as_json:
         say_json({"path": path, "ok": True, "step": step, "version": stored})

@@ -27,14 +27,13 @@ from checkpointable.cli._shared import (
     store_at,
     usage_error,
     whole_size,
-    why,
 )
 from checkpointable.cli.view.pictures import Picture, cells_for, pictures, sketched
 from checkpointable.cli.view.plot import CELLS, check_plot
 from checkpointable.cli.view.plot import plot as draw
 from checkpointable.cli.view.statistics import Statistics, statistics
 from checkpointable.cli.view.tree import shape_text, tree_lines
-from checkpointable.errors import NoCheckpoint, errors_at
+from checkpointable.errors import NoCheckpoint, errors_at, in_one_line
 from checkpointable.files import opened_file
 from checkpointable.format import Header, Opened, is_remote
 from checkpointable.stores import Store
@@ -170,7 +169,7 @@ def _find(
             _newest(store, read) if step is None else archive.valid_at(store, step, read)
         )
     for passed, error in skipped:
-        say(f"warning: passed over {passed.name}: {why(error, passed.name)}", error=True)
+        say(f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True)
     count = sum(step in (None, entry.step) for entry in archive.entries(store))
     verified = "newest that verifies" if skipped else "newest"
     return entry, f" ({verified} of {count})" if count > 1 else "", found

@@ -15,9 +15,8 @@ from checkpointable.cli._shared import (
     say_json,
     size_text,
     whole_size,
-    why,
 )
-from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint
+from checkpointable.errors import CheckpointableError, CorruptCheckpoint, NoCheckpoint, in_one_line
 from checkpointable.format import Header, read_arrays
 from checkpointable.stores import Store
 
@@ -77,4 +76,4 @@ def _tell(path: str, name: str, found: Header | CheckpointableError, as_json: bo
         say_json({"path": path, "ok": False, "error": type(found).__name__, **facts})
     else:
         verdict = "damaged" if isinstance(found, CorruptCheckpoint) else "unread "
-        say(f"{verdict}  {path}: {why(found, name)}")
+        say(f"{verdict}  {path}: {in_one_line(found, name)}")

@@ -18,9 +18,10 @@ from checkpointable.errors import (
     InvalidCheckpoint,
     NoCheckpoint,
     StoreError,
+    in_one_line,
 )
 from checkpointable.format import Bytes, Opened, Parent, raw_bytes, read_sealed
-from checkpointable.tiers.tier import Tier, text_of
+from checkpointable.tiers.tier import Tier
 
 _TICK_SECONDS = 0.2
 _FIRST_DELAY = 1.0  # seconds until a tier that fails is tried again; twice as many each time
@@ -231,7 +232,7 @@ class Copier:
         """Note and tell that the fast tier's copy does not verify."""
         if name not in self.bad:
             self.bad.add(name)
-            why = text_of(error, name)
+            why = in_one_line(error, name)
             self.slow.tell(events.Damaged(step_of(name) or 0, name, self.fast.address, why))
 
     # --- the thread ------------------------------------------------------------------------------

@@ -8,16 +8,9 @@ from typing import TypeAlias
 from attrs import define, field
 
 from checkpointable import events
-from checkpointable.errors import CheckpointableError, StoreError, StoreLocked, in_one_line
+from checkpointable.errors import StoreError, StoreLocked, in_one_line
 from checkpointable.events import Event
 from checkpointable.stores import Buffer, Entry, Store, exactly
-
-
-def text_of(error: BaseException, about: str = "") -> str:
-    """Say an error in one line."""
-    if isinstance(error, CheckpointableError):
-        return in_one_line(error, about)
-    return f"{type(error).__name__}: {error}"
 
 
 @define(eq=False)
@@ -40,7 +33,7 @@ class Tier:
         with self._guard:
             known, self.lost = self.lost, True
         if not known:
-            self.tell(events.TierLost(self.address, text_of(error)))
+            self.tell(events.TierLost(self.address, in_one_line(error)))
 
     def works(self) -> None:
         """Tell that it is back, if it was lost."""

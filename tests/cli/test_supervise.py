@@ -8,9 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.cli.test_cli import KERNELS, Cli, cli, command, file_of, here, process
-
-__all__ = ["cli", "here"]  # fixtures
+from tests.cli.common import KERNELS, Cli, command, file_of, process
 
 TROUBLED = """
 import os, signal

@@ -1,4 +1,7 @@
-"""kill -9 at random moments of a real run, rerun each time: the end is the unbroken run's."""
+"""kill -9 at random moments of a real run, rerun each time: the end is the unbroken run's.
+
+One kernel here, all of them in `nox -s kills`.
+"""
 
 import random
 import shutil
@@ -16,6 +19,7 @@ from checkpointable import LocalStore
 from checkpointable.archive import entries, verify
 from checkpointable.format.read_arrays import read_array
 from checkpointable.format.reader import opened
+from tests.helpers.depth import DEEP
 from tests.helpers.equality import same
 
 KILLS = {"wave": 10, "ising": 10, "sketch": 10, "nbody": 2, "pagerank": 2}
@@ -61,7 +65,7 @@ def final_arrays(store: Path) -> dict[str, Any]:
         return {n: read_array(checkpoint, n) for n in header.arrays} | {"tree": header.meta.tree}
 
 
-@pytest.mark.parametrize("kernel", KILLS)
+@pytest.mark.parametrize("kernel", KILLS if DEEP else ["pagerank"])
 def test_killed_at_random_moments_equals_never_killed(kernel: str, tmp_path: Path) -> None:
     if kernel == "sketch":
         np.random.default_rng(7).lognormal(size=4_000_000).tofile(tmp_path / "stream.f64")

@@ -31,6 +31,7 @@ from checkpointable.archive import entries, name_of
 from checkpointable.events import Saved as SavedEvent
 from checkpointable.events import Skipped
 from tests.archive.test_archive import damage
+from tests.helpers.depth import NARROW
 from tests.helpers.equality import same
 from tests.helpers.kernels import Counter, after
 from tests.helpers.simulated_run import World
@@ -44,6 +45,7 @@ def test_it_runs_to_the_end_and_saves_there() -> None:
     assert [e.step for e in entries(store)] == [1000]
 
 
+@NARROW
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(2, 12))
 def test_any_series_of_runs_equals_one(parts: list[int], steps: int) -> None:
     store, until, kernel = MemoryStore(), 0, Counter()

@@ -18,13 +18,13 @@ from checkpointable.events import FILE, Event, GaveUp, Quarantined, Restarted, S
 from checkpointable.runner.link import VARIABLE
 from checkpointable.supervisor.child import ended
 from checkpointable.supervisor.supervise import Limits, Outcome, _Job, exponential, supervise
-from tests.cli.test_cli import damage
+from tests.cli.common import damage
 from tests.helpers.equality import same
 from tests.helpers.kernels import Counter, after
 
 UNTIL = 60
 PATIENT = Limits(start=600, factor=1, minimum=600, grace=600)
-SHORT = Limits(start=600, factor=1, minimum=5, grace=0.3)  # for what hangs
+SHORT = Limits(start=600, factor=1, minimum=3, grace=0.3)  # for what hangs
 
 
 def program(trouble: str, store: Path, until: int = UNTIL, *more: str) -> list[str]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from checkpointable import Array, InvalidCheckpoint, MemoryStore
 from checkpointable.archive import codec, load, save
 from checkpointable.tree.tree import from_tree, to_tree
+from tests.helpers.depth import NARROW
 from tests.helpers.equality import same
 from tests.helpers.strategies import Chain, Color, Narrow, Pair, any_type, checkpoints
 
@@ -40,6 +41,7 @@ def test_every_class_and_value_survives_the_file(made: tuple[Any, Any]) -> None:
     assert same(load(store, entry.name, cls), value)
 
 
+@NARROW
 @given(checkpoints)
 def test_arrays_never_pass_through_json(made: tuple[Any, Any]) -> None:
     cls, value = made
@@ -93,6 +95,7 @@ def test_a_cached_hash_is_computed_anew(key: Any) -> None:
     assert {restored.first: 2}[key] == 2
 
 
+@NARROW
 @given(st.data())
 def test_generic_classes_hold_their_types(data: st.DataObject) -> None:
     (first_type, first), (second_type, second) = data.draw(any_type), data.draw(any_type)
@@ -100,6 +103,7 @@ def test_generic_classes_hold_their_types(data: st.DataObject) -> None:
     assert same(through_json(value, Pair[first_type, second_type]), value)  # type: ignore[valid-type]
 
 
+@NARROW
 @given(st.data())
 def test_a_generic_base_has_its_types_filled_in(data: st.DataObject) -> None:
     tp, values = data.draw(any_type)
@@ -113,11 +117,13 @@ chains = st.recursive(
 )
 
 
+@NARROW
 @given(chains)
 def test_recursive_classes(value: Chain) -> None:
     assert same(through_json(value, Chain), value)
 
 
+@NARROW
 @given(st.data())
 def test_containers_of_like_kind_in_a_union_are_told_apart(data: st.DataObject) -> None:
     @attrs.frozen

@@ -11,10 +11,10 @@ from attrs import frozen
 
 from checkpointable import archive, events
 from checkpointable.archive import Entry
-from checkpointable.cli._shared import usage_error, why
+from checkpointable.cli._shared import usage_error
 from checkpointable.cli.ls import dirty_share
 from checkpointable.cli.view.pictures import Picture, pictures
-from checkpointable.errors import CheckpointableError, NoCheckpoint
+from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
 from checkpointable.events import Event
 from checkpointable.format import Header
 from checkpointable.stores import Store, open_reader
@@ -60,7 +60,7 @@ def read_files(store: Store, key: bytes | None) -> list[File]:
         except NoCheckpoint:  # pruned by its run since
             continue
         except CheckpointableError as error:
-            found.append(File(entry, error=why(error, entry.name)))
+            found.append(File(entry, error=in_one_line(error, entry.name)))
     users: dict[str, list[str]] = {}
     for file in found:
         for name in file.continues:

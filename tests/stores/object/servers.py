@@ -62,8 +62,13 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         *(f"{option}={port}" for option, port in zip(options, ports, strict=True)),
     ]  # fmt: skip
-    with _running(command, f"http://127.0.0.1:{ports[0]}", "/healthz", folder / "log") as address:
-        yield address
+    try:
+        with _running(command, f"http://127.0.0.1:{ports[0]}", "/healthz", folder / "log") as found:
+            yield found
+    finally:
+        for port in ports:
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink()
 
 
 @contextmanager
@@ -82,7 +87,8 @@ def _running(command: list[str], address: str, health: str, log: Path) -> Iterat
             _await(process, address + health, log)
             yield address
         finally:
-            process.kill()  # it has nothing that anyone needs, and to end in order takes it long
+            process.kill()  # it has nothing that anyone needs, and takes long to end in order
+            process.wait()
 
 
 def _await(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
