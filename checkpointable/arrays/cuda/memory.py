@@ -16,7 +16,7 @@ import numpy as np
 from numba import config, cuda
 
 from checkpointable.arrays.cuda.lost import cuda_errors
-from checkpointable.arrays.kinds import cuda_interface, dlpack_view, is_numba, layout
+from checkpointable.arrays.kinds import HostArray, cuda_interface, dlpack_view, is_numba, layout
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 
@@ -28,8 +28,6 @@ Array: TypeAlias = Any
 
 Stream: TypeAlias = Any
 """A stream of Numba."""
-
-HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class _Described:

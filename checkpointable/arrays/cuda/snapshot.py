@@ -19,9 +19,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from attrs import define, field
 
+from checkpointable.arrays.boxes import Box
 from checkpointable.arrays.cuda import memory, strided, transfer
 from checkpointable.arrays.cuda.memory import Wait, device_array
-from checkpointable.arrays.lazy import Box, LazyArray, Region
+from checkpointable.arrays.kinds import HostArray
+from checkpointable.arrays.lazy import LazyArray, Region
 from checkpointable.arrays.staging import Snapshot, Staging, Way, empty
 
 _ALIGN = 256  # bytes, as memory from CUDA is
@@ -92,14 +94,14 @@ def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
     """The array whose bytes are in a region, in C order; copied to the host when it is used."""
     row = region.size // max(shape[0], 1) if shape else region.size
 
-    def read() -> memory.HostArray:
-        array: memory.HostArray = np.ndarray(shape, dtype)
+    def read() -> HostArray:
+        array: HostArray = np.ndarray(shape, dtype)
         transfer.fetch(region, array.reshape(-1).view(np.uint8))
         return array
 
-    def part(box: Box) -> memory.HostArray:
+    def part(box: Box) -> HostArray:
         (begin, *offset), (count, *lengths) = box
-        rows: memory.HostArray = np.ndarray((count, *shape[1:]), dtype)
+        rows: HostArray = np.ndarray((count, *shape[1:]), dtype)
         transfer.fetch(region.part(begin * row, count * row), rows.reshape(-1).view(np.uint8))
         inner = (slice(first, first + n) for first, n in zip(offset, lengths, strict=True))
         return rows[(slice(None), *inner)]
@@ -123,26 +125,17 @@ def begin(
     """
     started, needs = time.perf_counter(), _needs(arrays)
     total = sum(size for _, size in needs.values())
-    copies: dict[str, Any] | None = None
-    way: Way = "sliced"
-    if staging is not None:
-        way, copies = "device", _on_devices(arrays, needs, staging)
-        if copies is None:
-            way, copies = "pinned", _in_pinned(arrays, total, staging)
-        if copies is None:
-            way = "sliced"
-    copies = (copies or {}) | {
-        name: empty(tuple(array.shape), array.dtype)
+    way, allocated = _allocate(arrays, needs, staging)
+    copies = {
+        name: allocated[name] if name in allocated else empty(tuple(array.shape), array.dtype)
         for name, array in arrays.items()
-        if name not in (copies or {})
     }
     waits: list[Wait] = []
     with _waiting_on_error(waits):
         for name, (device, _) in needs.items():
             waits.append(_begin_copy(arrays[name], copies[name], device, stream, way))
-    predicted = None
-    if staging is not None and way in staging.rates:
-        predicted = total / staging.rates[way]
+    rate = None if staging is None else staging.rates.get(way)
+    predicted = None if rate is None else total / rate
 
     def wait() -> None:
         for done in waits:
@@ -153,7 +146,7 @@ def begin(
             if total:
                 staging.rates[way] = total / seconds
 
-    return {name: copies[name] for name in arrays}, wait
+    return copies, wait
 
 
 Needs: TypeAlias = dict[str, tuple[int, int]]
@@ -181,6 +174,18 @@ def _waiting_on_error(waits: list[Wait]) -> Iterator[None]:
         raise
 
 
+def _allocate(
+    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging | None
+) -> tuple[Way, Mapping[str, Any]]:
+    """Choose the first way that has room for the copies, and make their arrays."""
+    if staging is not None:
+        if (on_devices := _on_devices(arrays, needs, staging)) is not None:
+            return "device", on_devices
+        if (pinned := _in_pinned(arrays, needs, staging)) is not None:
+            return "pinned", pinned
+    return "sliced", {}
+
+
 def _on_devices(
     arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
 ) -> dict[str, LazyArray] | None:
@@ -196,14 +201,14 @@ def _on_devices(
 
 
 def _in_pinned(
-    arrays: Mapping[str, memory.Array], total: int, staging: Staging
-) -> dict[str, memory.HostArray] | None:
+    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
+) -> dict[str, HostArray] | None:
     """Arrays for the copies in pinned memory; None if there is not enough room."""
     if staging.arena.pinned is None:
         staging.arena.pinned = Staging(make=memory.pinned)
     held = staging.arena.pinned.held()
     with staging.arena.pinned.in_use():
-        if total > _PINNED_SHARE * (_available() + held):
+        if sum(size for _, size in needs.values()) > _PINNED_SHARE * (_available() + held):
             return None
         try:
             return {name: empty(tuple(a.shape), a.dtype) for name, a in arrays.items()}
@@ -252,7 +257,7 @@ def _begin_copy(array: memory.Array, target: Any, device: int, stream: object, w
     return wait
 
 
-def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
+def _fetch(array: memory.Array, device: int, data: HostArray) -> None:
     """Copy an array to the host; if it is not in C order, pack it first, slice by slice."""
     if array.is_c_contiguous():
         transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)

@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from checkpointable.arrays.cuda import memory, strided
 from checkpointable.arrays.cuda.memory import Wait
+from checkpointable.arrays.kinds import HostArray
 from checkpointable.arrays.lazy import Region
 from checkpointable.arrays.staging import fresh
 
@@ -87,21 +88,15 @@ def download(pieces: Iterable[Piece]) -> Iterator[Bytes]:
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     """Group consecutive pieces that fit into one buffer."""
     batch: list[Piece] = []
-    size = 0
+    size, batch_device = 0, None
     for piece in pieces:
-        if isinstance(piece, Region):
-            first = batch[0] if batch else None
-            larger = size + _room(piece)
-            fits = larger <= BUFFER and len(batch) < _MOST
-            if fits and isinstance(first, Region) and first.device == piece.device:
-                batch.append(piece)
-                size = larger
-                continue
-        if batch:
+        device, room = (piece.device, _room(piece)) if isinstance(piece, Region) else (None, 0)
+        full = size + room > BUFFER or len(batch) >= _MOST
+        if batch and (device is None or device != batch_device or full):
             yield batch
-        batch, size = [piece], 0
-        if isinstance(piece, Region):
-            size = _room(piece)
+            batch, size = [], 0
+        batch.append(piece)
+        size, batch_device = size + room, device
     if batch:
         yield batch
 
@@ -154,7 +149,7 @@ def _finish_first(started: deque[_Batch]) -> Iterator[Bytes]:
     _release(batch)
 
 
-def fetch(region: Region, into: memory.HostArray) -> None:
+def fetch(region: Region, into: HostArray) -> None:
     """Copy a region to the host."""
     begins = range(0, region.size, BUFFER)
     parts = (region.part(begin, min(BUFFER, region.size - begin)) for begin in begins)
