@@ -167,7 +167,7 @@ def test_a_kernel_that_returns_something_else_is_refused() -> None:
             return None  # type: ignore[return-value]
 
     store = MemoryStore()
-    with pytest.raises(InvalidCheckpoint, match="NoneType where CounterCheckpoint"):
+    with pytest.raises(InvalidCheckpoint, match="expected CounterCheckpoint, got NoneType"):
         finish(Checkpointer(Liar(), store).save())
     assert entries(store) == []
 

@@ -8,13 +8,15 @@ memory; it is imported only when there is a device array.
 # isort: skip_file
 # fmt: off
 
-from checkpointable.arrays.boxes import Numbers, bounds, check_box, check_boxes, overlapping
+from checkpointable.arrays.boxes import (
+    Box, Numbers, bounds, check_box, check_boxes, overlapping,
+)
 from checkpointable.arrays.dtypes import dtype_from_json, dtype_to_json
 from checkpointable.arrays.interop import (
     in_place, is_writable, on_host, overwrite, owned, replaced_like,
 )
 from checkpointable.arrays.kinds import HostArray, in_region, is_array, is_on_device, layout
-from checkpointable.arrays.lazy import Box, LazyArray, Region
+from checkpointable.arrays.lazy import LazyArray, Region
 from checkpointable.arrays.staging import Snapshot, Staging, fresh, staging_in_use
 
 __all__ = [

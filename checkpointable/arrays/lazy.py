@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable
 from itertools import takewhile
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from attrs import evolve, field, frozen
 
+from checkpointable.arrays.boxes import Box
 from checkpointable.errors import InvalidCheckpoint
 
-Box: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 

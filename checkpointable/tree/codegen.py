@@ -1,7 +1,7 @@
-"""Source code for the hooks that run once per object: made once per class, as attrs does it.
+"""Generated source code for the hooks that run once per object, made once per class, as in attrs.
 
-What is common is checked inline, by the exact class of a value: small ints, finite floats, ASCII
-text, truth and None are their own JSON. All else is left to the hook of its type.
+The common cases are checked inline, by the exact class of a value: ints of 64 bits, finite floats,
+ASCII text, booleans and None are their own JSON. All else goes to the hook of its type.
 """
 
 import itertools
@@ -36,17 +36,16 @@ _number = itertools.count()
 
 
 def converted(tp: Any, variable: str, hook: str, side: int) -> str:
-    """An expression: the variable converted, inline if it is its own JSON, else by its hook."""
+    """An expression that converts the variable: inline if it is its own JSON, else by its hook."""
     table = _OWN_JSON[side]
     members = members_of(tp) if is_union(tp) else (tp,)
     tests = [f"({table[m].format(variable)})" for m in members if m in table]
-    return f"{variable} if {' or '.join(tests)} else {hook}({variable})" if tests else (
-        f"{hook}({variable})"
-    )  # fmt: skip
+    call = f"{hook}({variable})"
+    return f"{variable} if {' or '.join(tests)} else {call}" if tests else call
 
 
 def late_hook(names: dict[str, Any], name: str, tp: Any, hooks: Hooks, side: int) -> None:
-    """Put a hook under a name; it is found on first use, since a class may mention itself."""
+    """Put a hook under a name; it is looked up on first use, since a class may refer to itself."""
 
     def find(value: Any) -> Any:
         names[name] = hooks(tp)[side]
@@ -55,9 +54,9 @@ def late_hook(names: dict[str, Any], name: str, tp: Any, hooks: Hooks, side: int
     names[name] = find
 
 
-def compiled(source: str, names: dict[str, Any], about: str) -> Callable[..., Any]:
-    """Compile the one function of a source, with these names as its globals."""
-    file = f"<checkpointable {about} {next(_number)}>"
+def compiled(source: str, names: dict[str, Any], label: str) -> Callable[..., Any]:
+    """Compile a source that defines `function`, with these names as its globals."""
+    file = f"<checkpointable {label} {next(_number)}>"
     exec(compile(source, file, "exec"), names)
     lines = source.splitlines(keepends=True)
     linecache.cache[file] = len(source), None, lines, file  # for tracebacks
@@ -66,7 +65,7 @@ def compiled(source: str, names: dict[str, Any], about: str) -> Callable[..., An
 
 
 def each(tp: Any, hooks: Hooks, side: int) -> Callable[[Any], list[Any]]:
-    """Convert each item of an iterable to a list; a refusal says at which index."""
+    """Return a function that converts each item of a collection; a refusal has the index."""
     names: dict[str, Any] = {"Refused": Refused, "length_hint": length_hint}
     late_hook(names, "hook", tp, hooks, side)
     source = (

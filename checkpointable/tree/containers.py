@@ -12,7 +12,7 @@ from checkpointable.tree.scalars import Hook, Hooks, Refused, check_hashes, expe
 
 
 def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """Lists, sets, frozensets and deques of one type of item."""
+    """The hooks of lists, sets, frozensets and deques."""
     cls: Any = typing.get_origin(tp)
     item_type = typing.get_args(tp)[0]
     to_wires, from_wires = each(item_type, hooks, TO_WIRE), each(item_type, hooks, FROM_WIRE)
@@ -20,7 +20,7 @@ def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
 
     def unstructure(value: Any) -> Any:
         if type(value) is not cls:
-            raise Refused(f"a {type(value).__qualname__} where {describe(tp)} is declared")
+            raise Refused.got(value, describe(tp))
         items = to_wires(value)
         if cls is list:
             return items
@@ -31,7 +31,7 @@ def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
             return from_wires(expect(wire, list))
         if cls is deque:
             if type(wire) is not dict or wire.keys() != {"$deque", "$maxlen"}:
-                raise Refused(f"{type(wire).__name__} where {tag} is due")
+                raise Refused.got(wire, tag)
             maxlen = expect(wire["$maxlen"], int, type(None))
             items = from_wires(expect(wire["$deque"], list))
             if maxlen is not None and not len(items) <= maxlen <= sys.maxsize:
@@ -45,54 +45,54 @@ def sequence(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
 def _unique(cls: Any, items: list[Any]) -> Any:
     try:
         check_hashes(items)
-        found = cls(items)
+        unique = cls(items)
     except TypeError as error:
         raise Refused(str(error)) from error
-    if len(found) != len(items):
-        raise Refused(f"a {cls.__name__} with an item twice")
-    return found
+    if len(unique) != len(items):
+        raise Refused(f"a {cls.__name__} with a duplicate item")
+    return unique
 
 
 def fixed_tuple(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """Tuples, of a fixed form or of any length."""
+    """The hooks of tuples, of a fixed number of items or of any."""
     args = typing.get_args(tp)
     if args[-1:] == (Ellipsis,):
         convert = tuple(each(args[0], hooks, side) for side in (TO_WIRE, FROM_WIRE))
     else:
-        convert = tuple(_each_its_own(tp, hooks, side) for side in (TO_WIRE, FROM_WIRE))
+        convert = tuple(_each_by_its_type(tp, hooks, side) for side in (TO_WIRE, FROM_WIRE))
 
     def unstructure(value: Any) -> Any:
         if type(value) is not tuple:
-            raise Refused(f"a {type(value).__qualname__} where {describe(tp)} is declared")
+            raise Refused.got(value, describe(tp))
         return {"$tuple": convert[TO_WIRE](value)}
 
     return unstructure, lambda wire: tuple(convert[FROM_WIRE](tagged(wire, "$tuple")))
 
 
-def _each_its_own(tp: Any, hooks: Hooks, side: int) -> Callable[[Any], list[Any]]:
-    ways = [hooks(arg)[side] for arg in typing.get_args(tp)]
+def _each_by_its_type(tp: Any, hooks: Hooks, side: int) -> Callable[[Any], list[Any]]:
+    item_hooks = [hooks(arg)[side] for arg in typing.get_args(tp)]
 
     def convert(items: Any) -> list[Any]:
-        if len(items) != len(ways):
-            raise Refused(f"{len(items)} items where {describe(tp)} is declared")
-        made: list[Any] = []
+        if len(items) != len(item_hooks):
+            raise Refused(f"expected {describe(tp)}, got {len(items)} items")
+        converted: list[Any] = []
         try:
-            for way, item in zip(ways, items, strict=True):
-                made.append(way(item))
+            for hook, item in zip(item_hooks, items, strict=True):
+                converted.append(hook(item))
         except Refused as refused:
-            raise refused.under(f"[{len(made)}]") from None
-        return made
+            raise refused.under(f"[{len(converted)}]") from None
+        return converted
 
     return convert
 
 
 def dictionary(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """Dicts: JSON objects where all keys are plain strings, else lists of pairs."""
+    """The hooks of dicts: a JSON object if all keys are names, else a list of pairs."""
     (key_to_wire, key_from_wire), (to_wire, from_wire) = (hooks(arg) for arg in typing.get_args(tp))
 
     def unstructure(value: Any) -> Any:
         if type(value) is not dict:
-            raise Refused(f"a {type(value).__qualname__} where {describe(tp)} is declared")
+            raise Refused.got(value, describe(tp))
         keys = [key_to_wire(key) for key in value]
         values = []
         for key, item in value.items():
@@ -106,32 +106,32 @@ def dictionary(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
 
     def structure(wire: Any) -> Any:
         if type(wire) is not dict:
-            raise Refused(f"{type(wire).__name__} where {describe(tp)} is declared")
+            raise Refused.got(wire, describe(tp))
         pairs: Any = wire.items()
         if "$dict" in wire:
             pairs = [expect(pair, list) for pair in tagged(wire, "$dict")]
             if any(len(pair) != 2 for pair in pairs):
                 raise Refused("an item of $dict is not a pair")
         if _are_names(key for key, _ in pairs) is ("$dict" in wire):
-            raise Refused("a dict is stored as an object if all its keys are names, and only then")
-        made = []
+            raise Refused("a dict is stored as an object if and only if all its keys are names")
+        converted = []
         for key, item in pairs:
             try:
-                made.append((key_from_wire(key), from_wire(item)))
+                converted.append((key_from_wire(key), from_wire(item)))
             except Refused as refused:
                 raise refused.under(f"[{key!r:.40}]") from None
         try:
-            check_hashes(key for key, _ in made)
+            check_hashes(key for key, _ in converted)
         except TypeError as error:
             raise Refused(f"a key cannot be hashed: {error}") from error
-        found = dict(made)
-        if len(found) != len(pairs):
-            raise Refused("a dict with a key twice")
-        return found
+        made = dict(converted)
+        if len(made) != len(pairs):
+            raise Refused("a dict with a duplicate key")
+        return made
 
     return unstructure, structure
 
 
 def _are_names(keys: Iterable[Any]) -> bool:
-    """Say whether these can be the keys of an object beside the tags."""
+    """Whether these can be the keys of a JSON object: text that no tag can be."""
     return all(type(key) is str and not key.startswith("$") for key in keys)

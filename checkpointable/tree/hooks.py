@@ -1,7 +1,8 @@
-"""Values to JSON and back by type: cattrs chooses the hooks, one module a kind makes them.
+"""Values to JSON and back, by type: cattrs chooses the hooks, a module for each kind makes them.
 
-`hooks(tp)` gives the two ways for a type. Both check: a value that is not of the declared type,
-or a stored form that is not what the type writes, is `Refused` with its path. Arrays pass through.
+`hooks(tp)` returns the hooks for both directions. Both check: a value that is not of the declared
+type, or a stored form that is not what the type writes, is `Refused` with its path. Arrays pass
+through unchanged.
 """
 
 import typing
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 @cache
 def hooks(tp: Any) -> tuple[Hook, Hook]:
-    """The two ways for a type: its value to a tree with the arrays still in place, and back."""
+    """The hooks of a type: from its value to a tree with the arrays still in place, and back."""
     converter = _converter()
     if isinstance(tp, type) and (is_leaf(tp) or is_enum(tp)):
-        # cattrs finds these by inheritance, and would take an IntEnum or np.float64 for an int or
-        # float, for which it has hooks of its own that cast instead of checking.
+        # cattrs would find these by inheritance, and use its own hooks for int or float, which
+        # cast instead of checking, for an IntEnum or np.float64.
         unstructure, checked = (values.enum if is_enum(tp) else values.leaf)(tp, hooks)
         converter.register_unstructure_hook(tp, unstructure)
         converter.register_structure_hook(tp, _for_cattrs(checked))
@@ -42,8 +43,8 @@ def hooks(tp: Any) -> tuple[Hook, Hook]:
 
 @cache
 def _converter() -> "Converter":
-    """One converter; cattrs picks the pair of hooks for a type and keeps it."""
-    from cattrs import Converter  # here, to keep the import of the package short
+    """The converter, in which cattrs chooses the hooks for a type and caches them."""
+    from cattrs import Converter
 
     converter = Converter()
     kinds: list[tuple[Callable[[Any], bool], Callable[[Any, Hooks], tuple[Hook, Hook]]]] = [
@@ -72,7 +73,7 @@ def _register(
 
 
 def _for_cattrs(structure: Hook) -> Callable[[Any, Any], Any]:
-    """A structure hook as cattrs calls it, and in its `direct` without a call between."""
+    """A structure hook as cattrs calls it; its `direct` is the hook itself."""
 
     def hook(wire: Any, _: Any) -> Any:
         return structure(wire)

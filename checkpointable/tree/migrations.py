@@ -1,8 +1,8 @@
-"""Checkpoints that outlive the class that wrote them: from an older version's tree to today's.
+"""Migrations: from the tree of an older version of a class to the current one.
 
 A migration is a function on the tree, from one version of a schema to the next; a chain of them
-leads to the class's version. The tree is as in the file (see `tree`), with each array in its place
-as a `LazyArray`, which is read only if the result still holds it.
+leads to the class's version. The tree is as in the file (see `tree`), with a `LazyArray` in the
+place of each array, which is read only if the result still holds it.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,9 +33,9 @@ _migrations: dict[tuple[str, int], Migration] = {}
 def migrate(name: str, version: int) -> Callable[[M], M]:
     """Register the function that takes a tree of schema `name` from `version` to the next.
 
-    It may change the tree that it gets, and returns it or another. Arrays in it are `LazyArray`;
-    it may put NumPy arrays in as well. It must be imported before an old file is loaded: keep it
-    beside the class.
+    The function may change the tree that it gets, and returns it or another one. Arrays in it are
+    `LazyArray`s; it may add NumPy arrays as well. It must be imported before an old file is loaded:
+    keep it in the module of the class.
 
     >>> @migrate("breeze", 1)
     ... def rename(tree: dict[str, Any]) -> dict[str, Any]:
@@ -44,13 +44,13 @@ def migrate(name: str, version: int) -> Callable[[M], M]:
     """
 
     def register(function: M) -> M:
-        known = _migrations.setdefault((name, version), function)
-        if _where(known) != _where(function):
+        registered = _migrations.setdefault((name, version), function)
+        if _where(registered) != _where(function):
             raise ValueError(
-                f"{_where(known)} migrates {name!r} from version {version} already: "
-                f"{_where(function)} cannot, too"
+                f"{name!r} version {version} already has a migration, {_where(registered)}; "
+                f"{_where(function)} cannot be registered"
             )
-        _migrations[name, version] = function  # a module that was loaded again
+        _migrations[name, version] = function  # the module may have been reloaded
         return function
 
     return register
@@ -62,10 +62,10 @@ def _where(function: Callable[..., Any]) -> str:
 
 @frozen
 class Step:
-    """One step of the way to a class's version: what leads from `version` to the next.
+    """One step of a migration: what leads from `version` to the next.
 
-    The function, if there is one, comes first; then `added` fields that are still missing get their
-    defaults and `removed` ones that are still there are dropped.
+    First the function runs, if there is one; then `added` fields that are still missing get their
+    defaults, and `removed` ones that still exist are dropped.
     """
 
     version: int
@@ -74,14 +74,14 @@ class Step:
     removed: tuple[str, ...]
 
     def __str__(self) -> str:
-        said = [_where(self.function)] if self.function else []
-        said += [f"{name} added" for name in self.added]
-        said += [f"{name} removed" for name in self.removed]
-        return ", ".join(said)
+        parts = [_where(self.function)] if self.function else []
+        parts += [f"{name} added" for name in self.added]
+        parts += [f"{name} removed" for name in self.removed]
+        return ", ".join(parts)
 
 
 def step_from(cls: Any, version: int) -> Step | None:
-    """What leads from this version of the class's schema to the next; None if nothing does."""
+    """The step from this version of the class's schema to the next; None if nothing leads there."""
     mark = mark_of(cls)
     added, removed = (
         tuple(name for name, since in changed.items() if since == version + 1)
@@ -94,20 +94,20 @@ def step_from(cls: Any, version: int) -> Step | None:
 def from_older(
     tree: Any, arrays: Mapping[str, LazyArray], stored: Schema, cls: type[C], newer: str = ""
 ) -> C:
-    """Build a checkpoint of class `cls` from what a file of an older version holds.
+    """Build a checkpoint of class `cls` from the tree and arrays of an older version.
 
-    `newer` says what to install if the file turns out to be of a newer one. Raises
-    `SchemaMismatch` for that, for another schema and for a version that nothing leads from;
-    `InvalidCheckpoint` if a migration fails or what it returns does not fit the class.
+    Raises `SchemaMismatch` if the file is of another schema, of a version that nothing leads from,
+    or of a newer one, for which `newer` is what to install; `InvalidCheckpoint` if a migration
+    fails, or if what it returns does not fit the class.
     """
-    way = _way(stored, cls, newer)
+    path = _path(stored, cls, newer)
     with refused_as_invalid(cls):
         tree = insert(tree, arrays)
     if type(tree) is not dict:
         what = f"the tree is a {type(tree).__name__}, not that of a class"
         raise InvalidCheckpoint(what, where=type_name(cls), hint="use an older checkpoint")
-    for step in way:
-        tree = _taken(step, tree, stored.name, cls)
+    for step in path:
+        tree = _apply(step, tree, stored.name, cls)
     structure = hooks(cast(Any, cls))[1]
     try:
         with refused_as_invalid(cls):
@@ -115,11 +115,11 @@ def from_older(
     except CorruptCheckpoint:
         raise
     except InvalidCheckpoint as error:
-        error.hint = f"{stored.name} was migrated from version {stored.version}: look there first"
+        error.hint = f"check the migrations of {stored.name} from version {stored.version} first"
         raise
 
 
-def _way(stored: Schema, cls: Any, newer: str) -> list[Step]:
+def _path(stored: Schema, cls: Any, newer: str) -> list[Step]:
     expected = schema_of(cls)
     if stored.name != expected.name or stored.version == expected.version:
         raise mismatch(stored, cls)
@@ -129,7 +129,7 @@ def _way(stored: Schema, cls: Any, newer: str) -> list[Step]:
             f"and this program knows it up to version {expected.version}",
             hint=f"install {newer or 'the version of the program that wrote it'}",
         )
-    way = []
+    path = []
     for version in range(stored.version, expected.version):
         step = step_from(cls, version)
         if step is None:
@@ -138,37 +138,37 @@ def _way(stored: Schema, cls: Any, newer: str) -> list[Step]:
                 f"version {expected.version}, and nothing leads from version {version} to "
                 f"{version + 1}",
                 hint=f"write a function under @migrate({stored.name!r}, {version}) and import it, "
-                "or say in @checkpoint(added=..., removed=...) what changed",
+                "or declare what changed in @checkpoint(added=..., removed=...)",
             )
-        way.append(step)
-    return way
+        path.append(step)
+    return path
 
 
-def _taken(step: Step, tree: Tree, name: str, cls: Any) -> Tree:
+def _apply(step: Step, tree: Tree, name: str, cls: Any) -> Tree:
     if step.function is not None:
         where = _where(step.function)
         try:
             tree = step.function(tree)
         except CheckpointableError:
             raise
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function may raise anything
             raise InvalidCheckpoint(
                 f"the migration of {name} from version {step.version} failed: {error!r}",
                 where=where,
-                hint="mend the function; the file is sound",
+                hint="fix the function; the file is valid",
             ) from error
         if not isinstance(tree, dict):
             raise InvalidCheckpoint(
                 f"the migration of {name} from version {step.version} returned "
                 f"{type(tree).__name__}, not the tree",
                 where=where,
-                hint="return the tree at its end",
+                hint="return the tree at the end of the function",
             )
     fields = {field.name: field for field in fields_of(cls)}
     for added in step.added:
         if added not in tree:
             field = fields[added]
-            assert field.make_default is not None  # as schema_of has checked
+            assert field.make_default is not None  # schema_of has checked it
             with refused_as_invalid(cls, added):
                 tree[added] = hooks(field.type)[0](field.make_default())
     for removed in step.removed:
@@ -177,13 +177,13 @@ def _taken(step: Step, tree: Tree, name: str, cls: Any) -> Tree:
 
 
 def _read_all(wire: Any, stored: Schema) -> Any:
-    """Read the arrays that are left, one after another."""
+    """Read the remaining arrays, one after another."""
     if isinstance(wire, LazyArray):
         try:
             return np.asarray(wire)
         except CheckpointableError:
             raise
-        except Exception as error:  # whatever computes it
+        except Exception as error:  # a user's migration may compute it
             what = f"an array of {stored.name} version {stored.version} cannot be migrated"
             raise InvalidCheckpoint(f"{what} to {wire!r}: {error!r}") from error
     if isinstance(wire, dict):

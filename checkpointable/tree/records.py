@@ -1,4 +1,4 @@
-"""Hooks for classes with named fields, and for unions, which tell them apart by name."""
+"""Hooks for classes with named fields, and for unions, which tell these classes apart by name."""
 
 import inspect
 import keyword
@@ -25,7 +25,7 @@ from checkpointable.tree.scalars import Hook, Hooks, Refused, expect
 
 
 def record(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """attrs classes, dataclasses and named tuples, field by field, in generated code."""
+    """The hooks of attrs classes, dataclasses and named tuples: generated code, field by field."""
     return _unstructure(tp, hooks), _structure(tp, hooks)
 
 
@@ -34,17 +34,15 @@ def _unstructure(tp: Any, hooks: Hooks) -> Hook:
     fields = fields_of(tp)
 
     def refuse(value: Any) -> Any:
-        raise Refused(
-            f"a {type(value).__qualname__} where {cls.__qualname__} is declared",
-            "declare a union of the classes that can occur",
-        )
+        hint = "declare a union of the classes that can occur"
+        raise Refused.got(value, cls.__qualname__, hint)
 
     names: dict[str, Any] = {"cls": cls, "refuse": refuse, "at_line": _at_line(fields, 4)}
     lines = ["def function(value):", "    if value.__class__ is not cls:", "        refuse(value)"]
     lines += ["    try:"]
     for i, field in enumerate(fields):
         late_hook(names, f"hook{i}", field.type, hooks, TO_WIRE)
-        # One line for each field: by it a refusal is told where it comes from.
+        # One line for each field, since `at_line` finds the field by it.
         get = f"value.{field.name}" if _is_plain(field.name) else f"getattr(value, {field.name!r})"
         made = converted(field.type, f"v{i}", f"hook{i}", TO_WIRE)
         lines += [f"        v{i} = {get}; w{i} = {made}"]
@@ -83,7 +81,7 @@ def _structure(tp: Any, hooks: Hooks) -> Hook:
 
 
 def _setting(cls: Any, fields: tuple[Field, ...], names: dict[str, Any]) -> Iterator[str]:
-    """Lines that set the fields of `made`, whatever the class's own __setattr__ says."""
+    """Lines that set the fields of `made`, bypassing the __setattr__ of the class."""
     for i, field in enumerate(fields):
         slot = inspect.getattr_static(cls, field.name, None)
         if isinstance(slot, types.MemberDescriptorType):
@@ -91,7 +89,7 @@ def _setting(cls: Any, fields: tuple[Field, ...], names: dict[str, Any]) -> Iter
             yield f"    set{i}(made, v{i})"
         else:
             yield f"    set(made, {field.name!r}, v{i})"
-    # attrs keeps a cached hash in a slot that only its own __init__ sets.
+    # attrs keeps a cached hash in a slot that only its generated __init__ sets.
     code = getattr(cls.__hash__, "__code__", None)
     if code is not None and "_attrs_cached_hash" in code.co_names:
         yield "    set(made, '_attrs_cached_hash', None)"
@@ -102,12 +100,12 @@ def _setting(cls: Any, fields: tuple[Field, ...], names: dict[str, Any]) -> Iter
 
 
 def _is_plain(name: str) -> bool:
-    """Say whether the name can be written into source as it is; NFKC would change some."""
+    """Whether the name can be written into source as it is; NFKC would change some."""
     return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
 
 
 def _at_line(fields: tuple[Field, ...], first: int) -> Callable[[Exception], Refused]:
-    """What adds a field's name to a refusal's path, by the line on which that came up."""
+    """Return a function that adds the field's name, found by the line, to a refusal's path."""
 
     def at_line(error: Exception) -> Refused:
         assert error.__traceback__ is not None
@@ -121,17 +119,20 @@ def _at_line(fields: tuple[Field, ...], first: int) -> Callable[[Exception], Ref
 def _validate(attribute: Any, record: Any, value: Any) -> None:
     try:
         attribute.validator(record, attribute, value)
-    except Exception as error:  # whatever a user's validator raises, it refuses the value
+    except Exception as error:  # a user's validator may raise anything
         raise Refused(f"the validator refuses it: {reason(error)}").under(
             f".{attribute.name}"
         ) from error
 
 
 def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """Unions: the first member that takes the value; records and like containers are tagged."""
+    """The hooks of unions: the first member that accepts the value.
+
+    Records are tagged by name, and members by number if several are containers of one kind.
+    """
     members = [(m, *hooks(m)) for m in members_of(tp)]
     kinds = [_container(m) for m in members_of(tp)]
-    told = [kind is not None and kinds.count(kind) > 1 for kind in kinds]
+    numbered = [kind is not None and kinds.count(kind) > 1 for kind in kinds]
     records = {typing.get_origin(m) or m: to_wire for m, to_wire, _ in members if is_record(m)}
 
     def unstructure(value: Any) -> Any:
@@ -147,24 +148,24 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 continue
             if is_record(member):
                 return {"$type": (typing.get_origin(member) or member).__name__, **wire}
-            if told[i]:
+            if numbered[i]:
                 return {"$union": wire, "$member": i}
             return wire
-        raise inner or Refused(f"a {type(value).__qualname__} that fits none of {describe(tp)}")
+        raise inner or Refused.got(value, describe(tp))
 
     def structure(wire: Any) -> Any:
         if type(wire) is dict and wire.keys() == {"$union", "$member"}:
             index = expect(wire["$member"], int)
-            if not 0 <= index < len(members) or not told[index]:
-                raise Refused(f"{describe(tp)} has no member {index} that is told by number")
+            if not 0 <= index < len(members) or not numbered[index]:
+                raise Refused(f"{describe(tp)} has no numbered member {index}")
             return members[index][2](wire["$union"])
         named, fields = None, wire
         if type(wire) is dict and "$type" in wire:
-            named = expect(wire["$type"], str)  # it may be an array
+            named = expect(wire["$type"], str)
             fields = {k: v for k, v in wire.items() if k != "$type"}
         for i, (member, _, from_wire) in enumerate(members):
             name = (typing.get_origin(member) or member).__name__ if is_record(member) else None
-            if name == named and not told[i]:
+            if name == named and not numbered[i]:
                 try:
                     return from_wire(fields)
                 except Refused:
@@ -176,7 +177,7 @@ def union(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
 
 
 def _container(tp: Any) -> Any:
-    """What tells a union's members apart when several are containers, or arrays."""
+    """The kind of container that a member of a union is, arrays included; None if it is not one."""
     if array_type(tp) is not None:
         return np.ndarray
     origin = typing.get_origin(tp)

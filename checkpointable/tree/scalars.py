@@ -1,8 +1,8 @@
 """Scalars to JSON and back, exact in value and in type.
 
-What JSON can say stays as it is. What it cannot is an object with one key, a tag that begins
-with `$`: `{"$float": "inf"}`, `{"$bytes": "aGk="}`. The text says which type it is, so decoding
-looks nothing up by a name from the file.
+A value that JSON can hold stays as it is. Any other is an object with one key, a tag that begins
+with `$`: `{"$float": "inf"}`, `{"$bytes": "aGk="}`. The tags are a fixed set, so decoding imports
+nothing by a name from the file.
 """
 
 import base64
@@ -21,7 +21,7 @@ import numpy as np
 
 from checkpointable.arrays import dtype_from_json, dtype_to_json
 
-PATHS: dict[str, type[PurePath]] = {
+_PATHS: dict[str, type[PurePath]] = {
     "Path": Path,  # whatever it is on the machine that reads it
     "PurePosixPath": PurePosixPath,
     "PureWindowsPath": PureWindowsPath,
@@ -31,7 +31,7 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 class Refused(Exception):
-    """A value or its stored form breaks the rules; `path` grows on the way out, innermost first."""
+    """A value or its stored form is not valid; `path` grows on the way out, innermost first."""
 
     def __init__(self, why: str, hint: str = "") -> None:
         super().__init__(why)
@@ -39,14 +39,19 @@ class Refused(Exception):
         self.hint = hint
         self.path: list[str] = []
 
+    @classmethod
+    def got(cls, value: object, expected: object, hint: str = "") -> "Refused":
+        """The refusal of a value for its type."""
+        return cls(f"expected {expected}, got {type(value).__qualname__}", hint)
+
     def under(self, part: str) -> "Refused":
-        """Note that this happened below `part`."""
+        """Add `part`, below which this happened, to the path."""
         self.path.append(part)
         return self
 
 
 def encode(value: Any) -> Any:
-    """Turn a scalar into JSON; `Refused` if its type is not one that can be stored."""
+    """Turn a scalar into JSON; `Refused` if its type cannot be stored."""
     encoder = _ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)
@@ -68,15 +73,15 @@ def decode(wire: Any) -> Any:
         if decoder is not None:
             try:
                 value = decoder(payload)
-                same = encode(value) == wire
+                canonical = encode(value) == wire
             except Refused:
                 raise
             except Exception as error:
                 raise Refused(f"{tag} holds {_short(payload)}: {error}") from error
-            if not same:
-                raise Refused(f"{tag} holds {_short(payload)}, which no value is stored as")
+            if not canonical:
+                raise Refused(f"{tag} holds {_short(payload)}, which is not how it is stored")
             return value
-    raise Refused(f"{_short(wire)} is no scalar")
+    raise Refused(f"{_short(wire)} is not a scalar")
 
 
 def _short(wire: Any) -> str:
@@ -88,14 +93,14 @@ def expect(value: Any, *kinds: type) -> Any:
     """Return the value if its type is exactly one of `kinds`, else raise `Refused`."""
     if type(value) not in kinds:
         names = " or ".join(k.__name__ for k in kinds)
-        raise Refused(f"{_short(value)} where {names} is due")
+        raise Refused(f"expected {names}, got {_short(value)}")
     return value
 
 
 def _items(payload: Any, length: int) -> list[Any]:
     items: list[Any] = expect(payload, list)
     if len(items) != length:
-        raise Refused(f"{len(items)} items where {length} are due")
+        raise Refused(f"expected {length} items, got {len(items)}")
     return items
 
 
@@ -157,10 +162,10 @@ def _decode_zone(wire: Any) -> datetime.tzinfo | None:
         return None
     if type(wire) is str:
         if not _ZONE_KEY.fullmatch(wire):
-            raise Refused(f"{_short(wire)} is no time zone")
+            raise Refused(f"{_short(wire)} is not a time zone")
         return zoneinfo.ZoneInfo(wire)
     if type(wire) is not list or len(wire) not in (1, 2):
-        raise Refused(f"{_short(wire)} is no time zone")
+        raise Refused(f"{_short(wire)} is not a time zone")
     offset = datetime.timedelta(microseconds=expect(wire[0], int))
     return datetime.timezone(offset, *(expect(decode(n), str) for n in wire[1:]))
 
@@ -188,7 +193,7 @@ def _encode_path(value: PurePath) -> Any:
 
 def _decode_path(payload: Any) -> PurePath:
     kind, text = _items(payload, 2)
-    return PATHS[expect(kind, str)](expect(decode(text), str))
+    return _PATHS[expect(kind, str)](expect(decode(text), str))
 
 
 def _decode_complex(payload: Any) -> complex:
@@ -212,12 +217,12 @@ def _decode_numpy(payload: Any) -> np.generic:
         return np.bytes_(_decode_bytes(data))
     dtype, raw = dtype_from_json(kind), bytes.fromhex(expect(data, str))
     if len(raw) != dtype.itemsize or dtype.kind in "SU":
-        raise Refused(f"{len(raw)} bytes are no {dtype}")
+        raise Refused(f"{len(raw)} bytes are not a {dtype}")
     scalar: Any = np.zeros((), dtype)
     if raw:
         scalar.reshape(1).view(np.uint8)[:] = np.frombuffer(raw, np.uint8)
-    found: np.generic = scalar[()]
-    return found
+    value: np.generic = scalar[()]
+    return value
 
 
 _ENCODERS: dict[type, Callable[[Any], Any]] = {
@@ -257,24 +262,22 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-_MOST_ALIKE = 100
+_MOST_COLLISIONS = 100
 
 Hook = Callable[[Any], Any]
 Hooks = Callable[[Any], tuple[Hook, Hook]]
 
 
 def tagged(wire: Any, tag: str, length: int | None = None) -> list[Any]:
-    """Return the list of `{tag: [...]}`; `Refused` if it is anything else."""
+    """Return the list in `{tag: [...]}`; `Refused` if it is anything else."""
     if type(wire) is not dict or wire.keys() != {tag} or type(wire[tag]) is not list:
-        raise Refused(f"{type(wire).__name__} where {tag} is due")
+        raise Refused.got(wire, tag)
     items: list[Any] = wire[tag]
-    if length is not None and len(items) != length:
-        raise Refused(f"{len(items)} items where {length} are due")
-    return items
+    return items if length is None else _items(items, length)
 
 
 def check_hashes(keys: Iterable[Any]) -> None:
-    """`Refused` if many have the same hash: n of them, made so, take n² steps to look up."""
+    """Refuse many keys of the same hash: n of them, made on purpose, take n² steps to look up."""
     counts = Counter(map(hash, keys)).most_common(1)
-    if counts and counts[0][1] > _MOST_ALIKE:
-        raise Refused(f"{counts[0][1]} items of the same hash")
+    if counts and counts[0][1] > _MOST_COLLISIONS:
+        raise Refused(f"{counts[0][1]} items have the same hash")

@@ -1,17 +1,17 @@
 """A checkpoint object to a JSON tree and named arrays, and back, by cattrs.
 
-`to_tree` and `from_tree` are exact inverses: equal in value and in type. The types of the fields
-steer both ways; every value is checked against them, and a value or a stored form that does not
-fit is refused with its path.
+`to_tree` and `from_tree` are exact inverses: the result is equal in value and in type. The types of
+the fields determine both directions; a value, or a stored form, that does not fit its type is
+refused with its path.
 
 The tree: records are objects, lists are lists, string-keyed dicts are objects; anything else is
 tagged: `{"$tuple": [...]}`, `{"$set": ...}`, `{"$deque": ..., "$maxlen": n}`, `{"$dict": [[key,
-value], ...]}`, `{"$enum": ["Color", "RED"]}`, scalars as in `scalars`. Inside a union a record
-names its class, `{"$type": "Box", ...}`, and one container of several of its kind its place,
-`{"$union": ..., "$member": 1}`. An array is `{"$array": name}`; its name is its path.
+value], ...]}`, `{"$enum": ["Color", "RED"]}`, scalars as in `scalars`. In a union a record has the
+name of its class, `{"$type": "Box", ...}`, and a container the number of the member if several are
+of its kind: `{"$union": ..., "$member": 1}`. An array is `{"$array": name}`; its name is its path.
 
-Records are restored field by field, as pickle does: converters and `__init__` do not run again
-(the stored values went through them once), validators do.
+Records are restored field by field, as pickle does: validators run; converters and `__init__` do
+not run again, since the stored values went through them once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ _JSON_SCALARS = frozenset({int, float, str, bool, type(None)})
 
 
 def to_tree(checkpoint: object, cls: Any) -> tuple[Any, dict[str, Any]]:
-    """Take a checkpoint apart: a tree that JSON can hold, and its arrays by name, as they are.
+    """Split a checkpoint into a tree that JSON can hold and its arrays by name, not copied.
 
     Raises `InvalidCheckpoint` with the path to a value that is not of its field's type.
 
@@ -44,19 +44,18 @@ def to_tree(checkpoint: object, cls: Any) -> tuple[Any, dict[str, Any]]:
     """
     unstructure, _ = hooks(cls)
     with refused_as_invalid(cls):
-        return extract(unstructure(checkpoint), array_free=_bare_fields(cls))
+        return extract(unstructure(checkpoint), array_free=_array_free_fields(cls))
 
 
 def from_tree(tree: Any, arrays: Mapping[str, Any], cls: type[C]) -> C:
-    """Build the checkpoint that `to_tree` took apart; every array must be used, once.
+    """Build the checkpoint that `to_tree` split; each array must be used exactly once.
 
     Raises `InvalidCheckpoint` with the path to what does not fit `cls`.
     """
-
     tp = cast(Any, cls)
     _, structure = hooks(tp)
     with refused_as_invalid(tp):
-        return cast("C", structure(insert(tree, arrays, array_free=_bare_fields(tp))))
+        return cast("C", structure(insert(tree, arrays, array_free=_array_free_fields(tp))))
 
 
 @contextmanager
@@ -77,8 +76,8 @@ def refused_as_invalid(cls: Any, field: str = "") -> Iterator[None]:
 
 
 @cache
-def _bare_fields(cls: Any) -> frozenset[str]:
-    """The fields that hold no arrays, however deep inside: they need not be walked."""
+def _array_free_fields(cls: Any) -> frozenset[str]:
+    """The fields that hold no arrays at any depth, so that they need not be walked."""
     fields = fields_of(cls) if is_record(cls) else ()
     return frozenset(field.name for field in fields if not holds_arrays(field.type))
 
@@ -86,9 +85,9 @@ def _bare_fields(cls: Any) -> frozenset[str]:
 def extract(
     wire: Any, path: str = "", array_free: frozenset[str] = frozenset()
 ) -> tuple[Any, dict[str, Any]]:
-    """Replace each array by its name; a pure walk, which copies only what holds arrays.
+    """Replace each array by its name; only what holds arrays is copied.
 
-    Keys in `array_free`, of the outermost object, are passed over.
+    The keys in `array_free`, of the outermost object, are not walked.
     """
     arrays: dict[str, Any] = {}
     return _extract(wire, path, arrays, array_free), arrays
@@ -120,7 +119,7 @@ def _extract(
 
 
 def _child(path: str, key: str, index: int) -> str:
-    if key.startswith("$"):  # a tag is no step of the path
+    if key.startswith("$"):  # a tag is not a part of the path
         return path
     part = key if key.isidentifier() and key != "__metadata__" else f"#{index}"
     return f"{path}.{part}" if path else part
@@ -128,10 +127,10 @@ def _child(path: str, key: str, index: int) -> str:
 
 def insert(wire: Any, arrays: Mapping[str, Any], array_free: frozenset[str] = frozenset()) -> Any:
     """Put the arrays back, each in its place; the inverse of `extract`."""
-    left = dict(arrays)
-    filled = _insert(wire, left, array_free)
-    if left:
-        raise Refused(f"the array {min(left)!r} is not mentioned in the tree")
+    unused = dict(arrays)
+    filled = _insert(wire, unused, array_free)
+    if unused:
+        raise Refused(f"the tree does not refer to the array {min(unused)!r}")
     return filled
 
 
@@ -141,7 +140,7 @@ def _insert(wire: Any, arrays: dict[str, Any], array_free: frozenset[str] = froz
         if "$array" in wire:
             name = wire["$array"]
             if len(wire) != 1 or type(name) is not str or name not in arrays:
-                raise Refused(f"the tree refers to an array that is not there: {name!r:.80}")
+                raise Refused(f"the tree refers to an array that does not exist: {name!r:.80}")
             return arrays.pop(name)
         return {
             k: _insert(v, arrays) if type(v) in (dict, list) and k not in array_free else v

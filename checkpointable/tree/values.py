@@ -14,29 +14,28 @@ _PROMOTED: dict[type, tuple[type, ...]] = {float: (int,), complex: (float, int)}
 
 
 def leaf(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """Scalars: the declared type, its subclasses among them, and what PEP 484 promotes to it."""
+    """The hooks of scalars: the declared type, subclasses included, and what PEP 484 promotes."""
     cls = typing.get_origin(tp) or tp
     allowed = (cls, *_PROMOTED.get(cls, ()))
 
     def check(value: Any) -> Any:
         if not isinstance(value, allowed):
-            raise Refused(
-                f"a {type(value).__qualname__} where {describe(tp)} is declared",
-                f"convert it: {describe(tp)}(value)" if cls in (int, float, bool, str) else "",
-            )
+            convertible = cls in (int, float, bool, str)
+            hint = f"convert it: {describe(tp)}(value)" if convertible else ""
+            raise Refused.got(value, describe(tp), hint)
         return value
 
     return lambda value: encode(check(value)), lambda wire: check(decode(wire))
 
 
 def array(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """Arrays: checked for scalar type and rank, and left in place."""
+    """The hooks of arrays: both check the dtype and the number of axes, and return the array."""
     expected = cast("ArrayType", array_type(tp))
 
     def check(value: Any) -> Any:
         if not is_array(value):
             hint = "np.asarray(value) drops the subclass" if isinstance(value, np.ndarray) else ""
-            raise Refused(f"a {type(value).__qualname__} where {expected} is declared", hint)
+            raise Refused.got(value, expected, hint)
         dtype, shape = layout(value)
         if dtype.hasobject:
             raise Refused(
@@ -44,34 +43,34 @@ def array(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 "use a dtype with a fixed size, or a list of attrs objects",
             )
         if not issubclass(dtype.type, expected.scalars):
-            raise Refused(f"an array of {dtype} where {expected} is declared")
+            raise Refused(f"expected {expected}, got an array of {dtype}")
         if expected.ndim not in (None, len(shape)):
-            raise Refused(f"an array of {len(shape)} axes where {expected} is declared")
+            raise Refused(f"expected {expected}, got an array of {len(shape)} axes")
         return value
 
     return check, check
 
 
 def enum(tp: type[Enum], hooks: Hooks) -> tuple[Hook, Hook]:
-    """Members by name; flags by value, since their combinations have no names."""
+    """The hooks of enums: members by name; flags by value, since combinations have no name."""
     name = tp.__name__
 
     def unstructure(value: Any) -> Any:
         if type(value) is not tp:
-            raise Refused(f"a {type(value).__qualname__} where {name} is declared")
+            raise Refused.got(value, name)
         return {"$enum": [name, encode(value.value) if isinstance(value, Flag) else value.name]}
 
     def structure(wire: Any) -> Any:
         stored_name, key = tagged(wire, "$enum", 2)
         if expect(stored_name, str) != name:
-            raise Refused(f"a member of {stored_name!r:.60} where {name} is declared")
+            raise Refused(f"expected a member of {name}, got one of {stored_name!r:.60}")
         if issubclass(tp, Flag):
             try:
                 member = tp(expect(decode(key), int))
             except ValueError as error:
                 raise Refused(str(error)) from error
-            if encode(member.value) != key:  # a negative one is taken for the rest
-                raise Refused(f"{key!r:.60} where {member.value} is due")
+            if encode(member.value) != key:  # a negative one means all other flags
+                raise Refused(f"expected {member.value}, got {key!r:.60}")
             return member
         if type(key) is not str or key not in tp.__members__:
             raise Refused(f"{name} has no member {key!r:.60}")
@@ -81,7 +80,7 @@ def enum(tp: type[Enum], hooks: Hooks) -> tuple[Hook, Hook]:
 
 
 def literal(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
-    """The listed values, equal in type too."""
+    """The hooks of literals: one of the listed values, equal in type too."""
     values = typing.get_args(tp)
     pairs = [hooks(type(v)) for v in values]
 
@@ -89,7 +88,7 @@ def literal(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
         for literal, (to_wire, _) in zip(values, pairs, strict=True):
             if type(value) is type(literal) and value == literal:
                 return to_wire(value)
-        raise Refused(f"{value!r:.60} where {describe(tp)} is declared")
+        raise Refused(f"expected {describe(tp)}, got {value!r:.60}")
 
     def structure(wire: Any) -> Any:
         for literal, (_, from_wire) in zip(values, pairs, strict=True):
@@ -99,6 +98,6 @@ def literal(tp: Any, hooks: Hooks) -> tuple[Hook, Hook]:
                 continue
             if type(value) is type(literal) and value == literal:
                 return value
-        raise Refused(f"{wire!r:.60} where {describe(tp)} is declared")
+        raise Refused(f"expected {describe(tp)}, got {wire!r:.60}")
 
     return unstructure, structure

@@ -203,7 +203,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Job:
         ("checkpoint raises", "CheckpointableError: rank 1: ZeroDivisionError: by the kernel"),
         (
             "checkpoint is of another class",
-            "InvalidCheckpoint: rank 1: a ZeroDivisionError where WavesCheckpoint is declared",
+            "InvalidCheckpoint: rank 1: expected WavesCheckpoint, got ZeroDivisionError",
         ),
         ("metadata raises", "CheckpointableError: rank 2: ZeroDivisionError: by the kernel"),
         ("can_checkpoint raises", "CheckpointableError: rank 1: ZeroDivisionError: by the kernel"),

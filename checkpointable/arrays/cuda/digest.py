@@ -1,4 +1,4 @@
-"""XXH3-128 of blocks of device memory, computed where they are. Importing it imports Numba."""
+"""XXH3-128 of blocks of device memory, computed where they lie."""
 
 import threading
 from collections.abc import Sequence
@@ -12,32 +12,24 @@ from checkpointable.arrays.lazy import Region
 
 _LANES = 8
 _LOCK = threading.Lock()
-_scratch: dict[int, memory.Array] = {}  # kept, since to free memory waits for the device
+_scratch: dict[int, memory.Array] = {}  # kept: freeing memory waits for the device
 
 
 def digests_of(device: int, regions: Sequence[Region], block: int) -> bytes:
-    """The digests of all blocks of regions of a device, 16 bytes each, big endian; in one launch.
+    """Return the digests of all blocks of regions of a device, in one launch; 16 bytes big endian.
 
-    Each region is cut into blocks of `block` bytes, the last of them shorter. What writes there has
-    to be done before; returns when the digests are there.
+    Each region is cut into blocks of `block` bytes, the last of them shorter. All writes to the
+    regions must be complete.
     """
-    counts = [-(-region.size // block) for region in regions]
-    begins = [np.arange(count, dtype=np.uint64) * np.uint64(block) for count in counts]
-    if not sum(counts):
+    begins = [np.arange(0, region.size, block, dtype=np.uint64) for region in regions]
+    n = sum(map(len, begins))
+    if not n:
         return b""
-    at = np.concatenate(
-        [
-            begin + np.uint64(r.address - memory.BASE)
-            for r, begin in zip(regions, begins, strict=True)
-        ]
-    )
+    pairs = [*zip(regions, begins, strict=True)]
+    at = np.concatenate([begin + np.uint64(r.address - memory.BASE) for r, begin in pairs])
     sizes = np.concatenate(
-        [
-            np.minimum(np.uint64(r.size) - begin, np.uint64(block))
-            for r, begin in zip(regions, begins, strict=True)
-        ]
+        [np.minimum(np.uint64(r.size) - begin, np.uint64(block)) for r, begin in pairs]
     )
-    n = len(at)
     with _LOCK, memory.on_device(device):
         stream = memory.side_stream()
         scratch = _scratch.get(device)

@@ -1,4 +1,4 @@
-"""Errors of CUDA, told apart: after some, nothing on the device can be believed any more."""
+"""CUDA's errors, and those after which the device cannot be used any more in this process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,31 +8,31 @@ from checkpointable.errors import DeviceError, DeviceLost
 _OUT_OF_MEMORY = 2
 _NO_RESULT = -1
 _STICKY = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 999})
-"""Results of the driver API after which every call fails, and the process has to end: ECC and
-NVLink errors, illegal addresses and instructions, time-outs, assertions, failed launches. Source:
+"""Results of the driver API after which every call fails until the process ends: ECC and NVLink
+errors, illegal addresses and instructions, timeouts, assertions, failed launches. Source:
 https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html (CUresult)."""
 
 _lost: list[str] = []
 
 
 class _NoMemory(DeviceError, MemoryError):
-    """There is no memory of a device, or of pages that it could copy to by itself."""
+    """A device has no free memory, or the host has none that can be pinned."""
 
 
 def check_not_lost() -> None:
-    """Raise `DeviceLost` if an error has been seen that a CUDA context does not survive."""
+    """Raise `DeviceLost` if there was an error that a CUDA context does not survive."""
     if _lost:
         raise DeviceLost(
             f"the device was lost: {_lost[0]}",
-            hint="start the process again; it resumes from the newest checkpoint",
+            hint="restart the process; it resumes from the newest checkpoint",
         )
 
 
 @contextmanager
 def cuda_errors() -> Iterator[None]:
-    """Raise `DeviceError` for what the driver refuses, and remember what it does not survive.
+    """Raise `DeviceError` for CUDA's errors, and remember those that a context does not survive.
 
-    `MemoryError` if it has no memory left.
+    An error for lack of memory is a `MemoryError`, too.
     """
     check_not_lost()
     try:
@@ -47,12 +47,12 @@ def cuda_errors() -> Iterator[None]:
         if code in _STICKY:
             _lost.append(str(error))
             check_not_lost()
-        raise DeviceError(f"CUDA refuses: {error}") from error
+        raise DeviceError(f"a CUDA call failed: {error}") from error
 
 
 def _result(error: Exception) -> int | None:
-    """The driver's result that an error of Numba's, or of cuda.core's, is about."""
-    if type(error).__name__ == "CudaAPIError":  # by name, since importing it would load Numba
+    """The driver's result code in an error of Numba or cuda.core; None for any other error."""
+    if type(error).__name__ == "CudaAPIError":  # by name, since to import it would import Numba
         return int(getattr(error, "code", 999))
     if type(error).__name__ != "CUDAError":
         return None

@@ -1,10 +1,10 @@
-"""The memory of CUDA devices: by address, with streams and events, and pinned memory beside it.
+"""The memory of CUDA devices by address, with streams and events; and pinned host memory.
 
-All that this package asks of Numba's CUDA is here, but kernels. In Numba's simulator the device's
-memory is that of the process, and each call is done when it returns. Importing it imports Numba.
+Apart from kernels, all that this package asks of Numba's CUDA is here. In Numba's simulator, device
+memory is that of the process, and each call is complete when it returns.
 """
 
-# What is seen of numba.cuda without its package are stubs with other parameters.
+# Without the package of numba.cuda, the type checker sees stubs with other parameters.
 # pyright: reportCallIssue=false, reportArgumentType=false
 
 from collections.abc import Callable, Iterator
@@ -16,24 +16,22 @@ import numpy as np
 from numba import config, cuda
 
 from checkpointable.arrays.cuda.lost import cuda_errors
-from checkpointable.arrays.kinds import cuda_interface, dlpack_view, is_numba, layout
+from checkpointable.arrays.kinds import HostArray, cuda_interface, dlpack_view, is_numba, layout
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 
 BASE = 8
-"""The address that `words` begins at: not NULL, which stands for no memory, and where none is."""
+"""The address that `words` begins at: not 0, which means no memory, and not in use."""
 
 Array: TypeAlias = Any
-"""A device array of Numba's."""
+"""A device array of Numba."""
 
 Stream: TypeAlias = Any
-"""A stream of Numba's."""
-
-HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+"""A stream of Numba."""
 
 
 class _Described:
-    """Memory, as NumPy or Numba take it; an array made of it keeps `owner` alive."""
+    """Memory as NumPy or Numba accepts it; an array made from it keeps `owner` alive."""
 
     def __init__(self, address: int, count: int, dtype: np.dtype[Any], owner: object) -> None:
         described = {
@@ -44,7 +42,7 @@ class _Described:
 
 
 def at(address: int, count: int, dtype: Any = np.uint8, owner: object = None) -> Array:
-    """The memory at an address, as an array of so many elements; it is not copied."""
+    """The memory at an address as an array of `count` elements, not copied."""
     described = _Described(address, count, np.dtype(dtype), owner)
     if SIMULATED:
         return type(cuda.device_array(1, np.uint8))(np.asarray(described))
@@ -52,24 +50,24 @@ def at(address: int, count: int, dtype: Any = np.uint8, owner: object = None) ->
 
 
 def words() -> Array:
-    """All the memory there is, as an array of uint64 whose first lies at `BASE`."""
+    """All memory, as an array of uint64 whose first element is at `BASE`."""
     return at(BASE, 2**57, np.uint64)
 
 
 def unwrapped(value: Any) -> Any:
-    """What a compiled loop takes for an array of the simulator."""
+    """The NumPy array in an array of the simulator, for a compiled loop."""
     return getattr(value, "_ary", value)
 
 
 def address_of(array: Array) -> int:
-    """Where an array begins."""
+    """The address of an array's first byte."""
     if SIMULATED:
         return int(unwrapped(array).__array_interface__["data"][0])
     return int(array.device_ctypes_pointer.value or 0)
 
 
 def device_of(address: int) -> int:
-    """The number of the device that the memory at an address is of."""
+    """The number of the device whose memory is at an address."""
     if SIMULATED:
         return 0
     from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
@@ -80,44 +78,44 @@ def device_of(address: int) -> int:
 
 
 def current() -> int:
-    """The number of the device in use."""
+    """The number of the current device."""
     return 0 if SIMULATED else int(cuda.get_current_device().id)
 
 
 @contextmanager
 def on_device(device: int) -> Iterator[None]:
-    """Use a device, in this thread; errors of CUDA's are ours within."""
+    """Make a device current in this thread, and raise CUDA's errors as `cuda_errors` does."""
     with cuda_errors(), cuda.gpus[device]:
         yield
 
 
 def free() -> float:
-    """Bytes of memory that the device in use has left."""
+    """Bytes of free memory on the current device."""
     return float(cuda.current_context().get_memory_info()[0])
 
 
 def collect() -> None:
-    """Free what Numba has put off freeing, which counts as used until then."""
+    """Free the memory whose deallocation Numba has deferred; it counts as used until then."""
     manager = getattr(cuda.current_context(), "memory_manager", None)
-    pending = getattr(manager, "deallocations", None)  # not every manager puts it off
+    pending = getattr(manager, "deallocations", None)  # not every manager defers
     if pending is not None:
         pending.clear()
 
 
 def empty(shape: tuple[int, ...], dtype: Any, stream: Stream = 0) -> Array:
-    """Memory of the device in use, from Numba's memory manager, whichever that is."""
+    """Memory of the current device, from the memory manager that Numba uses."""
     return cuda.device_array(shape, dtype, stream=stream)
 
 
 def to_device(array: HostArray, stream: Stream) -> Array:
-    """A copy on the device in use; it keeps the original until it is there."""
+    """An asynchronous copy on the current device, which keeps the original alive."""
     copy = cuda.to_device(array, stream=stream)
     copy.original = array
     return copy
 
 
 def to_host(array: Array, stream: Stream) -> HostArray:
-    """A copy on the host, after what the stream has to do before."""
+    """A copy on the host, in the order of the stream."""
     copy = np.empty(tuple(array.shape), array.dtype)
     array.copy_to_host(copy, stream=stream)
     stream.synchronize()
@@ -130,38 +128,38 @@ def copy(target: int, source: int, size: int, stream: Stream) -> None:
 
 
 def pinned(size: int) -> HostArray:
-    """Host memory that a device copies to and from by itself; `MemoryError` if there is none."""
+    """Pinned host memory, which a device copies asynchronously; `MemoryError` if there is none."""
     with cuda_errors():
         return np.asarray(cuda.pinned_array(size, np.uint8))
 
 
 Wait: TypeAlias = Callable[[], None]
-"""Returns when something is done; to be called in any thread."""
+"""Blocks until something is done; it may be called in any thread."""
 
 
 def done(stream: Stream, *kept: object) -> Wait:
-    """Wait for what the stream has to do now, for which `kept` is needed."""
-    device, happened = current(), cuda.event()
-    happened.record(stream)
+    """Return a wait for what is in the stream now; `kept` is kept alive until then."""
+    device, event = current(), cuda.event()
+    event.record(stream)
+    needed = [*kept]
 
     def wait() -> None:
         with on_device(device):
-            happened.synchronize()
-        del kept_until[:]
+            event.synchronize()
+        needed.clear()
 
-    kept_until = [*kept]
     return wait
 
 
 def follow(stream: Stream, first: Stream) -> None:
-    """Have a stream go on only when another one has done what it has to do now."""
-    happened = cuda.event()
-    happened.record(first)
-    happened.wait(stream)
+    """Make a stream continue only when another has done what is in it now."""
+    event = cuda.event()
+    event.record(first)
+    event.wait(stream)
 
 
 def is_stream(value: Any) -> bool:
-    """Say whether it is a CUDA stream: of Numba's, cuda.core's, CuPy's or torch's.
+    """Whether it is a CUDA stream: of Numba, cuda.core, CuPy or torch.
 
     >>> is_stream(cuda.stream) or is_stream(open) or is_stream(7)
     False
@@ -174,7 +172,7 @@ def is_stream(value: Any) -> bool:
 
 
 def stream_of(value: Any) -> Stream:
-    """A stream as Numba takes it; the default one for None. Its maker has to keep it."""
+    """A stream as a Numba stream, the default one for None; the caller keeps the original alive."""
     if SIMULATED:
         return cuda.stream()
     if value is None:
@@ -188,7 +186,7 @@ def stream_of(value: Any) -> Stream:
 
 
 def side_stream() -> Stream:
-    """A stream beside all others: it does not wait for the default one, nor that for it."""
+    """A new stream that does not synchronize with the default stream."""
     if SIMULATED:
         return cuda.stream()
     from cuda.core import Device, StreamOptions  # pyright: ignore[reportMissingImports]
@@ -196,9 +194,9 @@ def side_stream() -> Stream:
     device = Device(current())
     device.set_current()
     stream = device.create_stream(options=StreamOptions(nonblocking=True))
-    beside = cuda.external_stream(int(stream.handle))
-    beside.owner = stream  # which would take it along
-    return beside
+    external = cuda.external_stream(int(stream.handle))
+    external.owner = stream  # or it would be destroyed with it
+    return external
 
 
 def device_array(value: Any) -> Any:
@@ -207,7 +205,7 @@ def device_array(value: Any) -> Any:
         return value
     interface = cuda_interface(value)
     if interface is not None:
-        array = cuda.as_cuda_array(value, sync=False)  # the order of streams is kept by events
+        array = cuda.as_cuda_array(value, sync=False)  # events keep the order of streams
         return array.view(layout(value)[0])
     view = dlpack_view(value)
     strides = view.strides and [n * view.dtype.itemsize for n in view.strides]

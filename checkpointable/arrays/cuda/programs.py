@@ -1,6 +1,7 @@
-"""Numba's decorators, as the kernels of this package use them. Importing it imports Numba.
+"""Numba's decorators, as the device code of this package uses them.
 
-An element function is written once, inside `make(jit)`, and made twice: `make(cpu)`, `make(gpu)`.
+An element function is written once, inside `make(jit)`, and compiled twice: `make(cpu)` and
+`make(gpu)`.
 """
 
 from collections.abc import Callable
@@ -14,20 +15,20 @@ from checkpointable.arrays.cuda import memory
 Function: TypeAlias = Callable[..., Any]
 Jit: TypeAlias = Callable[[Function], Function]
 
-_LEAST_BLOCKS = 128  # below, Numba warns; those without work cost next to nothing
+_LEAST_BLOCKS = 128  # below, Numba warns; blocks without work cost next to nothing
 
 
 class CudaKernel(Protocol):
-    """What `cuda.jit` makes of a function: given (blocks, threads, stream), then called."""
+    """A function compiled by `cuda.jit`: indexed by (blocks, threads, stream), then called."""
 
     def __getitem__(self, configuration: tuple[int, int, Any], /) -> Callable[..., None]: ...
 
 
 @frozen
 class Program:
-    """One piece of parallel work, twice: a compiled loop and a CUDA kernel, same arguments.
+    """One piece of parallel work, twice: a compiled loop and a CUDA kernel of the same arguments.
 
-    `block` threads make a block: fewer are spread wider, if there are not many in all.
+    A block has `block` threads: with fewer, a small launch uses more multiprocessors.
     """
 
     loop: Function
@@ -46,7 +47,7 @@ def gpu(function: Function) -> Function:
 
 
 def loop(function: Function) -> Function:
-    """Compile a loop over indices that runs on all cores; other Python threads run meanwhile."""
+    """Compile a loop over indices that runs on all cores and releases the GIL."""
     return cast(Function, njit(parallel=True, nogil=True, cache=True)(function))
 
 
@@ -56,9 +57,9 @@ def kernel(function: Function) -> CudaKernel:
 
 
 def launch(program: Program, threads: int, stream: Any, *arguments: Any) -> None:
-    """Run the program with at least `threads` threads, after what the stream has to do before.
+    """Run the program with at least `threads` threads, in the order of the stream.
 
-    In Numba's simulator, which runs one kernel at a time and so none beside the user's, the loop.
+    In Numba's simulator the loop runs: it has one kernel at a time, which may be the user's.
     """
     if memory.SIMULATED:
         program.loop(*map(memory.unwrapped, arguments))

@@ -1,12 +1,10 @@
-"""Copies of device arrays, for which a kernel stands still as short as can be.
+"""Copies of device arrays, with the shortest possible stall of the kernel.
 
 There are three ways, and the first that has room is taken:
 
-device  into other memory of the same device, in the order of the kernel's stream;
-pinned  into host memory that the device copies to by itself, likewise;
-sliced  into any host memory, through a few pinned buffers.
-
-Importing this module imports Numba.
+device  to other memory of the same device, in the order of the kernel's stream;
+pinned  to pinned host memory, likewise;
+sliced  to any host memory, through a few pinned buffers.
 """
 
 import math
@@ -21,18 +19,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from attrs import define, field
 
+from checkpointable.arrays.boxes import Box
 from checkpointable.arrays.cuda import memory, strided, transfer
 from checkpointable.arrays.cuda.memory import Wait, device_array
-from checkpointable.arrays.lazy import Box, LazyArray, Region
+from checkpointable.arrays.kinds import HostArray
+from checkpointable.arrays.lazy import LazyArray, Region
 from checkpointable.arrays.staging import Snapshot, Staging, Way, empty
 
 _ALIGN = 256  # bytes, as memory from CUDA is
-_PINNED_SHARE = 0.5  # of the memory that the host can spare
+_PINNED_SHARE = 0.5  # of the host's available memory
 
 
 @define(eq=False)
 class _Slab:
-    """Memory of a device, and who uses it; nobody, if what it refers to is gone."""
+    """Memory of a device; in use as long as the region that `used` refers to exists."""
 
     device: int
     memory: memory.Array
@@ -46,29 +46,29 @@ class _Slab:
 
 
 class Arena:
-    """Device memory that one snapshot, or restore, after another is copied into."""
+    """Device memory that is reused from one snapshot, or restore, to the next."""
 
     def __init__(self) -> None:
         self._slabs: list[_Slab] = []
         self.pinned: Staging | None = None
 
     def take(self, wanted: list[tuple[int, int]], reserve: int) -> list[Region] | None:
-        """Regions on these devices, of these sizes; None unless `reserve` bytes stay free on each.
+        """Regions of the wanted devices and sizes; None unless `reserve` bytes of each stay free.
 
-        Memory that is not used, and not wanted now, is given back.
+        Memory that is neither in use nor wanted now is freed.
         """
         free = [slab for slab in self._slabs if slab.used() is None]
         kept = [slab for slab in self._slabs if slab.used() is not None]
-        found: list[_Slab | None] = []
+        reused: list[_Slab | None] = []
         for device, size in wanted:
             fits = [s for s in free if s.device == device and size <= s.size <= 2 * size + _ALIGN]
             slab = min(fits, key=lambda slab: slab.size, default=None)
             if slab is not None:
                 free.remove(slab)
-            found.append(slab)
+            reused.append(slab)
         self._slabs = kept
         del free
-        missing = [want for want, slab in zip(wanted, found, strict=True) if slab is None]
+        missing = [want for want, slab in zip(wanted, reused, strict=True) if slab is None]
         for device in {device for device, _ in missing}:
             need = sum(size for d, size in missing if d == device) + reserve
             with memory.on_device(device):
@@ -77,8 +77,8 @@ class Arena:
                 if need > memory.free():
                     return None
         try:
-            slabs = [slab or _new(*want) for want, slab in zip(wanted, found, strict=True)]
-        except MemoryError:  # there is less than it seemed
+            slabs = [slab or _new(*want) for want, slab in zip(wanted, reused, strict=True)]
+        except MemoryError:  # less is free than it seemed
             return None
         self._slabs += slabs
         return [slab.region(size) for slab, (_, size) in zip(slabs, wanted, strict=True)]
@@ -91,17 +91,17 @@ def _new(device: int, size: int) -> _Slab:
 
 
 def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
-    """The array whose bytes are in a region, C order; read to the host when it is used there."""
+    """The array whose bytes are in a region, in C order; copied to the host when it is used."""
     row = region.size // max(shape[0], 1) if shape else region.size
 
-    def read() -> memory.HostArray:
-        array: memory.HostArray = np.ndarray(shape, dtype)
+    def read() -> HostArray:
+        array: HostArray = np.ndarray(shape, dtype)
         transfer.fetch(region, array.reshape(-1).view(np.uint8))
         return array
 
-    def part(box: Box) -> memory.HostArray:
+    def part(box: Box) -> HostArray:
         (begin, *offset), (count, *lengths) = box
-        rows: memory.HostArray = np.ndarray((count, *shape[1:]), dtype)
+        rows: HostArray = np.ndarray((count, *shape[1:]), dtype)
         transfer.fetch(region.part(begin * row, count * row), rows.reshape(-1).view(np.uint8))
         inner = (slice(first, first + n) for first, n in zip(offset, lengths, strict=True))
         return rows[(slice(None), *inner)]
@@ -110,41 +110,32 @@ def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
 
 
 def allocate_like(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
-    """Arrays like these, of any content, on the same devices; none if there is no room for all."""
-    live = {name: device_array(array) for name, array in arrays.items()}
-    return _beside(live, _needs(live), staging) or {}
+    """Uninitialized arrays like these on the same devices; empty unless there is room for all."""
+    views = {name: device_array(array) for name, array in arrays.items()}
+    return _on_devices(views, _needs(views), staging) or {}
 
 
 def begin(
     arrays: Mapping[str, memory.Array], stream: object, staging: Staging | None
 ) -> tuple[dict[str, Any], Wait]:
-    """Copy device arrays as they are when their streams have come so far; say where to.
+    """Begin to copy device arrays in the order of their streams; return the copies, and a wait.
 
-    `stream` is the one that they are computed on, for all of them; without, each one's own. With a
-    `staging` they may stay on their devices, without they are copied to the host.
+    `stream` is the one that computes all of them; without it, each array has its own. With a
+    `staging` the copies may stay on the devices; without it they are on the host.
     """
     started, needs = time.perf_counter(), _needs(arrays)
     total = sum(size for _, size in needs.values())
-    copies: dict[str, Any] | None = None
-    way: Way = "sliced"
-    if staging is not None:
-        way, copies = "device", _beside(arrays, needs, staging)
-        if copies is None:
-            way, copies = "pinned", _pinned(arrays, total, staging)
-        if copies is None:
-            way = "sliced"
-    copies = (copies or {}) | {
-        name: empty(tuple(array.shape), array.dtype)
+    way, allocated = _allocate(arrays, needs, staging)
+    copies = {
+        name: allocated[name] if name in allocated else empty(tuple(array.shape), array.dtype)
         for name, array in arrays.items()
-        if name not in (copies or {})
     }
     waits: list[Wait] = []
-    with _ended(waits):
+    with _waiting_on_error(waits):
         for name, (device, _) in needs.items():
-            waits.append(_copying(arrays[name], copies[name], device, stream, way))
-    predicted = None
-    if staging is not None and way in staging.rates:
-        predicted = total / staging.rates[way]
+            waits.append(_begin_copy(arrays[name], copies[name], device, stream, way))
+    rate = None if staging is None else staging.rates.get(way)
+    predicted = None if rate is None else total / rate
 
     def wait() -> None:
         for done in waits:
@@ -155,11 +146,11 @@ def begin(
             if total:
                 staging.rates[way] = total / seconds
 
-    return {name: copies[name] for name in arrays}, wait
+    return copies, wait
 
 
 Needs: TypeAlias = dict[str, tuple[int, int]]
-"""Of each array that has bytes, the device that it is on, and how many they are."""
+"""The device and the size in bytes of each array that is not empty."""
 
 
 def _needs(arrays: Mapping[str, memory.Array]) -> Needs:
@@ -172,8 +163,8 @@ def _needs(arrays: Mapping[str, memory.Array]) -> Needs:
 
 
 @contextmanager
-def _ended(waits: list[Wait]) -> Iterator[None]:
-    """If not all can be begun, wait for what was: its memory may be used again."""
+def _waiting_on_error(waits: list[Wait]) -> Iterator[None]:
+    """Wait for the copies that began if another cannot: their memory may be reused."""
     try:
         yield
     except BaseException:
@@ -183,10 +174,22 @@ def _ended(waits: list[Wait]) -> Iterator[None]:
         raise
 
 
-def _beside(
+def _allocate(
+    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging | None
+) -> tuple[Way, Mapping[str, Any]]:
+    """Choose the first way that has room for the copies, and make their arrays."""
+    if staging is not None:
+        if (on_devices := _on_devices(arrays, needs, staging)) is not None:
+            return "device", on_devices
+        if (pinned := _in_pinned(arrays, needs, staging)) is not None:
+            return "pinned", pinned
+    return "sliced", {}
+
+
+def _on_devices(
     arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
 ) -> dict[str, LazyArray] | None:
-    """Arrays for the copies on the same devices; None if there is no room for them."""
+    """Arrays for the copies on the same devices; None if there is not enough room."""
     staging.arena = staging.arena or Arena()
     regions = staging.arena.take([*needs.values()], staging.reserve)
     if regions is None:
@@ -197,15 +200,15 @@ def _beside(
     }
 
 
-def _pinned(
-    arrays: Mapping[str, memory.Array], total: int, staging: Staging
-) -> dict[str, memory.HostArray] | None:
-    """Pinned arrays for the copies; None if there is no room for them."""
+def _in_pinned(
+    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
+) -> dict[str, HostArray] | None:
+    """Arrays for the copies in pinned memory; None if there is not enough room."""
     if staging.arena.pinned is None:
         staging.arena.pinned = Staging(make=memory.pinned)
     held = staging.arena.pinned.held()
     with staging.arena.pinned.in_use():
-        if total > _PINNED_SHARE * (_available() + held):
+        if sum(size for _, size in needs.values()) > _PINNED_SHARE * (_available() + held):
             return None
         try:
             return {name: empty(tuple(a.shape), a.dtype) for name, a in arrays.items()}
@@ -214,26 +217,26 @@ def _pinned(
 
 
 def _ordered(array: memory.Array, stream: object) -> memory.Stream:
-    """The stream to copy on: the one given, when the array's own has come so far, or that."""
-    own = getattr(array, "stream", None) or None
+    """The stream to copy on: the given one, after the array's own; or else the array's own."""
+    array_stream = getattr(array, "stream", None) or None
     if not memory.is_stream(stream):
-        return memory.stream_of(own)
+        return memory.stream_of(array_stream)
     given = memory.stream_of(stream)
-    if own is not None:
-        memory.follow(given, memory.stream_of(own))
+    if array_stream is not None:
+        memory.follow(given, memory.stream_of(array_stream))
     return given
 
 
 def _available() -> float:
-    """Bytes of memory that the host can spare."""
+    """Bytes of memory that are available on the host."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return 1024 * float(line.split()[1])
     return 0.0
 
 
-def _copying(array: memory.Array, target: Any, device: int, stream: object, way: Way) -> Wait:
-    """Begin to copy an array to where there is room for it."""
+def _begin_copy(array: memory.Array, target: Any, device: int, stream: object, way: Way) -> Wait:
+    """Begin to copy an array to its target, in the way that was chosen."""
     with memory.on_device(device):
         ordered = _ordered(array, stream)
         direct = way == "pinned" and array.is_c_contiguous()
@@ -254,8 +257,8 @@ def _copying(array: memory.Array, target: Any, device: int, stream: object, way:
     return wait
 
 
-def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
-    """Copy an array to the host; packed, by the slice, if it is not in C order."""
+def _fetch(array: memory.Array, device: int, data: HostArray) -> None:
+    """Copy an array to the host; if it is not in C order, pack it first, slice by slice."""
     if array.is_c_contiguous():
         transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)
         return
@@ -266,13 +269,13 @@ def _fetch(array: memory.Array, device: int, data: memory.HostArray) -> None:
 
 
 def write_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
-    """Copy arrays, on the host or in a region, into device arrays of their dtype and shape.
+    """Copy (target, source) pairs; targets are device arrays, sources on the host or in a region.
 
-    Done in the order of the stream, as in `begin`; what is on the host follows in the wait.
+    Copies are in the order of the stream, as in `begin`; those from the host happen in the wait.
     """
     waits: list[Wait] = []
-    late: list[Wait] = []
-    with _ended(waits):
+    uploads: list[Wait] = []
+    with _waiting_on_error(waits):
         for target, source in pairs:
             if not target.size:
                 continue
@@ -283,18 +286,18 @@ def write_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wai
                 if region is not None and region.device == home:
                     kept = strided.copy(target, region.address, ordered, back=True)
                 else:
-                    late.append(partial(_from_host, target, home, source))
+                    uploads.append(partial(_from_host, target, home, source))
                 waits.append(memory.done(ordered, region, kept))
 
     def wait() -> None:
-        for done in (*waits, *late):
+        for done in (*waits, *uploads):
             done()
 
     return wait
 
 
 def _from_host(array: memory.Array, device: int, source: Any) -> None:
-    """Copy a host array to a device; unpacked there, by the slice, if that has another order."""
+    """Copy a host array to a device; if the target is not in C order, unpack it slice by slice."""
     data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
 
     def upload(region: Region, first: int) -> None:
@@ -313,19 +316,19 @@ def _from_host(array: memory.Array, device: int, source: Any) -> None:
 
 
 def _slices(array: memory.Array, device: int) -> Iterator[tuple[Region, int, int]]:
-    """Cut an array's elements into pieces; give memory to pack each into, its first, how many."""
-    size, left = array.dtype.itemsize, math.prod(array.shape)
-    step = min(left, max(1, transfer.BUFFER // size))
+    """Cut an array into slices: memory to pack each into, its first element, and their number."""
+    size, total = array.dtype.itemsize, math.prod(array.shape)
+    step = min(total, max(1, transfer.BUFFER // size))
     with memory.on_device(device):
         scratch = memory.empty((step * size,), np.uint8)
         packed = Region(device, memory.address_of(scratch), step * size, scratch)
-    for first in range(0, left, step):
-        count = min(step, left - first)
+    for first in range(0, total, step):
+        count = min(step, total - first)
         yield packed.part(0, count * size), first, count
 
 
 def _move(array: memory.Array, part: Region, first: int, count: int, *, back: bool = False) -> None:
-    """Pack some elements, or unpack them, and wait for it."""
+    """Pack some elements, or unpack them, and wait until it is done."""
     with memory.on_device(part.device):
         stream = memory.side_stream()
         kept = strided.copy(array, part.address, stream, back=back, first=first, count=count)

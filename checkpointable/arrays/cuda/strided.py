@@ -1,7 +1,4 @@
-"""Kernels that bring bytes together: of arrays with strides, and of blocks that lie apart.
-
-Importing this module imports Numba.
-"""
+"""Kernels that gather bytes: of strided arrays, and of blocks that are not adjacent."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 # Numba infers the types of what it compiles.
@@ -42,7 +39,7 @@ def make(jit: Jit) -> tuple[Any, Any]:
 
     @jit
     def gather(words, at, size, k):
-        """Return word k of a block; what lies beyond its end is 0, and not touched."""
+        """Return word k of a block; bytes beyond its end are 0, and not read."""
         begin = at + (np.uint64(k) << U3)
         left = size - (np.uint64(k) << U3)
         shift = (begin & U7) << U3
@@ -74,21 +71,21 @@ def move_kernel(everything, strided, packed, shape, strides, first, count, size,
 
 
 MOVE = Program(move_loop, move_kernel)
-"""(everything, strided, packed, shape, strides, first, count, size, back): a thread an element."""
+"""(everything, strided, packed, shape, strides, first, count, size, back): a thread per element."""
 
 
 def copy(array: memory.Array, address: int, stream: memory.Stream, *, back: bool = False,
          first: int = 0, count: int | None = None) -> object:  # fmt: skip
-    """Copy an array to an address, C order, or `back` from there; in the order of the stream.
+    """Copy an array to an address in C order, or `back` from there; in the order of the stream.
 
-    Of an array in C order all is copied, of another `count` elements from `first` on. What it
-    returns has to be kept until that is done.
+    An array in C order is copied whole; of any other, `count` elements from `first` on. Keep the
+    returned object alive until the copy is done.
     """
     begin, size = memory.address_of(array), array.dtype.itemsize
     count = math.prod(array.shape) - first if count is None else count
     if array.is_c_contiguous():
-        one, other = (begin, address) if back else (address, begin)
-        memory.copy(one, other, count * size, stream)
+        target, source = (begin, address) if back else (address, begin)
+        memory.copy(target, source, count * size, stream)
         return None
     shape = memory.to_device(np.array(array.shape, np.int64), stream)
     strides = memory.to_device(np.array(array.strides, np.int64), stream)
@@ -118,7 +115,7 @@ def gather_kernel(words, at, sizes, places, longest, out):
 
 GATHER = Program(gather_loop, gather_kernel)
 """(words, at, sizes, places, longest, out): each block to its place in `out`, in words; the longest
-has `longest` of them."""
+block has `longest` of them."""
 
 
 def gather(
@@ -128,9 +125,9 @@ def gather(
     scratch: memory.Array,
     stream: memory.Stream,
 ) -> None:
-    """Copy blocks to their places in `scratch`, counted in its words; in the order of the stream.
+    """Copy blocks to their places in `scratch`, in words; in the order of the stream.
 
-    Its last words, three a block, are for the table of blocks.
+    The last words of `scratch`, three per block, hold the table of blocks.
     """
     n, at = len(sizes), np.array(addresses, np.uint64) - np.uint64(memory.BASE)
     table = np.concatenate([at, np.array(sizes, np.uint64), np.array(places, np.uint64)])

@@ -1,7 +1,6 @@
-"""Between device memory and the host, through a few pinned buffers, while both ends go on.
+"""Transfers between device memory and the host through a few pinned buffers.
 
-Either way one buffer is copied to or from the device while another is used. Importing this module
-imports Numba.
+In both directions one buffer is copied to or from the device while the host uses another.
 """
 
 from collections import deque
@@ -14,41 +13,42 @@ from attrs import field, frozen
 
 from checkpointable.arrays.cuda import memory, strided
 from checkpointable.arrays.cuda.memory import Wait
+from checkpointable.arrays.kinds import HostArray
 from checkpointable.arrays.lazy import Region
 from checkpointable.arrays.staging import fresh
 
 BUFFER = 16 << 20
-"""Bytes of one buffer."""
+"""The bytes of one buffer."""
 
 _BUFFERS = 3
 _MOST = 4096  # pieces in a buffer
-_ALIGN = 64  # bytes, of what begins in a buffer
-_spare: list["_Buffer"] = []  # to pin memory takes longer than to copy to it
+_ALIGN = 64  # bytes, of each piece in a buffer
+_spare: list["_Buffer"] = []  # kept: pinning memory takes longer than copying to it
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 Piece: TypeAlias = Bytes | Region
-"""Bytes that are on the host already, or on a device; there at most as many as a buffer has."""
+"""Bytes on the host; or on a device, and then no more than a buffer holds."""
 
 
 class _Buffer:
-    """Pinned memory, and of devices where pieces are gathered, as much beside it."""
+    """Pinned memory, and memory of the same size on each device where pieces are gathered."""
 
     def __init__(self) -> None:
         try:
             self.host = memory.pinned(BUFFER)
-        except MemoryError:  # the copies are slower, then
+        except MemoryError:  # copies are slower then
             self.host = fresh(BUFFER)
-        self._beside: dict[int, memory.Array] = {}
+        self._scratch: dict[int, memory.Array] = {}
 
-    def beside(self, device: int) -> memory.Array:
-        """Words on the device in use, for as many bytes and a table of pieces."""
-        if device not in self._beside:
-            self._beside[device] = memory.empty((-(-BUFFER // 8) + 3 * _MOST,), np.uint64)
-        return self._beside[device]
+    def scratch(self, device: int) -> memory.Array:
+        """Words on the current device for a buffer and a table of pieces."""
+        if device not in self._scratch:
+            self._scratch[device] = memory.empty((-(-BUFFER // 8) + 3 * _MOST,), np.uint64)
+        return self._scratch[device]
 
 
 class _Streams(dict[int, Any]):
-    """A stream for each device, made when that is in use."""
+    """A stream for each device, made on first use, while that device is current."""
 
     def __missing__(self, device: int) -> memory.Stream:
         self[device] = memory.side_stream()
@@ -57,7 +57,7 @@ class _Streams(dict[int, Any]):
 
 @frozen(eq=False)
 class _Batch:
-    """Pieces of one device, side by side in a buffer that is being filled; or one of the host."""
+    """Pieces of one device, in a buffer that is being filled; or one piece on the host."""
 
     pieces: list[Piece]
     places: list[int] = field(factory=list)
@@ -66,70 +66,64 @@ class _Batch:
 
 
 def download(pieces: Iterable[Piece]) -> Iterator[Bytes]:
-    """Yield the bytes of each piece, in order; each is valid until the next is asked for.
+    """Yield the bytes of each piece, in order; each is valid until the next is requested.
 
-    What copies to the device memory has to be done before. Pieces that lie apart are brought
-    together there, so that few copies cross the bus.
+    All writes to the pieces must be complete. Pieces that are not adjacent are gathered on the
+    device, so that few copies cross the bus.
     """
     streams = _Streams()
     started: deque[_Batch] = deque()
     try:
         for batch in _batches(pieces):
-            started.append(_started(batch, streams))
+            started.append(_start(batch, streams))
             if len(started) == _BUFFERS:
-                yield from _finished(started)
+                yield from _finish_first(started)
         while started:
-            yield from _finished(started)
+            yield from _finish_first(started)
     finally:
         for unused in started:
             _release(unused)
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces that follow one another and fit into a buffer."""
+    """Group consecutive pieces that fit into one buffer."""
     batch: list[Piece] = []
-    size = 0
+    size, batch_device = 0, None
     for piece in pieces:
-        if isinstance(piece, Region):
-            first = batch[0] if batch else None
-            larger = size + _room(piece)
-            fits = larger <= BUFFER and len(batch) < _MOST
-            if fits and isinstance(first, Region) and first.device == piece.device:
-                batch.append(piece)
-                size = larger
-                continue
-        if batch:
+        device, room = (piece.device, _room(piece)) if isinstance(piece, Region) else (None, 0)
+        full = size + room > BUFFER or len(batch) >= _MOST
+        if batch and (device is None or device != batch_device or full):
             yield batch
-        batch, size = [piece], 0
-        if isinstance(piece, Region):
-            size = _room(piece)
+            batch, size = [], 0
+        batch.append(piece)
+        size, batch_device = size + room, device
     if batch:
         yield batch
 
 
 def _room(region: Region) -> int:
-    """Bytes that it takes in a buffer, up to where the next may begin."""
+    """Bytes that it takes in a buffer, up to where the next piece may begin."""
     return -(-region.size // _ALIGN) * _ALIGN
 
 
-def _started(pieces: list[Piece], streams: _Streams) -> _Batch:
+def _start(pieces: list[Piece], streams: _Streams) -> _Batch:
     regions = [piece for piece in pieces if isinstance(piece, Region)]
     if not regions:
         return _Batch(pieces)
-    places, end, whole = [], 0, True
+    places, end, adjacent = [], 0, True
     for region in regions:
         places.append(end)
-        whole = whole and region.address == regions[0].address + end
+        adjacent = adjacent and region.address == regions[0].address + end
         end += _room(region)
     end = places[-1] + regions[-1].size
     with memory.on_device(regions[0].device):
         stream = streams[regions[0].device]
-        buffer = _taken()
+        buffer = _take_buffer()
         try:
-            if whole:
+            if adjacent:
                 source = memory.at(regions[0].address, end)
             else:
-                scratch = buffer.beside(regions[0].device)
+                scratch = buffer.scratch(regions[0].device)
                 strided.gather([r.address for r in regions], [r.size for r in regions],
                               [place // 8 for place in places], scratch, stream)  # fmt: skip
                 source = memory.at(memory.address_of(scratch), end)
@@ -140,7 +134,7 @@ def _started(pieces: list[Piece], streams: _Streams) -> _Batch:
             raise
 
 
-def _finished(started: deque[_Batch]) -> Iterator[Bytes]:
+def _finish_first(started: deque[_Batch]) -> Iterator[Bytes]:
     batch = started[0]
     if batch.buffer is None:
         for piece in batch.pieces:
@@ -155,8 +149,8 @@ def _finished(started: deque[_Batch]) -> Iterator[Bytes]:
     _release(batch)
 
 
-def fetch(region: Region, into: memory.HostArray) -> None:
-    """Copy a region to the host, into bytes that follow one another."""
+def fetch(region: Region, into: HostArray) -> None:
+    """Copy a region to the host."""
     begins = range(0, region.size, BUFFER)
     parts = (region.part(begin, min(BUFFER, region.size - begin)) for begin in begins)
     for begin, data in zip(begins, download(parts), strict=False):
@@ -164,12 +158,12 @@ def fetch(region: Region, into: memory.HostArray) -> None:
 
 
 Fill: TypeAlias = Callable[[int, memoryview], None]
-"""Gives bytes of an array, from one of them on."""
+"""Fills a buffer with the bytes of an array from one of them on."""
 
 
 @contextmanager
 def uploading() -> Iterator[Callable[[Region, Fill], None]]:
-    """Give a function that fills a region with what another gives; done at the end."""
+    """Yield a function that fills a region from a `Fill`; all is done when the context ends."""
     copies: deque[_Batch] = deque()
     streams = _Streams()
 
@@ -178,7 +172,7 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
             if len(copies) == _BUFFERS:
                 _release(copies.popleft())
             part = region.part(begin, min(BUFFER, region.size - begin))
-            buffer = _taken()
+            buffer = _take_buffer()
             try:
                 fill(begin, buffer.host.data[: part.size])
             except BaseException:
@@ -197,7 +191,7 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
             _release(copies.popleft())
 
 
-def _taken() -> _Buffer:
+def _take_buffer() -> _Buffer:
     try:
         return _spare.pop()
     except IndexError:
@@ -205,7 +199,7 @@ def _taken() -> _Buffer:
 
 
 def _release(batch: _Batch) -> None:
-    """Take a buffer back when nothing is copied to or from it any more."""
+    """Keep a buffer for reuse, when the copies to or from it are done."""
     if batch.buffer is not None:
         batch.done()
         _spare.append(batch.buffer)

@@ -1,9 +1,8 @@
-"""XXH3-128, as kernels that Numba compiles. Importing it imports Numba.
+"""XXH3-128, as kernels that Numba compiles.
 
 Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, 128 bits, seed 0, the
-default secret). Of a long block, each of the algorithm's eight lanes is followed by a thread: the
-eight read 64 bytes that lie side by side. What remains is done by one thread a block, which also
-does a short one by itself.
+default secret). For a long block, a thread computes each of the algorithm's eight lanes: together
+they read 64 adjacent bytes. One thread per block does the rest, and all of a short block.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -41,7 +40,7 @@ START = np.array(
      0x85EBCA77, 0x27D4EB2F165667C5, 0x9E3779B1], np.uint64,
 )  # fmt: skip
 P1, P2, P3, P4, Q1, Q2 = START[1], START[2], START[3], START[4], START[7], START[5]
-# As uint64, for Numba makes signed numbers of mixed integers.
+# As uint64, since Numba makes signed numbers from mixed integers.
 MX1, MX2 = np.uint64(0x165667919E3779F9), np.uint64(0x9FB21C651E98DF25)
 LOW, BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
 U0, U1, U2, U3, U4, U6, U7, U8 = (np.uint64(k) for k in (0, 1, 2, 3, 4, 6, 7, 8))
@@ -53,12 +52,12 @@ U64, U128, U240 = (np.uint64(k) for k in (64, 128, 240))
 def make(jit: Jit) -> tuple[Any, Any]:
     """Return the element functions (lane, finish).
 
-    All of them take the memory as an array of words, and where a block is in it in bytes.
+    All of them take the memory as an array of words, and a block's place in it in bytes.
     """
 
     @jit
     def word(words, at):
-        """Return the 8 bytes there; no aligned word is touched that has none of them."""
+        """Return the 8 bytes there; no aligned word without one of them is read."""
         shift = (at & U7) << U3
         low = words[at >> U3]
         if shift == U0:
@@ -99,7 +98,7 @@ def make(jit: Jit) -> tuple[Any, Any]:
 
     @jit
     def avalanche_64(x):
-        """As XXH64 has it."""
+        """The avalanche of XXH64."""
         x = (x ^ (x >> U33)) * P2
         x = (x ^ (x >> U29)) * P3
         return x ^ (x >> U32)
@@ -111,13 +110,13 @@ def make(jit: Jit) -> tuple[Any, Any]:
 
     @jit
     def added(own, other, key):
-        """What a stripe adds to a lane."""
+        """Return what a stripe adds to a lane."""
         keyed = own ^ key
         return other + (keyed & LOW) * (keyed >> U32)
 
     @jit
     def lane(words, at, size, number, secret):
-        """Follow a lane of the long form to its end, for a block of more than 240 bytes."""
+        """Return the final state of a lane, for a block of more than 240 bytes."""
         state, other = START[number], number ^ U1
         rounds = (size - U1) >> U10
         for k in range(rounds):
@@ -132,17 +131,17 @@ def make(jit: Jit) -> tuple[Any, Any]:
                 for n in range(16):
                     i = begin + (np.uint64(n) << U6)
                     key = secret[np.uint64(n) + number]
-                    own, beside = word(words, i + (number << U3)), word(words, i + (other << U3))
-                    state += added(own, beside, key)
+                    own, partner = word(words, i + (number << U3)), word(words, i + (other << U3))
+                    state += added(own, partner, key)
             state = (state ^ (state >> U47) ^ secret[U16 + number]) * Q1
         begin = at + (rounds << U10)
         for n in range((size - U1 - (rounds << U10)) >> U6):
             i = begin + (np.uint64(n) << U6)
-            own, beside = word(words, i + (number << U3)), word(words, i + (other << U3))
-            state += added(own, beside, secret[np.uint64(n) + number])
+            own, partner = word(words, i + (number << U3)), word(words, i + (other << U3))
+            state += added(own, partner, secret[np.uint64(n) + number])
         i = at + size - U64
-        own, beside = word(words, i + (number << U3)), word(words, i + (other << U3))
-        return state + added(own, beside, LAST[number])
+        own, partner = word(words, i + (number << U3)), word(words, i + (other << U3))
+        return state + added(own, partner, LAST[number])
 
     @jit
     def merged(lanes, first, keys, start):
@@ -179,12 +178,12 @@ def make(jit: Jit) -> tuple[Any, Any]:
         end ^= SECRET[6] ^ SECRET[7]
         high += end + (end & LOW) * (Q2 - U1)
         low ^= (swap_32(high & LOW) << U32) | swap_32(high >> U32)
-        answer, above = product(low, P2)
-        return avalanche(answer), avalanche(above + high * P2)
+        result, carry = product(low, P2)
+        return avalanche(result), avalanche(carry + high * P2)
 
     @jit
     def mixed(words, low, high, one, other, keys, key):
-        """Mix 32 bytes in: 16 at one place, 16 at the other, with four keys."""
+        """Mix in 32 bytes: 16 at one place, 16 at the other, with four keys."""
         a, b = word(words, one), word(words, one + U8)
         c, d = word(words, other), word(words, other + U8)
         low = (low + fold(a ^ keys[key], b ^ keys[key + 1])) ^ (c + d)
@@ -213,7 +212,7 @@ def make(jit: Jit) -> tuple[Any, Any]:
 
     @jit
     def finish(words, at, size, lanes, first, out, block):
-        """Write high and low word of a block's digest; `lanes` are those of a long one."""
+        """Write high and low word of a block's digest; `lanes` has those of a long block."""
         if size > U240:
             low = merged(lanes, first, MERGE_LOW, size * P1)
             high = merged(lanes, first, MERGE_HIGH, ~(size * P2))
@@ -247,7 +246,7 @@ def lanes_loop(words, at, sizes, lanes):
 
 @kernel
 def lanes_kernel(words, at, sizes, lanes):
-    # Constant memory gives one word at a time, and here each lane needs another one.
+    # Constant memory serves one word at a time, and here each lane needs a different one.
     secret = cuda.shared.array(24, np.uint64)
     if cuda.threadIdx.x < 24:
         secret[cuda.threadIdx.x] = SECRET[cuda.threadIdx.x]
@@ -271,7 +270,7 @@ def finish_kernel(words, at, sizes, lanes, out):
 
 
 LANES = Program(lanes_loop, lanes_kernel, block=32)
-"""(words, at, sizes, lanes): what the lanes of each long block come to."""
+"""(words, at, sizes, lanes): the final lanes of each long block."""
 
 FINISH = Program(finish_loop, finish_kernel, block=32)
 """(words, at, sizes, lanes, out): the digests, high word first."""

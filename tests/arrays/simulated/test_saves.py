@@ -126,13 +126,13 @@ def test_only_changed_blocks_leave_the_device(touched: list[tuple[int, float]]) 
     changed = {int(place) // BLOCK for place in np.flatnonzero(before != after)}
     with pytest.MonkeyPatch.context() as patch:
         fetched: list[int] = []
-        start = transfer._started
+        start = transfer._start
 
         def started(pieces: Any, *rest: Any) -> Any:
             fetched.extend(piece.size for piece in pieces if not isinstance(piece, memoryview))
             return start(pieces, *rest)
 
-        patch.setattr(transfer, "_started", started)
+        patch.setattr(transfer, "_start", started)
         saved = save(checkpointer, 1)
     header = archive.read_header(store, saved.name)
     assert {*header.arrays["field"].own()} == changed
@@ -310,10 +310,10 @@ def test_after_one_that_it_does_not_survive_nothing_is_saved(code: int, where: s
     save(checkpointer, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, where, failing(code))
-        with pytest.raises(DeviceLost, match="start the process again"):
+        with pytest.raises(DeviceLost, match="restart the process"):
             save(checkpointer, 1)
     taken = kernel.taken
-    with pytest.raises(DeviceLost, match="start the process again"):
+    with pytest.raises(DeviceLost, match="restart the process"):
         save(checkpointer, 2)
     assert kernel.taken == taken
     assert [entry.step for entry in archive.entries(store)] == [0]

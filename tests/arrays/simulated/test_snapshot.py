@@ -221,7 +221,7 @@ def test_what_is_on_a_device_comes_back_to_it(seed: int) -> None:
     arrays = other.a, other.b
     other.b[0, 0] = 99
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "_started", None)  # nothing goes by way of the host
+        patch.setattr(transfer, "_start", None)  # nothing goes by way of the host
         asyncio.run(reinstate(state, other))
     assert arrays[0] is other.a
     assert arrays[1] is other.b

@@ -75,13 +75,13 @@ def test_three_buffers_are_enough_for_any_size() -> None:
 
 
 def test_the_next_are_on_their_way_while_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, start = [], transfer._started
+    begun, start = [], transfer._start
 
     def started(*batch: Any) -> Any:
         begun.append(batch)
         return start(*batch)
 
-    monkeypatch.setattr(transfer, "_started", started)
+    monkeypatch.setattr(transfer, "_start", started)
     whole = region()
     download = transfer.download(whole.part(begin, 512) for begin in range(0, 4608, 512))
     next(download)
