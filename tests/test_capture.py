@@ -74,7 +74,7 @@ def test_what_is_reinstated_shares_nothing_with_the_checkpoint() -> None:
     assert same(checkpoint, run(capture(State, kernel(1))))
 
 
-def test_arrays_that_the_kernel_lacks_are_copies_of_its_own() -> None:
+def test_arrays_that_the_kernel_lacks_are_new_copies() -> None:
     checkpoint = run(capture(State, kernel(1)))
     k = kernel(2, layers=[])
     run(reinstate(checkpoint, k))
@@ -112,7 +112,7 @@ def test_reinstate_undoes_any_change(made: tuple[Any, Any], lost: bool) -> None:
         ({"layers": [np.zeros(2, np.int8), np.zeros(4, np.int8)]}, r"layers\[1\]"),
     ],
 )
-def test_a_misfit_changes_nothing(change: dict[str, Any], where: str) -> None:
+def test_an_array_that_does_not_fit_changes_nothing(change: dict[str, Any], where: str) -> None:
     k = kernel(2, **change)
     before = {n: np.copy(v) if isinstance(v, np.ndarray) else v for n, v in vars(k).items()}
     inner = [a.copy() for a in arrays_of(k)]
@@ -131,7 +131,7 @@ def test_a_read_only_array_is_refused_before_anything_changes() -> None:
     assert (k.field == 2).all()
 
 
-def test_a_property_that_gives_copies_is_refused() -> None:
+def test_a_property_that_returns_copies_is_refused() -> None:
     class Copying(SimpleNamespace):
         @property
         def field(self) -> Any:
@@ -144,7 +144,7 @@ def test_a_property_that_gives_copies_is_refused() -> None:
     assert k.step == 2
 
 
-def test_a_property_that_gives_views_is_restored_through() -> None:
+def test_a_property_that_returns_views_is_restored() -> None:
     class Viewing(SimpleNamespace):
         @property
         def field(self) -> Any:
@@ -157,7 +157,7 @@ def test_a_property_that_gives_views_is_restored_through() -> None:
     assert (k.hidden[1] == 2).all()
 
 
-def test_an_attribute_that_cannot_be_set_rolls_the_others_back() -> None:
+def test_an_attribute_that_cannot_be_set_rolls_back_the_others() -> None:
     class Stubborn(SimpleNamespace):
         @property
         def note(self) -> None:
@@ -210,7 +210,7 @@ def test_what_a_validator_refuses_is_not_captured() -> None:
         run(capture(Sound, SimpleNamespace(energy=11.0)))
 
 
-def test_a_generic_class_is_given_its_types() -> None:
+def test_a_generic_class_with_its_types() -> None:
     cls = Pair[int, Array[np.int8]]
     k = SimpleNamespace(first=1, second=np.ones(2, np.int8))
     checkpoint = run(capture(cls, k))
@@ -222,7 +222,7 @@ def test_a_generic_class_is_given_its_types() -> None:
 
 def test_a_dlpack_producer_is_read_and_written() -> None:
     class Foreign:
-        """What JAX, torch and others give: no NumPy array, but DLPack."""
+        """An array like those of JAX, torch and others: not of NumPy, but with DLPack."""
 
         def __init__(self, array: Any) -> None:
             self.array = array

@@ -39,7 +39,7 @@ from tests.helpers.equality import same
 from tests.helpers.kernels import Counter, CounterCheckpoint, after, finish
 
 
-def test_a_save_says_what_it_did(tmp_path: Path) -> None:
+def test_a_save_reports_its_result(tmp_path: Path) -> None:
     saved = finish(Checkpointer(after(5), tmp_path).save())
     assert (saved.step, saved.name) == (5, name_of(5))
     assert saved.bytes == (tmp_path / name_of(5)).stat().st_size
@@ -47,7 +47,7 @@ def test_a_save_says_what_it_did(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
-def test_resumed_equals_never_stopped(first: int, more: int) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(first: int, more: int) -> None:
     store = MemoryStore()
     finish(Checkpointer(after(first), store).save())
     fresh = Counter()
@@ -75,7 +75,7 @@ def test_an_empty_store_restores_nothing() -> None:
     assert kernel.step == 3
 
 
-def test_what_was_passed_over_is_said() -> None:
+def test_skipped_checkpoints_are_reported() -> None:
     store, kernel = MemoryStore(), after(1)
     finish(Checkpointer(kernel, store).save())
     kernel.advance(1)
@@ -88,7 +88,7 @@ def test_what_was_passed_over_is_said() -> None:
     assert isinstance(error, CorruptCheckpoint)
 
 
-def test_a_kernel_that_never_can_gets_not_now_and_nothing_is_stored() -> None:
+def test_a_kernel_that_is_never_ready_raises_not_now_and_nothing_is_stored() -> None:
     kernel, store = after(3), MemoryStore()
     kernel.ready = False
     with pytest.raises(NotNow, match="Counter"):
@@ -97,7 +97,7 @@ def test_a_kernel_that_never_can_gets_not_now_and_nothing_is_stored() -> None:
     assert kernel.step == 3
 
 
-def test_a_save_waits_until_the_kernel_can() -> None:
+def test_a_save_waits_until_the_kernel_is_ready() -> None:
     class Busy(Counter):
         asked = 0
 
@@ -162,42 +162,42 @@ def test_kernel_and_class_are_checked_before_anything_runs() -> None:
 
 
 def test_a_kernel_that_returns_something_else_is_refused() -> None:
-    class Liar(Counter):
+    class Wrong(Counter):
         async def checkpoint(self) -> CounterCheckpoint:
             return None  # type: ignore[return-value]
 
     store = MemoryStore()
     with pytest.raises(InvalidCheckpoint, match="expected CounterCheckpoint, got NoneType"):
-        finish(Checkpointer(Liar(), store).save())
+        finish(Checkpointer(Wrong(), store).save())
     assert entries(store) == []
 
 
-# --- beside the computation -----------------------------------------------------------------------
+# --- concurrently with the computation ------------------------------------------------------------
 
 
 class Held(MemoryStore):
-    """A store whose `create` waits until it is let go, and then fails if it is to."""
+    """A store whose `create` waits until it is released, and then fails if it has an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
-        self.entered, self.let_go, self.error = threading.Event(), threading.Event(), error
+        self.entered, self.release, self.error = threading.Event(), threading.Event(), error
 
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
         self.entered.set()
-        assert self.let_go.wait(60)
+        assert self.release.wait(60)
         if self.error is not None:
             raise self.error
         super().create(name, size, chunks)
 
 
-def test_the_kernel_goes_on_while_it_is_saved() -> None:
+def test_the_kernel_continues_while_it_is_saved() -> None:
     store, kernel = Held(), after(3)
 
     async def advance_meanwhile() -> None:
         saving = await Checkpointer(kernel, store).save()
         kernel.advance(4)
         assert not saving.done()
-        store.let_go.set()
+        store.release.set()
         assert (await saving).step == 3
         assert saving.done()
 
@@ -208,7 +208,7 @@ def test_the_kernel_goes_on_while_it_is_saved() -> None:
 
 
 @pytest.mark.parametrize("method", ["save", "restore_latest", "close"])
-def test_what_comes_next_waits_for_the_save(method: str) -> None:
+def test_the_next_call_waits_for_the_save(method: str) -> None:
     store = Held()
     checkpointer = Checkpointer(after(3), store)
 
@@ -219,7 +219,7 @@ def test_what_comes_next_waits_for_the_save(method: str) -> None:
         await asyncio.wait([task], timeout=0)
         assert not saving.done()
         assert not task.done()
-        store.let_go.set()
+        store.release.set()
         await task
         assert saving.done()
 
@@ -229,7 +229,7 @@ def test_what_comes_next_waits_for_the_save(method: str) -> None:
 def failed() -> tuple[Checkpointer[CounterCheckpoint], Saving]:
     """A checkpointer whose save has failed, and that can save again."""
     store = Held(StoreFull("no room"))
-    store.let_go.set()
+    store.release.set()
     checkpointer = Checkpointer(after(3), store)
     saving = asyncio.run(checkpointer.save())
     wait([saving._future])
@@ -238,14 +238,14 @@ def failed() -> tuple[Checkpointer[CounterCheckpoint], Saving]:
 
 
 @pytest.mark.parametrize("method", ["save", "restore_latest", "close"])
-def test_a_failed_save_is_told_by_what_comes_next(method: str) -> None:
+def test_the_next_call_raises_the_error_of_a_failed_save(method: str) -> None:
     checkpointer, _ = failed()
     with pytest.raises(StoreFull):
         asyncio.run(getattr(checkpointer, method)())
     assert finish(checkpointer.save()).step == 3
 
 
-def test_a_failed_save_is_told_by_its_handle_and_then_no_more() -> None:
+def test_an_error_retrieved_from_its_save_is_not_raised_again() -> None:
     checkpointer, saving = failed()
     for _ in range(2):
         with pytest.raises(StoreFull):
@@ -253,7 +253,7 @@ def test_a_failed_save_is_told_by_its_handle_and_then_no_more() -> None:
     assert finish(checkpointer.save()).step == 3
 
 
-def test_a_failed_save_of_which_nobody_asks_is_warned_of() -> None:
+def test_an_error_that_is_never_retrieved_is_a_warning() -> None:
     checkpointer, saving = failed()
     del checkpointer
     with pytest.warns(RuntimeWarning, match="never retrieved: no room"):
@@ -273,7 +273,7 @@ def test_async_with_ends_when_the_checkpoint_is_durable() -> None:
     assert [e.step for e in entries(store)] == [3]
 
 
-def test_who_waits_may_be_cancelled_and_the_save_is_not() -> None:
+def test_cancelling_the_wait_does_not_cancel_the_save() -> None:
     store = Held()
 
     async def cancel_in_the_middle() -> None:
@@ -283,21 +283,21 @@ def test_who_waits_may_be_cancelled_and_the_save_is_not() -> None:
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
-        store.let_go.set()
+        store.release.set()
         assert (await saving).step == 3
 
     finish(cancel_in_the_middle())
 
 
-def test_a_cancelled_restore_ends_before_it_says_so() -> None:
+def test_a_cancelled_restore_raises_only_when_it_has_ended() -> None:
     """It may be writing into the kernel."""
-    entered, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+    entered, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     class Slow(MemoryStore):
         @contextmanager
         def open(self, name: str, /) -> Iterator[Reader]:
             entered.set()
-            assert let_go.wait(60)
+            assert release.wait(60)
             with super().open(name) as reader:
                 yield reader
             ended.set()
@@ -310,7 +310,7 @@ def test_a_cancelled_restore_ends_before_it_says_so() -> None:
         assert await asyncio.to_thread(entered.wait, 60)
         task.cancel()
         await asyncio.wait([task], timeout=0)  # the cancellation is delivered
-        let_go.set()
+        release.set()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert ended.is_set()
@@ -322,7 +322,7 @@ def test_a_cancelled_restore_ends_before_it_says_so() -> None:
 
 
 class Large(Counter):
-    """A kernel whose arrays are large enough to be staged; it notes where its copies are."""
+    """A kernel whose arrays are large enough to be staged; it records where its copies are."""
 
     def __init__(self) -> None:
         super().__init__(size=1 << 16)
@@ -330,12 +330,12 @@ class Large(Counter):
         self.kept: CounterCheckpoint | None = None
 
     async def checkpoint(self) -> CounterCheckpoint:
-        made = await super().checkpoint()
-        self.copies.append(np.asarray(made.total).ctypes.data)
-        return made
+        checkpoint = await super().checkpoint()
+        self.copies.append(np.asarray(checkpoint.total).ctypes.data)
+        return checkpoint
 
 
-def test_the_memory_of_a_snapshot_is_used_for_the_next() -> None:
+def test_the_memory_of_a_snapshot_is_reused() -> None:
     kernel, store = Large(), MemoryStore()
     checkpointer = Checkpointer(kernel, store)
     for _ in range(3):
@@ -345,11 +345,11 @@ def test_the_memory_of_a_snapshot_is_used_for_the_next() -> None:
     assert [load(store, e.name, CounterCheckpoint).step for e in entries(store)] == [1, 2, 3]
 
 
-def test_a_snapshot_that_somebody_keeps_is_left_alone() -> None:
+def test_the_memory_of_a_snapshot_that_is_kept_is_not_reused() -> None:
     class Keeps(Large):
         async def checkpoint(self) -> CounterCheckpoint:
-            self.kept = made = await super().checkpoint()
-            return made
+            self.kept = checkpoint = await super().checkpoint()
+            return checkpoint
 
     kernel = Keeps()
     checkpointer = Checkpointer(kernel, MemoryStore())
@@ -361,9 +361,9 @@ def test_a_snapshot_that_somebody_keeps_is_left_alone() -> None:
     assert same(first.total, np.zeros(1 << 16, np.int64))
 
 
-def test_a_kernel_may_hand_over_a_buffer_that_it_replaces() -> None:
+def test_a_kernel_may_return_a_buffer_that_it_replaces() -> None:
     class Replaces:
-        """It writes into no array that it has given away."""
+        """A kernel that never writes into an array that it has returned."""
 
         def __init__(self) -> None:
             self.step, self.total = 0, np.zeros(1 << 16, np.int64)
@@ -380,7 +380,7 @@ def test_a_kernel_may_hand_over_a_buffer_that_it_replaces() -> None:
     kernel, store = Replaces(), Held()
     saving = asyncio.run(Checkpointer(kernel, store).save())
     kernel.advance(1)
-    store.let_go.set()
+    store.release.set()
     assert same(load(store, saving.result().name, CounterCheckpoint).total, kernel.total - 1)
 
 
@@ -388,7 +388,7 @@ def test_a_kernel_may_hand_over_a_buffer_that_it_replaces() -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 9))
-def test_a_restore_in_place_equals_another(saved: int, now: int, size: int) -> None:
+def test_a_restore_in_place_equals_any_other(saved: int, now: int, size: int) -> None:
     store, kernel = MemoryStore(), after(now, size)
     finish(Checkpointer(after(saved, size), store).save())
     memory = kernel.total
@@ -400,12 +400,12 @@ def test_a_restore_in_place_equals_another(saved: int, now: int, size: int) -> N
 def test_in_place_nothing_is_copied() -> None:
     store, kernel = MemoryStore(), after(2)
     finish(Checkpointer(after(5), store).save())
-    found = archive.latest(store, CounterCheckpoint, into=arrays_of(CounterCheckpoint, kernel))
-    assert found is not None
-    assert found.checkpoint.total is kernel.total
+    loaded = archive.latest(store, CounterCheckpoint, into=arrays_of(CounterCheckpoint, kernel))
+    assert loaded is not None
+    assert loaded.checkpoint.total is kernel.total
 
 
-def test_in_place_nothing_is_changed_if_anything_does_not_fit(tmp_path: Path) -> None:
+def test_in_place_nothing_changes_unless_everything_fits(tmp_path: Path) -> None:
     @attrs.frozen
     class Two:
         first: Array[np.int64]
@@ -423,7 +423,7 @@ def test_in_place_nothing_is_changed_if_anything_does_not_fit(tmp_path: Path) ->
     assert same(kernel.first, np.zeros(3, np.int64))
 
 
-def test_after_damage_an_older_one_is_restored_in_place(tmp_path: Path) -> None:
+def test_after_damage_an_older_checkpoint_is_restored_in_place(tmp_path: Path) -> None:
     store, kernel = LocalStore(tmp_path), after(9)
     for step in (3, 5):
         finish(Checkpointer(after(step), store).save())

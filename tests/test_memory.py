@@ -1,4 +1,4 @@
-"""How much memory a save and a load take at most, measured in processes of their own."""
+"""The peak memory of saves and loads, each measured in a process of its own."""
 
 import asyncio
 import os
@@ -57,13 +57,13 @@ def whole() -> State:
 
 
 def scattered() -> State:
-    """The same size, but neither array lies in C order: one in Fortran's, one with gaps."""
+    """The same size, but neither array is in C order: one is in Fortran order, one has gaps."""
     side = STATE * MIB // 2 // 4 // 4096
     flow = np.ones((STATE * MIB // 2 // 8, 2), np.float64)[:, 0]
     return State(7, np.ones((4096, side), np.float32, order="F"), flow)
 
 
-# --- what the child processes do -----------------------------------------------------------------
+# --- the work of the child processes --------------------------------------------------------------
 
 
 def saves_file(path: Path) -> Callable[[], object]:
@@ -118,7 +118,7 @@ def verifies(path: Path) -> Callable[[], object]:
 
 
 def report_growth(job: Callable[[Path], Callable[[], object]], path: Path) -> None:
-    """Print by how many MiB the work's peak is above what the process had before it."""
+    """Print by how many MiB the peak during the work exceeds the memory before it."""
     work = job(path)
     before = _memory("VmRSS")
     work()
@@ -137,7 +137,7 @@ def _memory(what: str) -> int:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a whole state as the file "saved", and as step 7 of a store."""
+    """A folder with a state as the file "saved", and as step 7 of a store."""
     folder = tmp_path_factory.mktemp("saved")
     entry = archive.save(LocalStore(folder), whole(), 7)
     (folder / "saved").hardlink_to(folder / entry.name)
@@ -175,12 +175,12 @@ def test_peak_of_memory(
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     grown, allowed = float(ended.stdout), copies * STATE + SLACK
-    assert grown >= copies * STATE * 0.99, f"{grown:.1f} MiB: has it worked at all?"
-    assert grown <= allowed, f"{job.__name__} took {grown:.1f} MiB more, allowed are {allowed}"
+    assert grown >= copies * STATE * 0.99, f"{grown:.1f} MiB: did it work at all?"
+    assert grown <= allowed, f"{job.__name__} took {grown:.1f} MiB more, but {allowed} are allowed"
 
 
 class Counting:
-    """Passes reads on, and counts their bytes."""
+    """Counts the bytes of the reads that it forwards."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader

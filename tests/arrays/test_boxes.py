@@ -1,4 +1,4 @@
-"""Boxes, and what is read of an array for one: beside NumPy, and counted element by element."""
+"""Boxes, and what is read of an array for one, compared with NumPy element by element."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def boxes_in(draw: st.DrawFn, shape: tuple[int, ...]) -> Box:
 
 @st.composite
 def partitions(draw: st.DrawFn, shape: tuple[int, ...], size: int) -> list[Box]:
-    """So many boxes that make the whole, some of them perhaps empty."""
+    """Draw that many boxes that cover the array; some may be empty."""
     boxes: list[Box] = [((0,) * len(shape), shape)]
     while len(boxes) < size:
         offset, lengths = boxes.pop(draw(st.integers(0, len(boxes) - 1)))
@@ -54,7 +54,7 @@ def whole(boxes: list[Box], shape: tuple[int, ...]) -> bool:
 
 
 @given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple))
-def test_only_boxes_that_make_the_whole_are_taken(
+def test_only_boxes_that_cover_the_array_are_accepted(
     data: st.DataObject, shape: tuple[int, ...]
 ) -> None:
     boxes = data.draw(partitions(shape, data.draw(st.integers(1, 6))))
@@ -69,7 +69,7 @@ def test_only_boxes_that_make_the_whole_are_taken(
         assert caught.value.where == "field"
 
 
-def test_many_boxes_that_make_the_whole_are_taken() -> None:
+def test_many_boxes_that_cover_the_array_are_accepted() -> None:
     grid = [((i * 3, j * 5), (3, 5)) for i in range(64) for j in range(64)]
     check_boxes(grid, (192, 320), "field")
     with pytest.raises(InvalidCheckpoint, match=r"\[0:3, 0:5\] and \[0:3, 4:9\] overlap"):
@@ -77,18 +77,18 @@ def test_many_boxes_that_make_the_whole_are_taken() -> None:
 
 
 @given(st.data(), SHAPES)
-def test_what_boxes_have_in_common(data: st.DataObject, shape: tuple[int, ...]) -> None:
+def test_the_common_part_of_boxes(data: st.DataObject, shape: tuple[int, ...]) -> None:
     wanted = data.draw(boxes_in(shape))
     others = data.draw(st.lists(boxes_in(shape), max_size=5))
-    found = dict(overlapping(wanted, *bounds(others, len(shape))))
+    parts = dict(overlapping(wanted, *bounds(others, len(shape))))
     for number, other in enumerate(others):
         both = np.zeros(shape, int)
         both[slices(wanted)] += 1
         both[slices(other)] += 1
-        if number in found:
-            both[slices(found[number])] -= 2
+        if number in parts:
+            both[slices(parts[number])] -= 2
         assert not (both == 2).any()
-        assert number not in found or np.prod(found[number][1]) > 0
+        assert number not in parts or np.prod(parts[number][1]) > 0
 
 
 @given(st.data(), SHAPES, st.sampled_from(["i1", "<i4", "<f8", "i1,<f4"]), st.integers(1, 40),
@@ -120,5 +120,5 @@ def test_a_range_of_elements_is_boxes(data: st.DataObject, shape: tuple[int, ...
     array = np.arange(math.prod(shape)).reshape(shape)
     begin = data.draw(st.integers(0, array.size))
     end = data.draw(st.integers(begin, array.size))
-    found = [array[slices(box)].reshape(-1) for box in selection.boxes_of(shape, begin, end)]
-    assert [n for part in found for n in part.tolist()] == [*range(begin, end)]
+    parts = [array[slices(box)].reshape(-1) for box in selection.boxes_of(shape, begin, end)]
+    assert [n for part in parts for n in part.tolist()] == [*range(begin, end)]

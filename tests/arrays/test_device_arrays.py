@@ -82,7 +82,7 @@ def test_numba_device_arrays(gpu: Any) -> None:
 
 
 class Foreign:
-    """What CuPy, torch and others give: no Numba array, but the CUDA array interface."""
+    """An array like those of CuPy, torch and others: not of Numba, but with the CUDA interface."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -115,7 +115,7 @@ def test_the_layout_of_a_cuda_array_is_read_without_cuda(dtype: Any) -> None:
     assert layout(foreign) == (described.dtype, (2, 3))
 
 
-def test_the_layout_of_a_numba_array_is_read_whatever_stream_it_is_bound_to() -> None:
+def test_the_layout_of_a_numba_array_is_read_without_its_stream() -> None:
     class Bound(SimpleNamespace):
         @property
         def __cuda_array_interface__(self) -> Any:
@@ -134,11 +134,11 @@ def test_the_layout_of_a_numba_array_is_read_whatever_stream_it_is_bound_to() ->
 
 
 @pytest.mark.parametrize("value", [3, "text", [1.0], np.float32(1), np.ma.zeros(2), np.ndarray])
-def test_what_is_no_array_is_not_taken_for_one(value: Any) -> None:
+def test_other_values_are_not_arrays(value: Any) -> None:
     assert not is_array(value)
 
 
-def test_an_owned_copy_is_contiguous_and_apart() -> None:
+def test_an_owned_copy_is_contiguous_and_shares_nothing() -> None:
     array = np.arange(12).reshape(3, 4)[:, ::-2]
     copy = owned(array)
     assert same(copy, array)
@@ -165,8 +165,8 @@ def maker(module: str, **members: Any) -> Any:
         (None, False),
     ],
 )
-def test_a_stream_is_told_from_others_of_that_name(value: Any, expected: bool) -> None:
-    """A kernel's `stream` may be what it aggregates."""
+def test_only_cuda_streams_are_streams(value: Any, expected: bool) -> None:
+    """The attribute `stream` of a kernel may be its data."""
     from checkpointable.arrays.cuda.memory import is_stream
 
     assert is_stream(value) == expected

@@ -43,7 +43,7 @@ def add_slowly(array: Any, rounds: int) -> None:
 
 
 def busy(stream: Any, rounds: int = 3_000_000) -> Any:
-    """An array that is being computed on the stream, for about a tenth of a second or more."""
+    """An array that the stream is still computing, for a tenth of a second or more."""
     array = cuda.to_device(np.zeros(MIB, np.float32), stream=stream)
     add_slowly[MIB // 128, 128, stream](array, rounds)
     return array
@@ -91,14 +91,14 @@ def test_digests_are_those_of_the_library() -> None:
     whole = Region(0, address_of(array), BYTES.size, array)
     places = [(begin, MIB) for begin in range(0, 64 * MIB, MIB)]
     places += [(7 * size, size) for size in [*range(1, 1200), MIB - 1, MIB + 1]]
-    found = digests_of(0, [whole.part(begin, size) for begin, size in places], 1 << 40)
+    digests = digests_of(0, [whole.part(begin, size) for begin, size in places], 1 << 40)
     expected = (xxhash.xxh3_128_digest(BYTES[b : b + size].tobytes()) for b, size in places)
-    assert found == b"".join(expected)
+    assert digests == b"".join(expected)
 
 
 @pytest.mark.parametrize("way", ["device", "pinned", "sliced"])
 @pytest.mark.parametrize("slanted", [False, True])
-def test_each_way_gives_the_bytes(monkeypatch: pytest.MonkeyPatch, way: Way, slanted: bool) -> None:
+def test_each_way_copies_bytes(monkeypatch: pytest.MonkeyPatch, way: Way, slanted: bool) -> None:
     monkeypatch.setattr(snapshot, "_available", lambda: 0.0 if way == "sliced" else 1e12)
     staging = Staging(reserve=0 if way == "device" else 1 << 60)
     host = BYTES[: 48 * MIB].reshape(-1, 6)
@@ -113,7 +113,7 @@ def test_each_way_gives_the_bytes(monkeypatch: pytest.MonkeyPatch, way: Way, sla
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_a_capture_comes_after_what_the_stream_has_to_do(own: bool) -> None:
+def test_a_capture_is_in_the_order_of_the_stream(own: bool) -> None:
     stream = cuda.stream() if own else cuda.default_stream()
     kernel = Kernel(stream)
     kernel.field = busy(stream)
@@ -121,7 +121,7 @@ def test_a_capture_comes_after_what_the_stream_has_to_do(own: bool) -> None:
     assert (np.asarray(state.field) == np.float32(2)).all()
 
 
-def test_a_capture_waits_for_no_other_stream() -> None:
+def test_a_capture_does_not_wait_for_other_streams() -> None:
     from checkpointable.arrays.cuda.memory import side_stream
 
     other = side_stream()
@@ -153,7 +153,7 @@ def test_deltas_and_restores_of_a_kernel_with_a_stream_of_its_own() -> None:
 
 
 class Foreign:
-    """What gives the CUDA array interface, and nothing else."""
+    """An array with the CUDA array interface and nothing else."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -176,7 +176,7 @@ def jax_array(host: Any) -> Any:
 
 
 class DLPack:
-    """What gives DLPack, and nothing else."""
+    """An array with DLPack and nothing else."""
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor

@@ -1,4 +1,4 @@
-"""Arrays of other libraries, on the host: what is captured of them comes back into them.
+"""Arrays of other libraries, on the host: captured and restored in place.
 
 Each is tested where it is installed, as by `nox -s faces`; `test_gpu.py` tests them on a device.
 """
@@ -22,7 +22,7 @@ class State:
     field: Array[np.float32]
 
 
-def taken(array: Any) -> tuple[Any, State]:
+def captured(array: Any) -> tuple[Any, State]:
     kernel = SimpleNamespace(field=array)
     return kernel, asyncio.run(capture(State, kernel))
 
@@ -30,7 +30,7 @@ def taken(array: Any) -> tuple[Any, State]:
 def test_a_tensor_of_torch_is_written_in_place() -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.arange(24, dtype=torch.float32).reshape(3, 8)[:, ::2]
-    kernel, state = taken(tensor)
+    kernel, state = captured(tensor)
     assert same(state.field, np.arange(24, dtype=np.float32).reshape(3, 8)[:, ::2].copy())
     tensor.zero_()
     assert np.asarray(state.field).any()
@@ -42,12 +42,12 @@ def test_a_tensor_of_torch_is_written_in_place() -> None:
 def test_a_tensor_with_a_gradient_is_refused() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(InvalidKernel, match=r"torch\.Tensor cannot be read: .*detach"):
-        taken(torch.ones(3, requires_grad=True))
+        captured(torch.ones(3, requires_grad=True))
 
 
 def test_an_array_of_jax_is_replaced_where_it_was() -> None:
     jax = pytest.importorskip("jax")
-    kernel, state = taken(jax.numpy.asarray(FIELD))
+    kernel, state = captured(jax.numpy.asarray(FIELD))
     assert same(state.field, FIELD)
     place = kernel.field.sharding
     kernel.field = kernel.field * 0
@@ -59,7 +59,7 @@ def test_an_array_of_jax_is_replaced_where_it_was() -> None:
 
 def test_an_array_of_jax_that_does_not_fit_is_refused() -> None:
     jax = pytest.importorskip("jax")
-    kernel, state = taken(jax.numpy.asarray(FIELD))
+    kernel, state = captured(jax.numpy.asarray(FIELD))
     kernel.field = before = kernel.field[1:]
     with pytest.raises(InvalidCheckpoint, match="the kernel has float32 of shape"):
         asyncio.run(reinstate(state, kernel))

@@ -63,7 +63,7 @@ def open_files() -> int:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The blocks that are read from now on."""
+    """The blocks that are read from now on, by array and number."""
     blocks: list[tuple[str, int]] = []
     original = read_arrays.read_block
 
@@ -79,16 +79,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 def test_nothing_is_read_before_it_is_used(path: Path, read: list[tuple[str, int]]) -> None:
-    found: Any = load_file(path, State, arrays="lazy")
-    assert (found.step, found.grid.dtype, found.grid.shape) == (3, np.float64, (10, 6))
+    loaded: Any = load_file(path, State, arrays="lazy")
+    assert (loaded.step, loaded.grid.dtype, loaded.grid.shape) == (3, np.float64, (10, 6))
     assert read == []
-    assert same(np.asarray(found.few), state().few)
+    assert same(np.asarray(loaded.few), state().few)
     assert read == [("few", 0)]
 
 
 def test_rows_read_the_blocks_that_they_touch(path: Path, read: list[tuple[str, int]]) -> None:
-    found: Any = load_file(path, State, arrays="lazy")
-    assert same(found.grid[3:5], np.asarray(state().grid)[3:5])  # bytes 144 to 240
+    loaded: Any = load_file(path, State, arrays="lazy")
+    assert same(loaded.grid[3:5], np.asarray(state().grid)[3:5])  # bytes 144 to 240
     assert sorted(read) == [("grid", 2), ("grid", 3)]
 
 
@@ -126,36 +126,36 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(begin=st.integers(-13, 13), end=st.integers(-13, 13))
 def test_a_part_of_a_file_equals_that_of_the_array(shared: Path, begin: int, end: int) -> None:
-    found: Any = load_file(shared, State, arrays="lazy")
-    assert same(found.grid[begin:end], np.asarray(state().grid)[begin:end])
+    loaded: Any = load_file(shared, State, arrays="lazy")
+    assert same(loaded.grid[begin:end], np.asarray(state().grid)[begin:end])
 
 
 @pytest.mark.parametrize("index", [10, -11])
-def test_a_row_that_is_not_there_is_an_index_error(path: Path, index: int) -> None:
-    found: Any = load_file(path, State, arrays="lazy")
+def test_a_row_that_does_not_exist_is_an_index_error(path: Path, index: int) -> None:
+    loaded: Any = load_file(path, State, arrays="lazy")
     with pytest.raises(IndexError, match=f"index {index} on axis 0, which has 10"):
-        found.grid[index]
+        loaded.grid[index]
 
 
 def test_damage_is_found_where_it_is_read(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096 + 5 * BLOCK)
         file.write(b"\xff")
-    found: Any = load_file(path, State, arrays="lazy")
-    assert same(found.grid[:6], np.asarray(state().grid)[:6])
+    loaded: Any = load_file(path, State, arrays="lazy")
+    assert same(loaded.grid[:6], np.asarray(state().grid)[:6])
     with pytest.raises(CorruptCheckpoint, match="damaged") as caught:
-        found.grid[6:]
+        loaded.grid[6:]
     assert str(path) in caught.value.where
     with pytest.raises(CorruptCheckpoint, match="damaged") as caught:
-        np.asarray(found.grid)
+        np.asarray(loaded.grid)
     assert caught.value.where == f"{path}: array 'grid', block 5 of 8"
 
 
-def test_the_file_is_open_as_long_as_the_arrays_are_there(path: Path) -> None:
+def test_the_file_is_open_as_long_as_the_arrays_exist(path: Path) -> None:
     before = open_files()
-    found: Any = load_file(path, State, arrays="lazy")
-    grid = found.grid
-    del found
+    loaded: Any = load_file(path, State, arrays="lazy")
+    grid = loaded.grid
+    del loaded
     path.unlink()
     assert grid[9, 5] == 59
     assert open_files() == before + 1
@@ -164,19 +164,19 @@ def test_the_file_is_open_as_long_as_the_arrays_are_there(path: Path) -> None:
 
 
 def test_a_lazy_checkpoint_can_be_saved_and_restored(path: Path, tmp_path: Path) -> None:
-    found: Any = load_file(path, State, arrays="lazy")
-    save_file(found, tmp_path / "again.safetensors")
+    loaded: Any = load_file(path, State, arrays="lazy")
+    save_file(loaded, tmp_path / "again.safetensors")
     assert same(load_file(tmp_path / "again.safetensors", State), state())
 
     class Kernel:
         step, grid, few = 0, np.zeros((10, 6)), np.zeros(7, np.int16)
 
     kernel = Kernel()
-    complete(reinstate(found, kernel))
+    complete(reinstate(loaded, kernel))
     assert same(State(kernel.step, kernel.grid, kernel.few), state())
 
 
-def test_of_an_older_version_all_is_read(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_is_read_at_once(tmp_path: Path) -> None:
     @checkpoint(name="lazily", version=1)
     @attrs.frozen
     class Old:
@@ -200,19 +200,19 @@ def test_of_an_older_version_all_is_read(tmp_path: Path) -> None:
 
 def test_a_mapped_array_is_the_file(path: Path, read: list[tuple[str, int]]) -> None:
     before = open_files()
-    found: Any = load_file(path, State, arrays="mmap")
+    loaded: Any = load_file(path, State, arrays="mmap")
     assert read == []
-    assert same(found, state())
+    assert same(loaded, state())
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(np.float64(77).tobytes())
-    assert found.grid[0, 0] == 77
+    assert loaded.grid[0, 0] == 77
     with pytest.raises(ValueError, match="read-only"):
-        found.grid[0, 0] = 1
+        loaded.grid[0, 0] = 1
     path.unlink()
-    assert found.grid[9, 5] == 59
+    assert loaded.grid[9, 5] == 59
     assert open_files() == before + 1
-    del found
+    del loaded
     assert open_files() == before
 
 
@@ -224,11 +224,11 @@ def test_the_header_of_a_mapped_file_is_verified(path: Path) -> None:
         load_file(path, State, arrays="mmap")
 
 
-# --- of deltas ----------------------------------------------------------------------------------
+# --- deltas -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arrays", ["read", "lazy", "mmap"])
-def test_of_a_delta_too(tmp_path: Path, arrays: Any) -> None:
+def test_a_delta_is_read_lazily_and_mapped(tmp_path: Path, arrays: Any) -> None:
     store = LocalStore(tmp_path)
     with small_blocks(BLOCK):
         base = save(store, state(), 3).name
@@ -237,8 +237,8 @@ def test_of_a_delta_too(tmp_path: Path, arrays: Any) -> None:
         now = State(4, grid, state().few)
         entry = save(store, now, 4, base=base)
     assert entry.delta
-    found: Any = load_file(tmp_path / entry.name, State, arrays=arrays)
-    assert same(np.asarray(found.grid), grid)
-    assert same(np.asarray(found.few), now.few)
-    assert same(found.grid[3:6], grid[3:6])
-    assert isinstance(found.few, LazyArray if arrays == "lazy" else np.ndarray)
+    loaded: Any = load_file(tmp_path / entry.name, State, arrays=arrays)
+    assert same(np.asarray(loaded.grid), grid)
+    assert same(np.asarray(loaded.few), now.few)
+    assert same(loaded.grid[3:6], grid[3:6])
+    assert isinstance(loaded.few, LazyArray if arrays == "lazy" else np.ndarray)

@@ -1,4 +1,4 @@
-"""What needs a CUDA device, in Numba's simulator, which takes a process of its own."""
+"""The tests that need a CUDA device, in Numba's simulator, in a process of their own."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The memory that snapshots and files go through."""
+"""The memory of snapshots and files."""
 
 import mmap
 from collections.abc import Callable
@@ -17,13 +17,13 @@ MIB = 1 << 20
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The bytes of memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 @pytest.mark.parametrize("advice", [mmap.MADV_HUGEPAGE, 9999], ids=["", "without huge pages"])
 @pytest.mark.parametrize("size", [1, 4096, 5 * MIB + 1])
-def test_fresh_memory_is_aligned_and_apart(
+def test_fresh_memory_is_aligned_and_separate(
     size: int, advice: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mmap, "MADV_HUGEPAGE", advice)
@@ -38,7 +38,7 @@ def test_too_much_memory_is_a_memory_error() -> None:
         fresh(1 << 60)
 
 
-def test_fresh_memory_goes_back_with_its_last_view() -> None:
+def test_fresh_memory_is_freed_with_its_last_view() -> None:
     before = resident()
     slabs = [fresh(8 * MIB) for _ in range(16)]
     for number in range(16):
@@ -50,7 +50,7 @@ def test_fresh_memory_goes_back_with_its_last_view() -> None:
     assert view.sum() > 0
 
 
-def test_memory_is_used_again_only_when_no_array_is_in_it() -> None:
+def test_memory_is_reused_only_when_no_array_uses_it() -> None:
     memory, array = Staging(), np.arange(3 * MIB, dtype=np.uint8)
     with memory.in_use():
         first = owned(array)
@@ -69,7 +69,7 @@ def test_memory_is_used_again_only_when_no_array_is_in_it() -> None:
         assert owned(array).ctypes.data == address
 
 
-def test_memory_goes_back_when_nobody_has_a_use_for_it() -> None:
+def test_memory_that_is_not_reused_is_freed() -> None:
     arrays = [np.ones(8 * MIB, np.uint8) for _ in range(16)]
     memory, before = Staging(), resident()
     for _ in range(2):
@@ -103,7 +103,7 @@ def refuse(*args: Any) -> Any:
     ],
     ids=str,
 )
-def test_all_bytes_are_copied_also_by_two_threads(
+def test_all_bytes_are_copied_by_one_thread_or_two(
     array: Any, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
@@ -114,7 +114,7 @@ def test_all_bytes_are_copied_also_by_two_threads(
         assert copy.tobytes() == array.tobytes()
 
 
-def test_an_error_of_the_other_thread_is_one_of_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_second_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: Any) -> None:
         raise MemoryError
 

@@ -27,7 +27,7 @@ def made(name: str, **types: Any) -> Any:
 
 
 def rebuilt(tp: Any, keep_name: bool = False) -> Any:
-    """The type anew: its classes renamed where no file has their names, fields the other way."""
+    """A copy of the type: classes renamed where a file has no names, fields in reverse order."""
     if is_record(tp):
         types = {f.name: rebuilt(f.type, keep_name) for f in reversed(fields_of(tp))}
         name = (typing.get_origin(tp) or tp).__name__
@@ -113,7 +113,7 @@ ONE, TWO = FLAG("F", {"A": 1}), FLAG("F", {"A": 2})
         (made("A", x=int), checkpoint("wave", version=3)(made("A", x=int)), True),
     ],
 )  # fmt: skip
-def test_what_matters(one: Any, other: Any, same: bool) -> None:
+def test_which_changes_matter(one: Any, other: Any, same: bool) -> None:
     assert (fingerprint(one) == fingerprint(other)) is same
 
 

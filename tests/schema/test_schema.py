@@ -210,7 +210,7 @@ def test_a_schema_survives_json(typed: Any) -> None:
     assert schema_from_json(attrs.asdict(schema)) == schema
 
 
-SAID: dict[str, Any] = {
+DESCRIBED: dict[str, Any] = {
     "name": "a",
     "version": 1,
     "fingerprint": "",
@@ -218,18 +218,19 @@ SAID: dict[str, Any] = {
 }
 
 
-def test_what_is_a_schema_is_read() -> None:
-    assert attrs.asdict(schema_from_json(SAID)) == SAID
+def test_a_schema_is_read() -> None:
+    assert attrs.asdict(schema_from_json(DESCRIBED)) == DESCRIBED
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        None, {}, SAID | {"more": 1}, SAID | {"name": 1}, SAID | {"version": "1"},
-        SAID | {"fingerprint": None}, SAID | {"classes": {"a": 1}},
-        SAID | {"classes": {"a": {"x": 1}}}, {k: v for k, v in SAID.items() if k != "fingerprint"},
+        None, {}, DESCRIBED | {"more": 1}, DESCRIBED | {"name": 1}, DESCRIBED | {"version": "1"},
+        DESCRIBED | {"fingerprint": None}, DESCRIBED | {"classes": {"a": 1}},
+        DESCRIBED | {"classes": {"a": {"x": 1}}},
+        {k: v for k, v in DESCRIBED.items() if k != "fingerprint"},
     ],
 )  # fmt: skip
-def test_what_is_no_schema_is_refused(value: Any) -> None:
+def test_anything_else_is_not_a_schema(value: Any) -> None:
     with pytest.raises(InvalidCheckpoint):
         schema_from_json(value)

@@ -61,7 +61,7 @@ def test_it_is_indexed_as_the_global_array(data: st.DataObject, shape: tuple[int
 
 
 @pytest.mark.parametrize("index", [8, -9, (0, 0, 0), ..., None, (slice(0, 2), 4)])
-def test_what_is_no_part_is_an_index_error(index: Any) -> None:
+def test_an_index_outside_the_shard_is_an_index_error(index: Any) -> None:
     with pytest.raises(IndexError):
         Shard(np.zeros((8, 4), np.float32), (8, 4), (0, 0))[index]
 
@@ -73,21 +73,21 @@ def test_it_lies_in_its_global_array(shape: tuple[int, ...], offset: tuple[int, 
 
 
 @pytest.mark.parametrize("offset", [(-1, 0), (1.5, 0), (np.int64(1), 0)])
-def test_its_place_is_ints(offset: Any) -> None:
+def test_its_shape_and_offset_are_ints(offset: Any) -> None:
     with pytest.raises(ValueError, match="tuple of non-negative ints"):
         Shard(np.zeros((3, 4)), (8, 4), offset)
 
 
 def test_it_is_captured_and_reinstated() -> None:
-    taken = asyncio.run(capture(FieldCheckpoint, Field(3.0)))
+    captured = asyncio.run(capture(FieldCheckpoint, Field(3.0)))
     kernel = Field()
     rows = kernel.rows
-    asyncio.run(reinstate(taken, kernel))
+    asyncio.run(reinstate(captured, kernel))
     assert kernel.rows is rows
     assert same(rows, np.full((3, 4), 3.0, np.float32))
 
 
-def test_a_kernel_gets_its_own_box_of_the_whole() -> None:
+def test_a_kernel_gets_its_own_box_of_the_array() -> None:
     whole = np.arange(32, dtype=np.float32).reshape(8, 4)
     kernel = Field(begin=4)
     given = FieldCheckpoint(7, Shard(whole, (8, 4), (0, 0)), np.ones(1, np.float32))
@@ -112,13 +112,13 @@ def test_what_does_not_fit_changes_nothing(field: Any, what: str) -> None:
     assert (kernel.step, kernel.rows.min(), kernel.other[0]) == (0, 1.0, 0.0)
 
 
-def test_a_kernel_without_a_shard_is_told() -> None:
+def test_a_kernel_without_a_shard_is_refused() -> None:
     class Plain(Field):
         field: Any = np.zeros((3, 4), np.float32)
 
-    taken = asyncio.run(capture(FieldCheckpoint, Field()))
+    captured = asyncio.run(capture(FieldCheckpoint, Field()))
     with pytest.raises(InvalidKernel, match="is not a Shard"):
-        asyncio.run(reinstate(taken, Plain()))
+        asyncio.run(reinstate(captured, Plain()))
 
 
 def test_a_shard_of_a_copy_is_refused() -> None:
@@ -127,6 +127,6 @@ def test_a_shard_of_a_copy_is_refused() -> None:
         def field(self) -> Shard[np.float32]:
             return Shard(self.rows.copy(), (8, 4), (2, 0))
 
-    taken = asyncio.run(capture(FieldCheckpoint, Field()))
+    captured = asyncio.run(capture(FieldCheckpoint, Field()))
     with pytest.raises(InvalidKernel, match="a new array each time"):
-        asyncio.run(reinstate(taken, Copies()))
+        asyncio.run(reinstate(captured, Copies()))

@@ -1,4 +1,4 @@
-"""Files of older versions: brought up to date by the author's functions, or refused with reason."""
+"""Files of older versions: migrated by the author's functions, or refused with a reason."""
 
 import uuid
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Versions = dict[int, Any]
 
 @pytest.fixture
 def name() -> str:
-    """A schema's name that no other test migrates."""
+    """The name of a schema that no other test migrates."""
     return f"wave-{uuid.uuid4()}"
 
 
@@ -51,20 +51,20 @@ def reloaded(value: object, cls: Any) -> Any:
     return archive.load(*saved(value), cls)
 
 
-def test_the_chain_of_functions_is_taken_in_order(name: str) -> None:
-    taken = []
+def test_the_functions_run_in_order(name: str) -> None:
+    versions = []
     for old in (1, 2, 3):
 
         @migrate(name, old)
         def step(tree: dict[str, Any], old: int = old) -> dict[str, Any]:
-            taken.append(old)
+            versions.append(old)
             tree["path"] = f"{tree['path']}{old}"
             return tree
 
         step.__qualname__ += str(old)
 
     assert reloaded(version(name, 2, path=str)("from"), version(name, 4, path=str)).path == "from23"
-    assert taken == [2, 3]
+    assert versions == [2, 3]
 
 
 def test_arrays_are_renamed_reshaped_cast_and_computed(name: str) -> None:
@@ -112,7 +112,7 @@ def test_what_a_migration_drops_is_not_read(name: str) -> None:
     assert error.value.hint == "use an older checkpoint"
 
 
-def test_damage_that_a_migration_meets_is_damage(name: str) -> None:
+def test_damage_in_a_migrated_array_is_reported_as_damage(name: str) -> None:
     @migrate(name, 1)
     def step(tree: dict[str, Any]) -> dict[str, Any]:
         return {"total": float(np.asarray(tree["u"]).sum())}
@@ -145,7 +145,7 @@ def test_a_lazy_array_is_what_numpy_makes(dtype: Any, shape: Any, data: st.DataO
 
 @pytest.mark.parametrize("shape", [(5,), (4, -1), (-1, -1), (2, 2), (0, -1), (-2, -3)])
 @pytest.mark.parametrize("size", [6, 1])
-def test_a_lazy_array_refuses_another_size(size: int, shape: tuple[int, ...]) -> None:
+def test_a_lazy_array_cannot_change_its_size(size: int, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="cannot have the shape"):
         LazyArray(np.int8, (size,), lambda: np.zeros(size, np.int8)).reshape(*shape)
 
@@ -282,7 +282,7 @@ def test_a_newer_version_names_what_to_install(name: str) -> None:
     assert error.value.hint == f"install numpy>={np.__version__}"
 
 
-def test_a_newer_version_of_a_program_of_no_package_says_so(name: str) -> None:
+def test_a_newer_version_without_a_package_names_the_program(name: str) -> None:
     old, new = version(name, 1, x=int), version(name, 2, x=int)
     new.__module__ = "__main__"
     with pytest.raises(SchemaMismatch) as error:
@@ -317,7 +317,7 @@ def fails(tree: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=range(4),
 )
-def test_a_wrong_migration_is_blamed(
+def test_a_failing_migration_is_named(
     name: str, function: Callable[[Any], Any], match: str, where: str
 ) -> None:
     migrate(name, 1)(function)
@@ -356,5 +356,5 @@ def test_a_new_version_asks_for_a_new_pin(name: str, tp: Any) -> None:
     new = version(name, 2, x=tp)
     with pytest.raises(AssertionError, match="version 1 is pinned") as error:
         assert_schema(new, version=1, fingerprint=pin)
-    said = str(error.value).rpartition("\n")[2].strip()
-    eval(said, {"assert_schema": assert_schema, "Wave": new})  # what it says to pin, holds
+    pinned = str(error.value).rpartition("\n")[2].strip()
+    eval(pinned, {"assert_schema": assert_schema, "Wave": new})  # what it says to pin, holds

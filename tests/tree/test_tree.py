@@ -125,7 +125,7 @@ def test_recursive_classes(value: Chain) -> None:
 
 @NARROW
 @given(st.data())
-def test_containers_of_like_kind_in_a_union_are_told_apart(data: st.DataObject) -> None:
+def test_containers_of_one_kind_in_a_union_are_distinguished(data: st.DataObject) -> None:
     @attrs.frozen
     class A:
         x: int
@@ -209,7 +209,7 @@ def test_a_value_of_another_type_is_refused_with_its_path(
         to_tree(attrs.evolve(good, **change), Outer)
 
 
-def test_a_subclass_is_refused_rather_than_cut_down() -> None:
+def test_a_subclass_is_refused_rather_than_truncated() -> None:
     @attrs.frozen
     class Wider(Inner):
         more: int
@@ -294,14 +294,14 @@ json = st.recursive(
 
 
 @given(st.sampled_from([f.name for f in attrs.fields(Strict)]), json)
-def test_any_stored_form_is_taken_or_refused_by_us(field: str, wire: Any) -> None:
+def test_any_stored_form_is_read_or_refused(field: str, wire: Any) -> None:
     tree, arrays = to_tree(strict, Strict)
     with suppress(InvalidCheckpoint):
         from_tree({**tree, field: wire}, arrays, Strict)
 
 
 @given(any_type, json)
-def test_any_json_at_any_type_is_taken_or_refused_by_us(typed: Any, wire: Any) -> None:
+def test_any_json_at_any_type_is_read_or_refused(typed: Any, wire: Any) -> None:
     holder = attrs.make_class("Holder", {"field": attrs.field(type=typed[0])})
     with suppress(InvalidCheckpoint):
         from_tree({"field": wire}, {}, holder)
@@ -358,7 +358,7 @@ class Many:
     nested: list[Array[np.int8]]
 
 
-def test_an_array_that_is_mentioned_where_none_can_be_is_refused() -> None:
+def test_an_array_in_the_place_of_a_scalar_is_refused() -> None:
     value = Many(1, [Pair(1, 0.5)], np.zeros(2, np.int8), [np.ones(3, np.int8)])
     tree, arrays = to_tree(value, Many)
     assert same(from_tree(tree, arrays, Many), value)
@@ -387,11 +387,11 @@ PLAIN: list[Any] = [True, 1, 0.5, "a", None]
 
 @pytest.mark.parametrize("value", PLAIN, ids=repr)
 @pytest.mark.parametrize("tp", [bool, int, float, str, type(None)])
-def test_plain_values_are_taken_by_their_own_types_only(tp: Any, value: Any) -> None:
+def test_plain_values_are_accepted_by_their_own_types_only(tp: Any, value: Any) -> None:
     one = attrs.make_class("One", {"x": attrs.field(type=tp), "items": attrs.field(type=list[tp])})
-    taken = isinstance(value, tp) or (tp is float and isinstance(value, int))
+    accepted = isinstance(value, tp) or (tp is float and isinstance(value, int))
     for holder in (one(value, []), one(next(v for v in PLAIN if type(v) is tp), [value])):
-        if taken:
+        if accepted:
             tree, _ = to_tree(holder, one)
             assert from_tree(tree, {}, one) == holder
         else:
@@ -419,7 +419,7 @@ def test_a_field_that_was_never_set_is_refused() -> None:
 
 
 @pytest.mark.parametrize("slots", [True, False])
-def test_names_that_source_code_would_change_survive(slots: bool) -> None:
+def test_names_that_python_would_normalize_survive(slots: bool) -> None:
     name = "\ufb01"  # a ligature, which Python reads as "fi"
     cls = attrs.make_class("Odd", {name: attrs.field(type=int, init=False)}, slots=slots)
     value = cls()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def array(dtype: Any, dimensions: int = 1) -> np.ndarray[Any, Any]:
-    """Stands for a device array in C order, of any size."""
+    """A stand-in for a device array in C order, of any size."""
     return np.zeros((1,) * dimensions, dtype)
 
 
@@ -50,11 +50,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "examples.own_stream.diffuse": (F8, F8),
     "examples.persistent.smooth": (MATRIX, 1),
 }  # fmt: skip
-"""Values of the types that the kernel is launched with."""
+"""Values of the types that a kernel is launched with."""
 
 
 def sources() -> Iterator[tuple[str, Path]]:
-    """All modules that may have kernels of ours in them."""
+    """All modules that may have kernels of this package."""
     for path in sorted([*ROOT.glob("checkpointable/**/*.py"), *ROOT.glob("examples/*.py")]):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         if path.name != "__main__.py" and "cuda" in path.read_text():
@@ -67,15 +67,15 @@ def name(dispatcher: Any) -> str:
 
 
 def dispatchers() -> list[Any]:
-    """All that `cuda.jit` has made, device functions too."""
+    """All dispatchers that `cuda.jit` made, device functions included."""
     from numba.cuda.dispatcher import CUDADispatcher
 
     return [made for made in gc.get_objects() if isinstance(made, CUDADispatcher)]
 
 
 @functools.cache
-def found() -> dict[str, list[Any]]:
-    """The kernels that there are when all modules are imported; of one name, all that were made."""
+def kernels_by_name() -> dict[str, list[Any]]:
+    """The kernels after all modules are imported, by name; a name may have several."""
     modules = [importlib.import_module(module).__name__ for module, _ in sources()]
     kernels: dict[str, list[Any]] = {}
     for dispatcher in dispatchers():
@@ -86,7 +86,7 @@ def found() -> dict[str, list[Any]]:
 
 
 def written() -> set[tuple[str, str]]:
-    """Module and name of every function that is decorated as a kernel, wherever it is."""
+    """Module and name of every function that is decorated as a kernel."""
     return {
         (module, node.name)
         for module, path in sources()

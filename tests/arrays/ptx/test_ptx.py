@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checkpointable.kernels.target import Target
-from tests.arrays.ptx.kernels import ARGUMENTS, dispatchers, found, name, written
+from tests.arrays.ptx.kernels import ARGUMENTS, dispatchers, kernels_by_name, name, written
 from tests.kernels.compare_devices import ising, nbody, pageranks, sketches, wave
 
 ARCHITECTURES = [(8, 0), (9, 0), (10, 0)]
@@ -39,11 +39,11 @@ def needed() -> None:
 
 
 def test_every_kernel_is_in_the_table() -> None:
-    assert set(found()) == set(ARGUMENTS)
+    assert set(kernels_by_name()) == set(ARGUMENTS)
 
 
-def test_every_kernel_is_there_once_its_module_is_imported() -> None:
-    functions = [made.py_func for same in found().values() for made in same]
+def test_every_kernel_exists_when_its_module_is_imported() -> None:
+    functions = [made.py_func for same in kernels_by_name().values() for made in same]
     assert written() <= {(function.__module__, function.__name__) for function in functions}
 
 
@@ -75,7 +75,7 @@ def test_it_compiles(
     monkeypatch.setattr(compiler, "get_current_device", lambda: context.device)
     monkeypatch.setattr("numba.cuda.cudadrv.devices.get_context", lambda: context)
     target = "sm_{}{}".format(*architecture)
-    for dispatcher in found()[kernel]:
+    for dispatcher in kernels_by_name()[kernel]:
         types = tuple(map(dispatcher.typeof_pyval, ARGUMENTS[kernel]))
         # From PTX, and, as on a device, with the optimisation at link time that is the default.
         for lto in (False, True):

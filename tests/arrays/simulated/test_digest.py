@@ -34,10 +34,10 @@ def blocks(array: memory.Array, begins: Sequence[int], sizes: Sequence[int]) -> 
 
 
 def test_every_length_of_all_forms() -> None:
-    """Each up to a stripe-block beyond where the long form begins, and some beyond."""
+    """Each length up to a stripe block into the long form, and some longer ones."""
     sizes = [*range(1, 1400), 2047, 2048, 2049, 4096, 65_537, len(BYTES)]
-    found = digests_of(0, blocks(cuda.to_device(BYTES), [0] * len(sizes), sizes), WHOLE)
-    assert found == b"".join(of_library(BYTES[:size]) for size in sizes)
+    digests = digests_of(0, blocks(cuda.to_device(BYTES), [0] * len(sizes), sizes), WHOLE)
+    assert digests == b"".join(of_library(BYTES[:size]) for size in sizes)
 
 
 @given(
@@ -47,8 +47,8 @@ def test_every_length_of_all_forms() -> None:
 def test_any_content_at_any_alignment_all_at_once(places: list[tuple[int, int]], seed: int) -> None:
     data = np.random.default_rng(seed).integers(0, 256, 4000, np.uint8)
     begins, sizes = zip(*places, strict=True)
-    found = digests_of(0, blocks(cuda.to_device(data), begins, sizes), WHOLE)
-    assert found == b"".join(of_library(data[begin : begin + size]) for begin, size in places)
+    digests = digests_of(0, blocks(cuda.to_device(data), begins, sizes), WHOLE)
+    assert digests == b"".join(of_library(data[begin : begin + size]) for begin, size in places)
 
 
 @given(st.binary(min_size=1, max_size=1000), st.integers(0, 9))
@@ -60,7 +60,7 @@ def test_few_bits_set(data: bytes, begin: int) -> None:
 
 
 def by_kernels(at: Sequence[int], sizes: Sequence[int], array: memory.Array) -> list[bytes]:
-    """As `digests_of` does on a device; in the simulator that runs the loops."""
+    """Digests as on a device; in the simulator, `digests_of` runs the loops."""
     begin = memory.address_of(array) - memory.BASE
     where, size = np.array([begin + a for a in at], np.uint64), np.array(sizes, np.uint64)
     lanes, out = np.zeros(8 * len(sizes), np.uint64), np.zeros((len(sizes), 2), np.uint64)
@@ -71,15 +71,15 @@ def by_kernels(at: Sequence[int], sizes: Sequence[int], array: memory.Array) -> 
 
 
 @pytest.mark.parametrize("begin", [0, 1, 4, 7])
-def test_the_kernels_give_every_form(begin: int) -> None:
+def test_the_kernels_compute_every_form(begin: int) -> None:
     sizes = FORMS + LONG
-    found = by_kernels([begin] * len(sizes), sizes, cuda.to_device(BYTES))
-    assert found == [of_library(BYTES[begin : begin + size]) for size in sizes]
+    digests = by_kernels([begin] * len(sizes), sizes, cuda.to_device(BYTES))
+    assert digests == [of_library(BYTES[begin : begin + size]) for size in sizes]
 
 
 @pytest.mark.parametrize("begin", range(8))
-def test_no_word_is_touched_that_has_none_of_the_block(begin: int) -> None:
-    """What lies beyond may be beyond the device's memory: here, beyond the array."""
+def test_no_word_outside_the_block_is_read(begin: int) -> None:
+    """Words beyond may not be in the device's memory: here, not in the array."""
     for size in [*FORMS[1:], 1025]:
         words = np.zeros(-(-(begin + size) // 8), np.uint64)
         words.view(np.uint8)[begin : begin + size] = BYTES[:size]
@@ -93,6 +93,6 @@ def test_no_word_is_touched_that_has_none_of_the_block(begin: int) -> None:
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 900)), max_size=5), st.integers(1, 99))
 def test_regions_are_cut_into_blocks(places: list[tuple[int, int]], block: int) -> None:
     begins, sizes = zip(*places, strict=True) if places else ((), ())
-    found = digests_of(0, blocks(cuda.to_device(BYTES), begins, sizes), block)
+    digests = digests_of(0, blocks(cuda.to_device(BYTES), begins, sizes), block)
     parts = [BYTES[b + i : b + min(i + block, n)] for b, n in places for i in range(0, n, block)]
-    assert found == b"".join(map(of_library, parts))
+    assert digests == b"".join(map(of_library, parts))

@@ -1,4 +1,4 @@
-"""The kernels that bring bytes together: any strides, any alignment."""
+"""The kernels that gather bytes: any strides, any alignment."""
 
 # What is seen of numba.cuda without its package are stubs with other parameters.
 # pyright: reportCallIssue=false, reportArgumentType=false
@@ -34,7 +34,7 @@ def views(draw: st.DrawFn) -> np.ndarray[Any, Any]:
 
 
 def content(view: np.ndarray[Any, Any]) -> bytes:
-    """All bytes of the elements, those between the fields of a record too."""
+    """All bytes of the elements, including those between the fields of a record."""
     return view.view(f"V{view.itemsize}").tobytes()
 
 
@@ -89,7 +89,7 @@ def test_the_kernel_gathers_as_the_loop_does() -> None:
 
 
 def check_gathered(gather: Gather, places: list[tuple[int, int]]) -> None:
-    """In the array's last words as well, beyond which there may be no memory."""
+    """In the last words of the array as well: there may be no memory beyond them."""
     words = np.random.default_rng(0).integers(0, 2**64, 270 // 8 + 1, np.uint64)
     data = words.view(np.uint8)[:270]
     places = [*places, (270 - 13, 13), (270 - 1, 1), (0, 8)]
@@ -98,10 +98,10 @@ def check_gathered(gather: Gather, places: list[tuple[int, int]]) -> None:
     out = np.full(32 * len(places), 7, np.uint64)
     gather(words, at, sizes, homes, 25, out)
     for home, (begin, size) in zip(homes.tolist(), places, strict=True):
-        found = out[home : home + 32].view(np.uint8)
-        assert found[:size].tobytes() == data[begin : begin + size].tobytes()
-        assert not found[size : -(-size // 8) * 8].any()
-        assert (found[-(-size // 8) * 8 :].view(np.uint64) == 7).all()
+        block_bytes = out[home : home + 32].view(np.uint8)
+        assert block_bytes[:size].tobytes() == data[begin : begin + size].tobytes()
+        assert not block_bytes[size : -(-size // 8) * 8].any()
+        assert (block_bytes[-(-size // 8) * 8 :].view(np.uint64) == 7).all()
 
 
 def test_the_kernel_moves_as_the_loop_does() -> None:

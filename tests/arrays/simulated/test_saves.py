@@ -50,14 +50,14 @@ class Kernel:
     def __init__(self, seed: int = 0) -> None:
         noise = np.random.default_rng(seed)
         self.step = 0
-        self.taken = 0
+        self.checkpoints = 0
         self.field = cuda.to_device(noise.random((25, 20)).astype(np.float32))
         self.small = cuda.to_device(noise.integers(-9, 9, 7, np.int8))
         self.slanted = cuda.to_device(noise.integers(-9, 9, (12, 18), np.int16))[::-2, ::3]
         self.total = noise.integers(0, 9, 30)
 
     async def checkpoint(self) -> State:
-        self.taken += 1
+        self.checkpoints += 1
         return await capture(State, self)
 
     async def restore(self, checkpoint: State) -> None:
@@ -106,9 +106,9 @@ def test_every_save_is_the_kernel_as_it_was(rounds: list[Any], delta: bool) -> N
         save(checkpointer, step)
         states.append(kernel.now())
     for step, state in enumerate(states):
-        found = archive.at_step(store, step, State)
-        assert same(found.checkpoint, state)
-        archive.verify(store, found.entry.name)
+        loaded = archive.at_step(store, step, State)
+        assert same(loaded.checkpoint, state)
+        archive.verify(store, loaded.entry.name)
         other = Kernel(seed=1)
         wait(Checkpointer(other, store).restore(step))
         assert same(other.now(), state)
@@ -141,7 +141,7 @@ def test_only_changed_blocks_leave_the_device(touched: list[tuple[int, float]]) 
 
 
 class Slow(MemoryStore):
-    """Takes nothing until it may."""
+    """A store that waits until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Slow(MemoryStore):
         super().create(name, size, held())
 
 
-def test_the_kernel_goes_on_while_it_is_stored() -> None:
+def test_the_kernel_continues_while_it_is_stored() -> None:
     kernel, store = Kernel(), Slow()
     before = kernel.now()
 
@@ -171,7 +171,7 @@ def test_the_kernel_goes_on_while_it_is_stored() -> None:
     assert same(archive.at_step(store, 0, State).checkpoint, before)
 
 
-def test_it_says_which_way_it_took() -> None:
+def test_a_save_reports_the_way_of_its_copy() -> None:
     saved = save(Checkpointer(Kernel(), MemoryStore()), 0)
     assert saved.snapshot is not None
     assert saved.snapshot.way == "device"
@@ -196,7 +196,7 @@ class Rotten(MemoryStore):
 
 
 @given(st.integers(0, 25 * 20 * 4 - 1))
-def test_a_damaged_one_is_found_on_the_device_and_passed_over(at: int) -> None:
+def test_damage_is_detected_on_the_device_and_the_checkpoint_skipped(at: int) -> None:
     kernel, store = Kernel(), Rotten()
     checkpointer = Checkpointer(kernel, store)
     save(checkpointer, 0)
@@ -214,7 +214,7 @@ def test_a_damaged_one_is_found_on_the_device_and_passed_over(at: int) -> None:
     assert f"array 'field', block {at // BLOCK} of 32" in error.where
 
 
-def test_damage_in_a_host_array_is_found_before_the_kernel_has_it() -> None:
+def test_damage_in_a_host_array_is_detected_before_the_kernel_has_it() -> None:
     kernel, store = Kernel(), Rotten()
     checkpointer = Checkpointer(kernel, store)
     name = save(checkpointer, 0).name
@@ -227,7 +227,7 @@ def test_damage_in_a_host_array_is_found_before_the_kernel_has_it() -> None:
     assert same(kernel.now(), before)
 
 
-def test_what_changes_on_the_way_is_found_before_the_kernel_has_it(
+def test_damage_on_the_way_is_detected_before_the_kernel_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel, store = Kernel(), MemoryStore()
@@ -264,7 +264,7 @@ def test_a_restore_needs_no_room_on_the_device(
     assert bool(checkpointer._staging.arena._slabs) == bool(free)
 
 
-def test_one_that_does_not_fit_changes_nothing() -> None:
+def test_a_checkpoint_that_does_not_fit_changes_nothing() -> None:
     kernel, other, store = Kernel(), Kernel(seed=1), MemoryStore()
     save(Checkpointer(kernel, store), 0)
     other.small = cuda.to_device(np.zeros(8, np.int8))
@@ -275,7 +275,7 @@ def test_one_that_does_not_fit_changes_nothing() -> None:
 
 
 class CudaAPIError(Exception):
-    """As Numba's driver raises it."""
+    """An error like those of Numba's driver."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"[{code}] call failed")
@@ -289,7 +289,7 @@ def failing(code: int) -> Any:
     return fail
 
 
-def test_after_an_error_that_the_context_survives_it_goes_on() -> None:
+def test_after_an_error_that_the_context_survives_saves_continue() -> None:
     kernel, store = Kernel(), MemoryStore()
     checkpointer = Checkpointer(kernel, store)
     with pytest.MonkeyPatch.context() as patch:
@@ -303,8 +303,8 @@ def test_after_an_error_that_the_context_survives_it_goes_on() -> None:
 
 @pytest.mark.parametrize("code", [700, 719])
 @pytest.mark.parametrize("where", ["copy", "to_host"])
-def test_after_one_that_it_does_not_survive_nothing_is_saved(code: int, where: str) -> None:
-    """Neither while the kernel is copied, nor while that is stored."""
+def test_after_an_error_that_it_does_not_survive_nothing_is_saved(code: int, where: str) -> None:
+    """Neither while the kernel is copied, nor while the copy is stored."""
     kernel, store = Kernel(), MemoryStore()
     checkpointer = Checkpointer(kernel, store)
     save(checkpointer, 0)
@@ -312,8 +312,8 @@ def test_after_one_that_it_does_not_survive_nothing_is_saved(code: int, where: s
         patch.setattr(memory, where, failing(code))
         with pytest.raises(DeviceLost, match="restart the process"):
             save(checkpointer, 1)
-    taken = kernel.taken
+    checkpoints = kernel.checkpoints
     with pytest.raises(DeviceLost, match="restart the process"):
         save(checkpointer, 2)
-    assert kernel.taken == taken
+    assert kernel.checkpoints == checkpoints
     assert [entry.step for entry in archive.entries(store)] == [0]

@@ -23,7 +23,7 @@ RESERVE = 1000
 
 
 class Room:
-    """How much memory there is."""
+    """How much memory is free on the device and on the host."""
 
     def __init__(self) -> None:
         self.device = 1e9
@@ -36,15 +36,15 @@ class Room:
 
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> Room:
-    there = Room()
-    monkeypatch.setattr(memory, "free", lambda: there.device)
-    monkeypatch.setattr(snapshot, "_available", lambda: there.host)
+    room = Room()
+    monkeypatch.setattr(memory, "free", lambda: room.device)
+    monkeypatch.setattr(snapshot, "_available", lambda: room.host)
     monkeypatch.setattr(transfer, "BUFFER", 512)
     monkeypatch.setattr(transfer, "_spare", [])
-    return there
+    return room
 
 
-def taken(staging: Staging | None, **arrays: Any) -> dict[str, Any]:
+def copied(staging: Staging | None, **arrays: Any) -> dict[str, Any]:
     copies, wait = snapshot.begin(arrays, None, staging)
     wait()
     return copies
@@ -52,14 +52,14 @@ def taken(staging: Staging | None, **arrays: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", WAYS)
 @given(given_views=st.lists(views(), max_size=3))
-def test_the_copies_are_equal_whatever_the_way(
+def test_the_copies_are_equal_in_every_way(
     room: Room, way: Way, given_views: list[np.ndarray[Any, Any]]
 ) -> None:
     room.only(way)
     staging = Staging(RESERVE)
     arrays = {f"a{i}": on_device(view) for i, view in enumerate(given_views)}
     before = [content(view) for view in given_views]
-    copies = taken(staging, **arrays)
+    copies = copied(staging, **arrays)
     for view in given_views:
         view.view(f"V{view.itemsize}")[...] = np.void(bytes(view.itemsize))
     assert [*copies] == [*arrays]
@@ -72,21 +72,21 @@ def test_the_copies_are_equal_whatever_the_way(
 
 
 def test_it_stays_on_the_device_where_there_is_room() -> None:
-    copy = taken(Staging(RESERVE), a=cuda.to_device(np.arange(9)))["a"]
+    copy = copied(Staging(RESERVE), a=cuda.to_device(np.arange(9)))["a"]
     assert isinstance(copy, LazyArray)
     assert copy.region is not None
     assert same(copy[2:5], np.arange(2, 5))
 
 
 def test_without_staging_it_is_a_numpy_array() -> None:
-    assert same(taken(None, a=cuda.to_device(np.arange(9)))["a"], np.arange(9))
+    assert same(copied(None, a=cuda.to_device(np.arange(9)))["a"], np.arange(9))
 
 
 @pytest.mark.parametrize(("free", "way"), [(RESERVE + 800, "device"), (RESERVE + 799, "pinned")])
 def test_the_reserve_stays_free(room: Room, free: float, way: Way) -> None:
     room.device = free
     staging = Staging(RESERVE)
-    taken(staging, a=cuda.to_device(np.arange(100.0)))
+    copied(staging, a=cuda.to_device(np.arange(100.0)))
     assert staging.snapshot is not None
     assert staging.snapshot.way == way
 
@@ -95,7 +95,7 @@ def test_the_reserve_stays_free(room: Room, free: float, way: Way) -> None:
 def test_no_more_than_half_of_the_memory_is_pinned(room: Room, host: float, way: Way) -> None:
     room.device, room.host = 0, host
     staging = Staging(RESERVE)
-    taken(staging, a=cuda.to_device(np.arange(100.0)))
+    copied(staging, a=cuda.to_device(np.arange(100.0)))
     assert staging.snapshot is not None
     assert staging.snapshot.way == way
 
@@ -106,38 +106,38 @@ def test_without_pinned_memory_it_is_sliced(room: Room, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(memory, "pinned", none)
     room.device, staging, array = 0, Staging(RESERVE), np.arange(10_000.0)
-    assert same(taken(staging, a=cuda.to_device(array))["a"], array)
+    assert same(copied(staging, a=cuda.to_device(array))["a"], array)
     assert staging.snapshot is not None
     assert staging.snapshot.way == "sliced"
 
 
-def test_memory_is_used_again_when_nobody_has_it() -> None:
+def test_memory_that_is_not_in_use_is_reused() -> None:
     staging, array = Staging(RESERVE), cuda.to_device(np.arange(100.0))
-    first = taken(staging, a=array)["a"].region
+    first = copied(staging, a=array)["a"].region
     address = first.address
     part = first.part(8, 8)
     del first
-    assert taken(staging, a=array)["a"].region.address != address
+    assert copied(staging, a=array)["a"].region.address != address
     del part
-    found = [taken(staging, a=array)["a"].region.address for _ in range(3)]
-    assert len({*found}) == 1
+    addresses = [copied(staging, a=array)["a"].region.address for _ in range(3)]
+    assert len({*addresses}) == 1
 
 
-def test_memory_that_is_not_wanted_is_given_back() -> None:
+def test_memory_that_is_not_wanted_is_freed() -> None:
     staging = Staging(RESERVE)
-    taken(staging, a=cuda.to_device(np.arange(1000.0)), b=cuda.to_device(np.arange(9)))
-    taken(staging, b=cuda.to_device(np.arange(9)))
+    copied(staging, a=cuda.to_device(np.arange(1000.0)), b=cuda.to_device(np.arange(9)))
+    copied(staging, b=cuda.to_device(np.arange(9)))
     assert [slab.size for slab in staging.arena._slabs] == [256]
 
 
-def test_it_predicts_what_the_same_way_took_before(room: Room) -> None:
+def test_a_copy_is_predicted_by_the_last_one_of_the_same_way(room: Room) -> None:
     staging, array = Staging(RESERVE), cuda.to_device(np.arange(100.0))
-    taken(staging, a=array)
+    copied(staging, a=array)
     first = staging.snapshot
-    taken(staging, a=array, b=array)
+    copied(staging, a=array, b=array)
     second = staging.snapshot
     room.only("pinned")
-    taken(staging, a=cuda.to_device(np.arange(200.0)))
+    copied(staging, a=cuda.to_device(np.arange(200.0)))
     third = staging.snapshot
     assert first is not None
     assert second is not None
@@ -159,7 +159,7 @@ class Kernel:
 
 
 class Held:
-    """Something that is done when it may be."""
+    """A wait that ends when it is released."""
 
     def __init__(self) -> None:
         self.may = threading.Event()
@@ -177,7 +177,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     return done
 
 
-def test_the_event_loop_goes_on_while_the_device_copies(held: Held) -> None:
+def test_the_event_loop_continues_while_the_device_copies(held: Held) -> None:
     async def main() -> State:
         task = asyncio.ensure_future(capture(State, Kernel()))
         while not held.waits.is_set():
@@ -190,7 +190,7 @@ def test_the_event_loop_goes_on_while_the_device_copies(held: Held) -> None:
 
 
 @pytest.mark.parametrize("what", ["capture", "reinstate"])
-def test_who_is_cancelled_waits_for_the_device(held: Held, what: str) -> None:
+def test_a_cancelled_task_waits_for_the_device(held: Held, what: str) -> None:
     state = State(np.zeros(50), np.zeros((3, 3), np.int32))
 
     async def main() -> None:
@@ -211,7 +211,7 @@ def test_who_is_cancelled_waits_for_the_device(held: Held, what: str) -> None:
 
 
 @given(st.integers(0, 9))
-def test_what_is_on_a_device_comes_back_to_it(seed: int) -> None:
+def test_device_arrays_are_restored_on_their_device(seed: int) -> None:
     kernel, other, staging = Kernel(), Kernel(), Staging(RESERVE)
     noise = np.random.default_rng(seed)
     kernel.a.copy_to_device(noise.random(50))
@@ -229,9 +229,9 @@ def test_what_is_on_a_device_comes_back_to_it(seed: int) -> None:
     assert np.array_equal(other.b.copy_to_host(), kernel.b.copy_to_host())
 
 
-def test_a_snapshot_is_gone_with_the_last_who_has_it() -> None:
+def test_a_snapshot_is_freed_with_the_last_reference() -> None:
     staging = Staging(RESERVE)
-    copy = taken(staging, a=cuda.to_device(np.arange(100.0)))["a"]
+    copy = copied(staging, a=cuda.to_device(np.arange(100.0)))["a"]
     reshaped = copy.reshape(10, 10).astype(np.float32)
     del copy
     assert staging.arena._slabs[0].used() is not None

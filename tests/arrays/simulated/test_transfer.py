@@ -40,20 +40,20 @@ def pieces(drawn: list[tuple[bool, int, int]]) -> Iterator[transfer.Piece]:
 
 @given(st.lists(places, max_size=12))
 def test_any_pieces_come_in_order(drawn: list[tuple[bool, int, int]]) -> None:
-    found = [bytes(piece) for piece in transfer.download(pieces(drawn))]
-    assert found == [BYTES[begin : begin + size].tobytes() for _, begin, size in drawn]
+    downloaded = [bytes(piece) for piece in transfer.download(pieces(drawn))]
+    assert downloaded == [BYTES[begin : begin + size].tobytes() for _, begin, size in drawn]
 
 
 @given(st.integers(1, 5000), st.integers(1, 512))
-def test_what_lies_side_by_side_comes_as_it_lies(size: int, step: int) -> None:
+def test_adjacent_pieces_arrive_as_they_are(size: int, step: int) -> None:
     sizes = [min(step, size - begin) for begin in range(0, size, step)]
     whole = region()
-    parts = [whole.part(step * i, own) for i, own in enumerate(sizes)]
+    parts = [whole.part(step * i, size_of_part) for i, size_of_part in enumerate(sizes)]
     assert b"".join(map(bytes, transfer.download(parts))) == BYTES[:size].tobytes()
 
 
 @given(st.lists(places, min_size=1, max_size=12), st.data())
-def test_who_stops_in_the_middle_leaves_no_buffer_behind(
+def test_a_download_that_stops_early_returns_its_buffers(
     drawn: list[tuple[bool, int, int]], data: st.DataObject
 ) -> None:
     transfer._spare.clear()
@@ -74,7 +74,7 @@ def test_three_buffers_are_enough_for_any_size() -> None:
     assert len(transfer._spare) == transfer._BUFFERS
 
 
-def test_the_next_are_on_their_way_while_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_pieces_are_copied_while_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, start = [], transfer._start
 
     def started(*batch: Any) -> Any:
@@ -114,7 +114,7 @@ def test_regions_are_filled_in_the_order_of_their_bytes(sizes: list[int]) -> Non
     ]
 
 
-def test_an_upload_that_cannot_go_on_leaves_no_buffer_behind() -> None:
+def test_an_upload_that_fails_returns_its_buffers() -> None:
     array = cuda.device_array(5000, np.uint8)
     begun = []
 
