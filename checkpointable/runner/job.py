@@ -158,7 +158,7 @@ class Job:
         loop.settle(wait=True) if self._ranks.size == 1 else loop.wait()
 
     def _prune(self, saved: Saved) -> tuple[str, ...]:
-        pruned = archive.prune(self._store, self.keep, sound=saved.name)
+        pruned = archive.prune(self._store, self.keep, valid=saved.name)
         return tuple(entry.name for entry in pruned)
 
     def _emit_of_tiers(self) -> None:

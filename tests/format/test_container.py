@@ -540,7 +540,7 @@ TEXT = said()
     [
         (said(format=True), "lacks"),
         (said(format="1"), "lacks"),
-        (said(more=1), "one too many"),
+        (said(more=1), "an unknown one"),
         (said(arrays=[]), "lacks"),
         (said(parents={}), "continues"),
         (said(step=True), "not that of"),
