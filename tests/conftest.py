@@ -42,6 +42,7 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     tmp_path_factory.getbasetemp()  # pytest's own directory stays where it is
     directory = tempfile.TemporaryDirectory(prefix="checkpointable-tests-")
     with directory as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)  # some tests are run as another user
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield

@@ -22,10 +22,10 @@ from checkpointable.events import (
     Stopping,
     from_json,
 )
-from checkpointable.format import layout
 from checkpointable.sinks import prometheus, to_file, to_log
 from tests.archive.test_archive import damage
 from tests.helpers.kernels import Counter
+from tests.helpers.small_blocks import small_blocks
 from tests.runner.test_delta_runs import Sweep
 from tests.runner.test_signals import Signalled
 
@@ -69,18 +69,18 @@ def test_a_run_that_is_stopped_tells_why_and_what_is_saved() -> None:
     assert [type(event) for event in told] == [Started, Stopping, Saved, Stopped]
 
 
-def test_a_delta_tells_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000)
-    monkeypatch.setattr(layout, "BLOCK", 64)
+def test_a_delta_tells_its_share() -> None:
     store = MemoryStore()
-    told = events_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
+    with small_blocks(64):
+        told = events_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
     first, *others = [event for event in told if isinstance(event, Saved)]
     assert (first.kind, first.dirty) == ("full", 1.0)
     for event in others:
         assert event.kind == "delta"
         entry = next(e for e in entries(store) if e.step == event.step)
         assert event.bytes == entry.size
-        full = archive.size_of_full(archive.read_header(store, entry.name))
+        with small_blocks(64):
+            full = archive.size_of_full(archive.read_header(store, entry.name))
         assert event.dirty == entry.size / full
 
 

@@ -1,4 +1,4 @@
-"""The address of a place in an object store, with its options; never with credentials."""
+"""Addresses of places in object stores, with options but never with credentials."""
 
 import re
 from datetime import timedelta
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from checkpointable.stores.object.store import ObjectStore
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "https")
-"""Those that obstore knows, but for directories and the memory, which we have better."""
+"""The schemes of obstore, except for directories and memory, which have stores of our own."""
 
 _CLIENT = (
     "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type",
@@ -28,11 +28,11 @@ _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def object_store(url: str) -> "ObjectStore":
-    """Open the place that an address means: `s3://bucket/prefix?endpoint=http://...`, gs, az.
+    """Open the place at an address: `s3://bucket/prefix?endpoint=http://...`, `gs://`, `az://`.
 
-    The options are obstore's, by its names: those of the service (`region`, `endpoint`, ...), of
-    the client (`timeout`, ...), and for trying again (`max_retries`, `retry_timeout`). What is not
-    said is taken from the environment, as credentials always are. Raises `StoreError`.
+    The options are obstore's, under its names: those of the service (`region`, `endpoint`, ...), of
+    the client (`timeout`, ...), and for retries (`max_retries`, `retry_timeout`). The defaults come
+    from the environment, as credentials always do. Raises `StoreError`.
     """
     try:
         import obstore  # here: an extra, which takes a while
@@ -55,7 +55,7 @@ def object_store(url: str) -> "ObjectStore":
 
 
 def redacted(url: str) -> str:
-    """An address as it may be shown: without credentials, and of its options the endpoint only.
+    """An address without credentials, and without options other than the endpoint.
 
     >>> redacted("s3://id:word@bucket/a?endpoint=http://localhost:8333&region=eu")
     's3://bucket/a?endpoint=http://localhost:8333'
@@ -73,7 +73,7 @@ def redacted(url: str) -> str:
 
 
 def _options(url: str) -> tuple[Any, Any, Any]:
-    """Sort the options of an address into those of the service, the client and the retries."""
+    """Split the options of an address into those of the service, the client and the retries."""
     config: dict[str, str] = {}
     client: dict[str, str] = {}
     retry: dict[str, int | timedelta] = {}
@@ -86,13 +86,13 @@ def _options(url: str) -> tuple[Any, Any, Any]:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         secret |= bool(_SECRET.search(name) and not _NO_SECRET.fullmatch(name)) or "@" in value
         if name in (*config, *client, *retry):
-            raise refuse(f"the option {name!r} is there twice", "say it once")
+            raise refuse(f"the option {name!r} is given twice", "give it once")
         if name in _CLIENT:
             client[name] = value
         elif name == "max_retries" and value.isdecimal():
             retry[name] = int(value)
-        elif name == "retry_timeout" and (found := _DURATION.fullmatch(value)):
-            retry[name] = timedelta(seconds=float(found[1]) * _SECONDS[found[2] or ""])
+        elif name == "retry_timeout" and (match := _DURATION.fullmatch(value)):
+            retry[name] = timedelta(seconds=float(match[1]) * _SECONDS[match[2] or ""])
         elif name in ("max_retries", "retry_timeout"):
             raise refuse(f"{name}={value}", "give a number, and a time as 30s")
         else:

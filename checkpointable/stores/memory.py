@@ -13,7 +13,7 @@ from checkpointable.stores.protocol import Buffer, Entry, Reader
 
 @define(eq=False)
 class MemoryStore:
-    """Keeps its blobs in a dict; a `Store` in all but durability. Safe to use from many threads.
+    """A `Store` that keeps its blobs in a dict: everything but durable. Safe to use from threads.
 
     >>> store = MemoryStore()
     >>> store.create("greeting", 5, [b"he", b"llo"])
@@ -31,7 +31,7 @@ class MemoryStore:
             for chunk in exactly(size, chunks, name):
                 blob[begin : begin + len(chunk)] = chunk
                 begin += len(chunk)
-            # One step under the interpreter's lock: of two racing writers one finds the other.
+            # One step under the interpreter's lock, so of two racing writers only one succeeds.
             if self._blobs.setdefault(name, (mine := (blob, time.time()))) is mine:
                 return
         raise CheckpointExists("the name is taken", where=name, hint="save under another name")
@@ -52,11 +52,11 @@ class MemoryStore:
             raise NoCheckpoint("no such checkpoint in this store", where=name)
 
     def lock(self) -> AbstractContextManager[None]:
-        """See `checkpointable.stores.Lock`: there is only this object, so nobody is kept out."""
+        """See `checkpointable.stores.Lock`: there is only this object, so none is locked out."""
         return nullcontext()
 
     def without_lock(self) -> "MemoryStore":
-        """See `checkpointable.stores.SharedWriters`: the lock keeps nobody out as it is."""
+        """See `checkpointable.stores.SharedWriters`: `lock` does not lock out anyone anyway."""
         return self
 
 

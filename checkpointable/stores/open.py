@@ -1,4 +1,4 @@
-"""`open_store`: the store that a path, an address or an object means."""
+"""`open_store`: the store for a path, an address or an object."""
 
 import os
 import re
@@ -13,11 +13,12 @@ _METHODS = ("create", "open", "list", "delete", "lock")
 
 
 def open_store(where: str | os.PathLike[str] | Store) -> Store:
-    """Give the store that `where` means.
+    """Return the store for `where`.
 
-    A path is a directory for a `LocalStore` (made at the first write), "memory://" a new
-    `MemoryStore`, "s3://bucket/prefix", gs:// or az:// a place in an object store (with the extra
-    `object`; see docs/object-stores.md), and a store is itself. Anything else raises `StoreError`.
+    A path is the directory of a `LocalStore`, which is created at the first write; "memory://" is a
+    new `MemoryStore`; "s3://bucket/prefix", gs:// or az:// is a place in an object store (with the
+    extra `object`; see docs/object-stores.md); and a store is itself. Anything else raises
+    `StoreError`.
 
     >>> type(open_store("runs/heat")).__name__
     'LocalStore'
@@ -31,10 +32,10 @@ def open_store(where: str | os.PathLike[str] | Store) -> Store:
     )
     if where == "memory://":
         return MemoryStore()
-    if isinstance(where, str) and (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", where)):
-        if found[1].lower() in SCHEMES:
+    if isinstance(where, str) and (match := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", where)):
+        if match[1].lower() in SCHEMES:
             return object_store(where)
         raise StoreError("no store for such an address", where=where, hint=hint)
     if not where or not isinstance(where, (str, os.PathLike)):
-        raise StoreError(f"{where!r} is no place for checkpoints", hint=hint)
+        raise StoreError(f"{where!r} cannot be opened as a store", hint=hint)
     return LocalStore(where)

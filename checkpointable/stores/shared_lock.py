@@ -1,4 +1,4 @@
-"""A lock that the threads of one store share."""
+"""A lock that the threads of one store object share."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,28 +12,28 @@ T = TypeVar("T")
 
 @define(eq=False)
 class SharedLock(Generic[T]):
-    """What the first of those that hold it takes, and the last gives back.
+    """Acquired by the first thread that holds it, and released by the last.
 
-    >>> holds = SharedLock(lambda: print("taken"), lambda taken: print("given back"))
-    >>> with holds.held(), holds.held():
+    >>> lock = SharedLock(lambda: print("acquired"), lambda resource: print("released"))
+    >>> with lock.held(), lock.held():
     ...     print("held")
-    taken
+    acquired
     held
-    given back
+    released
     """
 
-    _take: Callable[[], T]
+    _acquire: Callable[[], T]
     _release: Callable[[T], object]
-    _taken: list[T] = field(factory=list, init=False)
+    _acquired: list[T] = field(factory=list, init=False)
     _count: int = field(default=0, init=False)
     _guard: threading.Lock = field(factory=threading.Lock, init=False)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it; raises what taking it raises."""
+        """Hold it within the context; raises what acquiring it raises."""
         with self._guard:
             if not self._count:
-                self._taken.append(self._take())
+                self._acquired.append(self._acquire())
             self._count += 1
         try:
             yield
@@ -41,4 +41,4 @@ class SharedLock(Generic[T]):
             with self._guard:
                 self._count -= 1
                 if not self._count:
-                    self._release(self._taken.pop())
+                    self._release(self._acquired.pop())

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +37,7 @@ from checkpointable.format.layout import Extent
 from checkpointable.format.reader import read_header
 from tests.archive.test_archive import content, damage
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 
 BLOCK = 64
 KEY, OTHER = bytes(range(32)), bytes(32)
@@ -79,10 +80,7 @@ def changed(before: State, step: int, *places: int) -> State:
 @pytest.fixture(autouse=True)
 def _small_blocks() -> Iterator[None]:
     """And so small arrays that the header would take more room than they."""
-    with (
-        mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-    ):
+    with small_blocks(BLOCK):
         yield
 
 
@@ -169,10 +167,7 @@ def test_a_chain_ends_before_it_takes_too_many_files_or_the_room_of_a_full_one(
     """Each delta holds so many of 2,000 blocks, others each time: all those before are needed."""
     size = 1024  # of a block, of which the digest is little
     store, values = MemoryStore(), np.zeros(2000 * size, np.uint8)
-    with (
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1),
-        mock.patch.object(layout, "BLOCK", size),
-    ):
+    with small_blocks(size, max_delta_ratio=1):
         name, kinds = save(store, Bytes(values), 0).name, []
         for step in range(1, 40):
             begin = step * blocks % 2000
@@ -508,12 +503,8 @@ class Deltas(RuleBasedStateMachine):
 
     @initialize(full=st.booleans())
     def begin(self, full: bool) -> None:
-        self.patches = [
-            mock.patch.object(layout, "BLOCK", BLOCK),
-            mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-        ]
-        for patch in self.patches:
-            patch.start()
+        self.blocks = ExitStack()
+        self.blocks.enter_context(small_blocks(BLOCK))
         self.store = MemoryStore()
         self.now = state()
         self.step = 0
@@ -547,8 +538,7 @@ class Deltas(RuleBasedStateMachine):
             assert same(load(self.store, entry.name, State), self.saved[entry.step])
 
     def teardown(self) -> None:
-        for patch in self.patches:
-            patch.stop()
+        self.blocks.close()
 
 
 TestDeltas = Deltas.TestCase

@@ -2,7 +2,6 @@
 
 import math
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from hypothesis import strategies as st
 
 from checkpointable import InvalidCheckpoint
 from checkpointable.arrays.boxes import Box, bounds, check_boxes, overlapping
-from checkpointable.format import layout, selection
+from checkpointable.format import selection
 from checkpointable.format.layout import StoredArray
+from tests.helpers.small_blocks import small_blocks
 
 SHAPES = st.lists(st.integers(0, 6), max_size=3).map(tuple)
 
@@ -108,7 +108,7 @@ def test_a_box_is_read_by_the_blocks_that_it_touches(
         read.extend(blocks)
 
     out = np.zeros(box[1], dtype)
-    with mock.patch.object(layout, "BLOCK", block), mock.patch.object(selection, "SLAB", slab):
+    with small_blocks(block, slab=slab):
         selection.read_box(StoredArray("a", dtype, shape, 0, size, 0, 0, ()), box, out, fill)
     due = np.arange(size).reshape(*shape, dtype.itemsize)[slices(box)].reshape(-1)
     assert out.tobytes() == bytes(raw[place] for place in due)

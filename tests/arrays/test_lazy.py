@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import attrs
 import numpy as np
@@ -26,9 +25,10 @@ from checkpointable import (
     save_file,
 )
 from checkpointable.archive import save
-from checkpointable.format import layout, read_arrays
+from checkpointable.format import read_arrays
 from checkpointable.threads import complete
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 
 BLOCK = 64
 
@@ -42,7 +42,7 @@ class State:
 
 @pytest.fixture(autouse=True)
 def _small_blocks() -> Iterator[None]:
-    with mock.patch.object(layout, "BLOCK", BLOCK):
+    with small_blocks(BLOCK):
         yield
 
 
@@ -119,7 +119,7 @@ def test_a_part_equals_that_of_the_array(data: st.DataObject) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shared") / "it.safetensors"
-    with mock.patch.object(layout, "BLOCK", BLOCK):
+    with small_blocks(BLOCK):
         save_file(state(), path)
     return path
 
@@ -230,7 +230,7 @@ def test_the_header_of_a_mapped_file_is_verified(path: Path) -> None:
 @pytest.mark.parametrize("arrays", ["read", "lazy", "mmap"])
 def test_a_delta_is_read_lazily_and_mapped(tmp_path: Path, arrays: Any) -> None:
     store = LocalStore(tmp_path)
-    with mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000):
+    with small_blocks(BLOCK):
         base = save(store, state(), 3).name
         grid = np.array(state().grid)
         grid[4] = -1

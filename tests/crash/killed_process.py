@@ -19,8 +19,7 @@ from typing import Any
 import orjson
 
 from checkpointable import CheckpointableError
-from tests.crash import mutations as wrong_ways
-from tests.crash import workloads
+from tests.crash import mutations, workloads
 
 
 class Victims:
@@ -130,7 +129,7 @@ def _run(name: str, root: Path, way: str, ready: int) -> int:
 
     After an error of ours the process has to be able to go on: it saves once more.
     """
-    wrong_ways.take(way)
+    mutations.take(way)
     os.read(ready, 1)
     os.getppid()  # nothing else calls it: here the workload begins
     try:

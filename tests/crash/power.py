@@ -35,8 +35,8 @@ from attrs import frozen
 
 from checkpointable import CheckpointableError, LocalStore, archive
 from checkpointable.stores.local.file import sync_directory
-from tests.crash import mutations as wrong_ways
-from tests.crash import promises, workloads
+from tests.crash import mutations, promises, workloads
+from tests.helpers.small_blocks import small_blocks
 
 SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, (2).to_bytes(4, sys.byteorder)
 NEW_NAMESPACE = 0x20000  # CLONE_NEWNS
@@ -49,12 +49,12 @@ UNSUPPORTED = 77
 
 def without_second_file_fsync() -> None:
     """As before the fact about XFS was known: the file is synced only while it has no name."""
-    wrong_ways.without_fsync(lambda status: stat.S_ISREG(status.st_mode) and status.st_nlink > 0)
+    mutations.without_fsync(lambda status: stat.S_ISREG(status.st_mode) and status.st_nlink > 0)
 
 
 def without_fsync_of_the_name() -> None:
     """Neither the directory nor, once more, the file."""
-    wrong_ways.without_fsync(lambda status: stat.S_ISDIR(status.st_mode) or status.st_nlink > 0)
+    mutations.without_fsync(lambda status: stat.S_ISDIR(status.st_mode) or status.st_nlink > 0)
 
 
 MORE_WAYS = {way.__name__: way for way in (without_second_file_fsync, without_fsync_of_the_name)}
@@ -121,7 +121,7 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
 def _write(root: Path, way: str, prunes: bool, deltas: bool) -> int:
     """Save as fast as it goes, until killed; 1 after an error, as the shutdown makes one."""
     try:
-        MORE_WAYS[way]() if way in MORE_WAYS else wrong_ways.take(way)
+        MORE_WAYS[way]() if way in MORE_WAYS else mutations.take(way)
         base = None
         for step in range(1, 99):  # `write_check` saves step 99
             name = workloads.save(root, step, "delta" if deltas else "", base)
@@ -151,7 +151,7 @@ def _shut_down(mount: Path) -> None:
     os.close(folder)
 
 
-@workloads.small_blocks()
+@small_blocks(workloads.BLOCK)
 def _torn(store: LocalStore) -> str:
     """What is visible, acknowledged or not, and is not whole."""
     for entry in archive.entries(store):
@@ -222,7 +222,7 @@ def options() -> Any:
     )
     parser.add_argument("--file-system", choices=MAKE, default="ext4")
     parser.add_argument("--cuts", type=int, default=300, help="default 300")
-    parser.add_argument("--way", choices=[*wrong_ways.WAYS, *MORE_WAYS], default="")
+    parser.add_argument("--way", choices=[*mutations.WAYS, *MORE_WAYS], default="")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dir", type=Path, help="where the image goes; default: in memory")
     return parser.parse_args()

@@ -11,8 +11,9 @@ from typing import Any
 
 from checkpointable import CheckpointableError, LocalStore, archive, load_file
 from checkpointable.stores.local.file import SCRATCH
-from tests.crash.workloads import State, small_blocks, state
+from tests.crash.workloads import BLOCK, State, state
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 
 
 def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:
@@ -27,7 +28,7 @@ def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:
     return files
 
 
-@small_blocks()
+@small_blocks(BLOCK)
 def check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     """Say which promise is broken; None if none is."""
     files = owed(acknowledged)
@@ -69,7 +70,7 @@ def _missed(root: Path, files: dict[str, set[tuple[int, str]]]) -> str | None:
     return None
 
 
-@small_blocks()
+@small_blocks(BLOCK)
 def write_check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     """The same after a new process has saved once more."""
     store = LocalStore(root / "store")

@@ -20,7 +20,7 @@ from checkpointable import Checkpointer, LocalStore, StoreError, archive, events
 from checkpointable.archive import name_of
 from checkpointable.archive.prune import prune
 from checkpointable.errors import NoCheckpoint, StoreFull
-from tests.crash import mutations as wrong_ways
+from tests.crash import mutations
 from tests.crash.recorder import need_strace
 from tests.crash.subprocesses import WAYS, apart, fails, mount, names, namespace
 from tests.helpers.equality import same
@@ -132,21 +132,21 @@ def read_only(root: Path) -> Iterator[None]:
 
 
 def on_a_full_disk(root: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     mount(Path(root), "size=1m")
     endures(Path(root), full(Path(root)), StoreFull, prunes=True)
     begins(Path(root), full(Path(root)), StoreFull)
 
 
 def on_a_disk_without_inodes(root: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     mount(Path(root), "size=1m,nr_inodes=20")
     endures(Path(root), without_inodes(Path(root)), StoreFull, prunes=True)
     begins(Path(root), without_inodes(Path(root)), StoreFull)
 
 
 def on_a_read_only_disk(root: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     mount(Path(root), "size=1m")
     endures(Path(root), read_only(Path(root)), StoreError)
     begins(Path(root), read_only(Path(root)), StoreError)
@@ -282,7 +282,7 @@ def test_a_directory_removed_during_a_save(tmp_path: Path, way: str) -> None:
 
 
 def removed_during_a_save(path: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     store = LocalStore(path)
 
     def chunks() -> Iterator[bytes]:

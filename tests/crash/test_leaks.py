@@ -12,7 +12,7 @@ from checkpointable import Checkpointer, LocalStore, archive, last, load_file, s
 from checkpointable.archive import name_of
 from checkpointable.archive.prune import prune
 from checkpointable.errors import CheckpointExists, CorruptCheckpoint, StoreFull, StoreLocked
-from tests.crash import mutations as wrong_ways
+from tests.crash import mutations
 from tests.crash.subprocesses import apart, mount, names, namespace
 from tests.crash.workloads import State, state
 from tests.helpers.kernels import CounterCheckpoint, after, finish
@@ -66,7 +66,7 @@ def checkpointed(root: Path) -> None:
 
 
 def repeats(root: str, way: str, kind: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     mount(Path(root), "size=1m")
     path = Path(root) / "run"
     archive.save(LocalStore(path), state(0, ""), 0)

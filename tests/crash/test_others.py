@@ -19,7 +19,7 @@ from checkpointable.archive import name_of
 from checkpointable.archive.prune import prune
 from checkpointable.errors import StoreLocked
 from checkpointable.stores.protocol import Entry
-from tests.crash import mutations as wrong_ways
+from tests.crash import mutations
 from tests.crash.recorder import need_strace
 from tests.crash.subprocesses import WAYS, apart, names
 from tests.crash.workloads import State, meet, state
@@ -140,7 +140,7 @@ def test_a_listing_has_odd_ages(time: int, tmp_path: Path) -> None:
 
 
 def cannot_link(root: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     path = Path(root)
     before = names(path)
     with pytest.raises(StoreError) as caught:
@@ -165,7 +165,7 @@ def test_a_file_system_without_hard_links(error: str, way: str, tmp_path: Path) 
 
 
 def fsync_fails_once(root: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     with pytest.raises(StoreError, match=os.strerror(errno.EIO)) as caught:
         archive.save(LocalStore(root), state(2, ""), 2)
     assert type(caught.value) is StoreError

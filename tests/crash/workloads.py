@@ -9,12 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import attrs
 import numpy as np
@@ -34,24 +32,14 @@ from checkpointable import (
 from checkpointable.distributed import checkpoints
 from checkpointable.distributed.coordinator import Coordinator
 from checkpointable.errors import CheckpointExists, StoreLocked
-from checkpointable.format import layout
 from checkpointable.stores.local import writer
-from tests.crash import mutations as wrong_ways
+from tests.crash import mutations
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 from tests.helpers.thread_ranks import on_ranks
 
 SIZE = 320
 BLOCK = SIZE  # but those of the writer "delta" have two, so that one may be changed
-
-
-@contextmanager
-def small_blocks() -> Iterator[None]:
-    """As all is written and read here; deltas are made, though the headers take more than they."""
-    with (
-        mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-    ):
-        yield
 
 
 @attrs.frozen
@@ -86,14 +74,14 @@ def say(root: Path, **what: Any) -> None:
     os.close(file)
 
 
-@small_blocks()
+@small_blocks(BLOCK)
 def save(root: Path, step: int, writer: str = "", base: str | None = None) -> str:
     entry = archive.save(LocalStore(root / "store"), state(step, writer), step, base=base)
     say(root, saved=[f"store/{entry.name}", step, writer])
     return entry.name
 
 
-@small_blocks()
+@small_blocks(BLOCK)
 def prune(root: Path, keep: int) -> None:
     store = LocalStore(root / "store")
     names = [entry.name for entry in archive.entries(store)]
@@ -122,9 +110,9 @@ def saves_a_file(root: Path) -> None:
 
 def saves_large_files(root: Path) -> None:
     """As the bytes of large files are written: by threads, past the page cache where that goes."""
-    wrong_ways.put(writer, "LARGE", 0)
-    wrong_ways.put(writer, "BUFFER", 4096)
-    wrong_ways.put(writer, "_spare", [])
+    mutations.put(writer, "LARGE", 0)
+    mutations.put(writer, "BUFFER", 4096)
+    mutations.put(writer, "_spare", [])
     for step in (1, 2):
         save(root, step)
     prune(root, 1)
@@ -223,25 +211,25 @@ def two_processes_save(root: Path) -> None:
     """Two writers of one store, and of one file, as fast as they can."""
     code = "from tests.crash import workloads as w; import sys; w.one_of_two(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(root)]
-    way = wrong_ways.chosen()
+    way = mutations.chosen()
     both = [subprocess.Popen([*command, writer, way]) for writer in "ab"]
     for process in both:
         if process.wait():
             raise SystemExit(f"a writer ended with {process.returncode}")
 
 
-@small_blocks()
+@small_blocks(BLOCK)
 def one_of_two(root: str, writer: str, way: str) -> None:
-    wrong_ways.take(way)
+    mutations.take(way)
     link = os.link
     meet(root, writer, "loaded")
 
     def link_together(source: Any, name: Any, **options: Any) -> None:
-        wrong_ways.put(os, "link", link)
+        mutations.put(os, "link", link)
         meet(root, writer, "linking")  # so that both give the same file its name at once
         os.link(source, name, **options)
 
-    wrong_ways.put(os, "link", link_together)
+    mutations.put(os, "link", link_together)
     try:
         save_file(state(1, writer), Path(root) / "one.safetensors", step=1)
         say(Path(root), saved=["one.safetensors", 1, writer])
@@ -264,7 +252,7 @@ def meet(root: str, writer: str, where: str) -> None:
 
 
 WORKLOADS: dict[str, Callable[[Path], None]] = {
-    workload.__name__: small_blocks()(workload)
+    workload.__name__: small_blocks(BLOCK)(workload)
     for workload in (
         saves_and_prunes,
         saves_one_step_again,
@@ -288,7 +276,7 @@ IN_ONE_THREAD = [n for n in WORKLOADS if n not in _MANY_THREADS]
 
 
 @cache
-@small_blocks()
+@small_blocks(BLOCK)
 def before(name: str) -> dict[str, bytes | None]:
     """What is there, durably, before a workload begins: for most, what others have left."""
     found: dict[str, bytes | None] = {}
@@ -319,5 +307,5 @@ def _file_of(step: int) -> bytes:
 
 
 if __name__ == "__main__":
-    wrong_ways.take(sys.argv[3] if sys.argv[3:] else "")
+    mutations.take(sys.argv[3] if sys.argv[3:] else "")
     WORKLOADS[sys.argv[1]](Path(sys.argv[2]))

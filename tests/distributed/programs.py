@@ -35,7 +35,8 @@ from checkpointable.runner.signals import safe_point
 from checkpointable.stores.protocol import Entry
 from tests.distributed.common import RANK, RANKS, Troubled, die, in_short, note
 from tests.distributed.failures import BY_ZERO, Failing, failing, outcome_of
-from tests.distributed.waves import Waves, is_right, small_blocks
+from tests.distributed.waves import Waves, is_right
+from tests.helpers.small_blocks import small_blocks
 
 KEY = b"a key of at least 16 bytes"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import attrs
 import numpy as np
@@ -41,6 +40,7 @@ from checkpointable.stores.protocol import Store
 from checkpointable.testing import FaultyStore
 from tests.arrays.test_boxes import partitions, slices
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 from tests.helpers.thread_ranks import on_ranks
 
 BLOCK = 64
@@ -50,12 +50,9 @@ DTYPES = st.sampled_from(["<f8", "<i2", "|u1", "<c8"])
 
 
 @pytest.fixture(autouse=True)
-def small_blocks() -> Iterator[None]:
+def _small_blocks() -> Iterator[None]:
     """Arrays of many blocks, and deltas although the headers take more than they."""
-    with (
-        mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-    ):
+    with small_blocks(BLOCK):
         yield
 
 

@@ -21,6 +21,7 @@ from checkpointable.format import container, layout, selection
 from checkpointable.format.layout import plan_layout
 from checkpointable.format.read_arrays import parts_of
 from checkpointable.runner.when import optimum_interval
+from tests.helpers.small_blocks import small_blocks
 
 BLOCK = 64  # in the small
 
@@ -53,8 +54,7 @@ def test_a_plan_has_the_blocks_that_hold_the_box_and_no_others(
 ) -> None:
     with (
         mock.patch.object(manifests, "square_grid", return_value=saved),
-        mock.patch.object(layout, "BLOCK", BLOCK),
-        mock.patch.object(selection, "SLAB", slab),
+        small_blocks(BLOCK, slab=slab),
     ):
         told = manifests.written_by(math.prod(saved), shape)
         header = manifest_from(manifests.META, told).header
@@ -88,8 +88,9 @@ def test_the_blocks_of_a_box_are_those_that_its_elements_lie_in(data: st.DataObj
     size = tuple(min(m, axis - n) for (n, m), axis in zip(box, shape, strict=True))
     dtype = np.dtype(data.draw(st.sampled_from(["<u2", "<f8", "V3"])))
     with (
-        mock.patch.object(layout, "BLOCK", data.draw(st.sampled_from([8, 16, 64]))),
-        mock.patch.object(selection, "SLAB", data.draw(st.sampled_from([8, 64, 1024]))),
+        small_blocks(
+            data.draw(st.sampled_from([8, 16, 64])), slab=data.draw(st.sampled_from([8, 64, 1024]))
+        ),
     ):
         placed = plan_layout(manifests.META, {"a": (dtype, shape)}).arrays["a"]
         found = {n for blocks in selection.blocks_of(placed, (offset, size)) for n in blocks}

@@ -4,10 +4,7 @@ Each step changes one row of the global field, so that deltas are small, and in 
 step lost, done twice or done in another order.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
 import attrs
 import numpy as np
@@ -24,7 +21,7 @@ from checkpointable import (
 )
 from checkpointable.arrays.boxes import Box
 from checkpointable.distributed.coordinator import SingleProcess
-from checkpointable.format import layout
+from tests.helpers.small_blocks import small_blocks
 
 SHAPE = (24, 16)
 POINTS = 3  # fewer than there may be ranks
@@ -103,16 +100,6 @@ def is_right(kernel: Waves) -> bool:
         and kernel.counts.tobytes() == alone.counts[begin : begin + length].tobytes()
         and kernel.table.tobytes() == alone.table.tobytes()
     )
-
-
-@contextmanager
-def small_blocks() -> Iterator[None]:
-    """Blocks of half a row or less, and deltas whatever they take: the arrays here are small."""
-    with (
-        mock.patch.object(layout, "BLOCK", 64),
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-    ):
-        yield
 
 
 def newest_in(place: str | Path, key: bytes | None = None) -> tuple[int, bool]:

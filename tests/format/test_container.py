@@ -23,6 +23,7 @@ from checkpointable.format import container, digests, layout, strictjson
 from checkpointable.format.container import header_size, pack, parse
 from checkpointable.format.digests import check_block, check_seal
 from checkpointable.format.layout import BLOCK, AnyArray, Header, Meta
+from tests.helpers.small_blocks import small_blocks
 
 META = Meta({"name": "t"}, {"id": "k"}, 7, "2026-01-01T00:00:00Z", "c0ffee", {"x": [1, None, 2.5]})
 ML_DTYPES = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn", "int4"]
@@ -245,7 +246,7 @@ def test_a_hostile_dtype_is_refused(said: Any) -> None:
     st.sampled_from([16, 48, 50, BLOCK]),
 )
 def test_arrays_come_back_bit_for_bit(given: dict[str, AnyArray], block: int) -> None:
-    with mock.patch.object(layout, "BLOCK", block):
+    with small_blocks(block):
         header, found = read(write(given))
     assert header.meta == META
     assert {n: (p.dtype, p.shape) for n, p in header.arrays.items()} == {
@@ -481,7 +482,15 @@ def test_forged_metadata_raises_only_our_errors(data: st.DataObject) -> None:
     except InvalidCheckpoint:
         assert changed
     else:
-        assert not changed or path[1] in ("schema", "kernel", "step", "created", "nonce", "tree")
+        assert not changed or path[1] in (
+            "schema",
+            "kernel",
+            "step",
+            "created",
+            "nonce",
+            "tree",
+            "writer",
+        )
         assert orjson.dumps(header.meta.tree) == orjson.dumps(said[0]["tree"])
         assert found == read(SMALL)[1]
 

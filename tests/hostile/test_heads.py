@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import orjson
@@ -13,20 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpointable import InvalidCheckpoint, MemoryStore, archive
-from checkpointable.format import container, layout
+from checkpointable.format import container
 from checkpointable.format.reader import read_header
 from checkpointable.stores.protocol import Store
 from tests.arrays.test_boxes import whole
 from tests.distributed.test_checkpoints import GridCheckpoint, filled, rows, shared
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 from tests.hostile.forge import assembled, places
 
 SHAPE = (6, 4)
 
 
 @pytest.fixture(autouse=True)
-def small_blocks() -> Iterator[None]:
-    with mock.patch.object(layout, "BLOCK", 64):
+def _small_blocks() -> Iterator[None]:
+    with small_blocks(64):
         yield
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import attrs
 import numpy as np
@@ -29,10 +28,10 @@ from checkpointable import (
 from checkpointable.archive import entries, load
 from checkpointable.archive.prune import prune
 from checkpointable.cli import main
-from checkpointable.format import layout
 from checkpointable.runner.when import When
 from tests.helpers.equality import same
 from tests.helpers.kernels import finish
+from tests.helpers.small_blocks import small_blocks
 
 
 @attrs.frozen
@@ -71,10 +70,7 @@ def after(steps: int) -> SweepCheckpoint:
 @pytest.fixture(autouse=True)
 def _small_blocks() -> Iterator[None]:
     """And so small arrays that the header would take more room than they."""
-    with (
-        mock.patch.object(layout, "BLOCK", 64),
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-    ):
+    with small_blocks(64):
         yield
 
 

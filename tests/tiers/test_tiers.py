@@ -31,22 +31,19 @@ from checkpointable.archive import entries, load, name_of, verify
 from checkpointable.archive.keep import AnyKeep
 from checkpointable.archive.prune import prune
 from checkpointable.events import Copied, Damaged, Pruned, TierBack, TierLost
-from checkpointable.format import layout
 from checkpointable.stores.protocol import Buffer, Entry, Reader
 from checkpointable.testing import FaultyStore, StoreTests
 from checkpointable.testing.stores import listed, read
 from checkpointable.tiers.copier import Copier
 from tests.distributed.test_checkpoints import GridCheckpoint, rows, shared
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 from tests.runner.test_delta_runs import SweepCheckpoint, after
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks() -> Iterator[None]:
-    with (
-        mock.patch.object(layout, "BLOCK", 64),
-        mock.patch("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000),
-    ):
+    with small_blocks(64):
         yield
 
 

@@ -1,4 +1,4 @@
-"""A second name for a file's bytes, or a second copy of them; durable, never over another."""
+"""Copies of a file that take the least space; durable, and never over another file."""
 
 import fcntl
 import os
@@ -10,16 +10,16 @@ from checkpointable.stores.local.errors import os_errors
 from checkpointable.stores.local.file import close
 
 How: TypeAlias = Literal["linked", "cloned", "copied"]
-"""A hard link; a file of its own that shares its blocks; or one that shares nothing."""
+"""A hard link; a file that shares the blocks; or one that shares nothing."""
 
 _FICLONE = 0x40049409  # of linux/fs.h
 _PIECE = 1 << 24
 
 
 def duplicate(source: Path, target: Path) -> How:
-    """Give the bytes of `source` the name `target`, by what takes the least room.
+    """Copy `source` to `target` in the way that takes the least space.
 
-    Checkpoints are never changed, so a hard link is as good as a copy, but for damage to the
+    Checkpoints never change, so a hard link is as good as a copy, except against damage to the
     medium. The file is durable on return, its name once the directory is synced. Raises
     `CheckpointExists` if the name is taken, `NoCheckpoint` if there is no such file, `StoreFull`.
     """
@@ -30,7 +30,7 @@ def duplicate(source: Path, target: Path) -> How:
                 os.link(source, target, follow_symlinks=False)
             except (FileExistsError, FileNotFoundError):
                 raise
-            except OSError:  # another file system, or one without links, or not our file
+            except OSError:  # another file system, one without links, or another user's file
                 pass
             else:
                 os.fsync(file)

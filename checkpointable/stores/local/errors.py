@@ -9,7 +9,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def translated(error: OSError, where: Path) -> StoreError:
-    """The error of ours for an error of the system, about this place."""
+    """The `StoreError` for an error of the system at this path."""
     text = error.strerror or "the name is taken"
     if error.errno in _FULL:
         hint = "free some space, or raise the quota or the limit of file size (ulimit -f)"

@@ -154,14 +154,14 @@ def exactly(size: int, chunks: Iterable[Buffer], where: str) -> Iterator[memoryv
         view = memoryview(chunk).cast("B")
         count += len(view)
         if count > size:
-            raise StoreError(f"more bytes came than the {size} announced", where=where)
+            raise StoreError(f"got more than the announced {size} bytes", where=where)
         yield view
     if count < size:
-        raise StoreError(f"{count} bytes came, and {size} were announced", where=where)
+        raise StoreError(f"got {count} bytes, but {size} were announced", where=where)
 
 
 def name_fault(name: str) -> str:
-    """Say what is wrong with a name; nothing if nothing is."""
+    """What is wrong with a name; empty if it is valid."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
@@ -197,7 +197,7 @@ def _has_proc() -> bool:
 
 
 def _withdraw(folder: int, name: str, file: int, where: Path, error: BaseException) -> None:
-    """Take the name away again, if it is this file's; if that fails, say so."""
+    """Remove the name again, if it is this file's, and say in the error whether that worked."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
@@ -215,7 +215,7 @@ def _withdraw(folder: int, name: str, file: int, where: Path, error: BaseExcepti
 
 
 def _unlink_if_there(name: str, folder: int) -> None:
-    with suppress(OSError):  # what stays is removed by the next one who takes the lock
+    with suppress(OSError):  # the next writer to take the lock removes it
         os.unlink(name, dir_fd=folder)
 
 

@@ -1,9 +1,9 @@
-"""What the page cache holds of a file, copied from a mapping: twice as fast as read(2) gives it.
+"""Reading cached parts of a file from a mapping: twice as fast as read(2).
 
-A mapping of a file that was cut short, or of a medium that fails, would end the process (SIGBUS).
-So the kernel is asked first to map the pages, which reports an error instead (`MADV_POPULATE_READ`,
-madvise(2), Linux 5.14); and only of what begins in memory (mincore(2)), since from the disk read(2)
-is faster. Where either fails, nothing is copied.
+Reading a mapping of a file that was truncated, or of a failing medium, would kill the process
+(SIGBUS). So the kernel first maps the pages, which reports an error instead (`MADV_POPULATE_READ`,
+madvise(2), Linux 5.14). It does so only for ranges that begin in memory (mincore(2)), since
+read(2) is faster from the disk. Where either fails, nothing is copied.
 """
 
 import ctypes
@@ -16,13 +16,13 @@ import numpy as np
 
 _PAGE = mmap.PAGESIZE
 _POPULATE_READ = 22
-_MOST = 16 << 20  # bytes that stay mapped; what is mapped counts as memory of ours
+_MOST = 16 << 20  # bytes that stay mapped, which count as our memory
 
 
 class Mapping:
     """The `size` bytes of an open file, read-only; raises `OSError` if it cannot be mapped.
 
-    `bytes` keep the mapping as long as they are in use.
+    `bytes` keeps the mapping alive.
     """
 
     def __init__(self, file: int, size: int) -> None:
@@ -35,7 +35,7 @@ class Mapping:
         self._copied = 0
 
     def copy(self, offset: int, buffer: memoryview) -> bool:
-        """Fill the buffer from `offset`, if that is in memory; say whether it was."""
+        """Fill the buffer from `offset` if that is in memory; return whether it was."""
         end = offset + len(buffer)
         begin = offset - offset % _PAGE
         first = ctypes.create_string_buffer(1)
@@ -48,7 +48,7 @@ class Mapping:
             return False
         np.copyto(np.frombuffer(buffer, np.uint8), self.bytes[offset:end])
         self._copied += len(buffer)
-        if self._copied >= _MOST:  # another thread's pages among them, which come back to it
+        if self._copied >= _MOST:  # pages that another thread uses come back to it
             self._copied = 0
             self._call("madvise", 0, len(self.bytes), mmap.MADV_DONTNEED)
         return True

@@ -48,13 +48,13 @@ class LocalStore:
 
     @contextmanager
     def open(self, name: str, /) -> Iterator[Reader]:
-        """See `checkpointable.stores.Open`; raises `CorruptCheckpoint` if it is no regular file."""
+        """See `checkpointable.stores.Open`; a file that is not regular is a `CorruptCheckpoint`."""
         check_name(name)
         with open_reader(self.path / name, follow_symlinks=False) as reader:
             yield reader
 
     def list(self) -> Iterator[Entry]:
-        """See `checkpointable.stores.List`; a directory that is not there holds nothing."""
+        """See `checkpointable.stores.List`; a directory that does not exist holds nothing."""
         entries: list[Entry] = []
         with os_errors(self.path), suppress(FileNotFoundError):
             for _ in range(_SCANS):
@@ -88,9 +88,9 @@ class LocalStore:
                 sync_directory(self.path)
 
     def lock(self) -> AbstractContextManager[None]:
-        """See `checkpointable.stores.Lock`; threads that use this object share it, at once too.
+        """See `checkpointable.stores.Lock`; threads that use this object share the lock.
 
-        Taking it removes what a killed writer has left behind.
+        Acquiring it removes what a killed writer left behind.
         """
         return self._lock.held()
 

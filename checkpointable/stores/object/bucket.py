@@ -1,4 +1,4 @@
-"""A place in an object store, by obstore: its requests, with errors of ours, without secrets.
+"""Requests to a place in an object store, by obstore; errors are ours and hold no secrets.
 
 The only module that imports obstore; import it where it is needed, not before.
 """
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     Version: TypeAlias = UpdateVersion
 
 PART = 16 << 20
-"""Bytes of one part of an upload; what is no larger goes in one request."""
+"""Bytes of one part of an upload; a smaller object takes one request."""
 
 REQUESTS = 8
-"""How many of them go at once."""
+"""How many requests run concurrently."""
 
 _SMALL = 1 << 16
 _MOST_PARTS = 9_000  # S3 takes 10,000
@@ -75,10 +75,11 @@ class Listed:
 
 @frozen(eq=False, repr=False)
 class Bucket:
-    """All below a prefix of an obstore store; `address` says where that is, without secrets.
+    """The objects below a prefix of an obstore store; `address` is that place, without secrets.
 
-    Every method raises `StoreError`: `NoCheckpoint` if the object is not there, `CheckpointExists`
-    if a condition does not hold, `StoreFull`; any other leaves open whether it was done.
+    Every method raises `StoreError`: `NoCheckpoint` if the object does not exist,
+    `CheckpointExists` if a condition does not hold, `StoreFull`; after any other it is unknown
+    whether the request was carried out.
     """
 
     remote: "ObjectStore"
@@ -93,23 +94,23 @@ class Bucket:
         return f"{place.rstrip('/')}/{key}{mark}{query}"
 
     def get(self, key: str) -> Found:
-        """Read a small object; of one that is not small, nothing."""
+        """Read a small object; the body of a larger one is left empty."""
         with self._errors(key):
             found = obstore.get(self.remote, self._path(key))
             body = bytes(found.bytes()) if found.meta["size"] <= _SMALL else b""
             return Found(body, _version(found.meta), found.meta["last_modified"])
 
     def exists(self, key: str) -> bool:
-        """Whether it is there."""
+        """Whether an object exists."""
         return self._size(key) is not None
 
     def put(self, key: str, body: bytes, mode: 'Literal["create"] | Version') -> "Version":
-        """Write a small object: `mode` says what must be there before, nothing or that version."""
+        """Write a small object if there is none ("create"), or if it has this version."""
         with self._errors(key):
             return _version(obstore.put(self.remote, self._path(key), body, mode=mode))
 
     def delete(self, key: str) -> None:
-        """Delete an object; not all servers tell if it is not there."""
+        """Delete an object; not all servers report that it does not exist."""
         with self._errors(key):
             obstore.delete(self.remote, self._path(key))
 
@@ -122,12 +123,12 @@ class Bucket:
                     yield Listed(meta["path"][begin:], meta["size"], meta["last_modified"])
 
     def read_range(self, key: str, begin: int, end: int) -> memoryview:
-        """Read a range of an object, less if it ends before; `CorruptCheckpoint` if nothing."""
+        """Read a range of an object, less if it ends early; `CorruptCheckpoint` if it is empty."""
         with self._errors(key):
             return memoryview(obstore.get_range(self.remote, self._path(key), start=begin, end=end))
 
     def upload(self, key: str, size: int, chunks: Iterable[Buffer]) -> None:
-        """Write an object of any size, under a key that nothing else uses; whole or not at all.
+        """Write an object of any size under a key that nothing else uses, whole or not at all.
 
         An error raised by `chunks` passes through.
         """
@@ -148,7 +149,7 @@ class Bucket:
             if raised:
                 raise raised[0] from None
             if not isinstance(error, StoreError) or self._size(key) != size:
-                raise  # else it was done, and the answer was lost
+                raise  # else it was written, and the answer was lost
 
     def _put_parts(self, key: str, size: int, part: int, parts: Iterator[Buffer]) -> None:
         path = self._path(key)
@@ -159,7 +160,7 @@ class Bucket:
             obstore.put(self.remote, path, parts, chunk_size=part, max_concurrency=REQUESTS)
 
     def _size(self, key: str) -> int | None:
-        """The size of an object, None if it is not there."""
+        """The size of an object; None if it does not exist."""
         try:
             with self._errors(key):
                 return obstore.head(self.remote, self._path(key))["size"]
@@ -184,7 +185,7 @@ class Bucket:
             raise self._translated(error, self.where(key)) from None  # its text has secrets
 
     def _translated(self, error: Exception, where: str) -> StoreError | CorruptCheckpoint:
-        """The error of ours for an error of obstore."""
+        """The `StoreError` for an error of obstore."""
         text = str(error)
         status = found[1] if (found := _STATUS.search(text)) else ""
         code = f" ({found[1]})" if (found := _CODE.search(text)) else ""
@@ -210,7 +211,7 @@ class Bucket:
 
 
 def _secrets(remote: "ObjectStore") -> set[str]:
-    """What the credentials may be, of the store's options and of the environment."""
+    """What may be credentials, in the store's options and in the environment."""
     config: dict[str, Any] = getattr(remote, "config", {})
     named = (
         value for name, value in (*os.environ.items(), *config.items()) if _SECRET.search(name)
@@ -219,7 +220,7 @@ def _secrets(remote: "ObjectStore") -> set[str]:
 
 
 def _version(meta: Any) -> "Version":
-    """What a conditional write needs to know of what was there."""
+    """The version of an object, as the condition of a later write."""
     version: Version = {}
     if meta["e_tag"] is not None:
         version["e_tag"] = meta["e_tag"]
@@ -229,9 +230,9 @@ def _version(meta: Any) -> "Version":
 
 
 def _joined(chunks: Iterable[memoryview], size: int, part: int) -> Iterator[Buffer]:
-    """Copy the chunks into parts of memory that is not used again: they are on their way for long.
+    """Copy the chunks into parts of fresh memory, since an upload may hold on to them for long.
 
-    All parts have the same size but the last, of which there is one even if there is no chunk.
+    All parts have the same size except the last one, which exists even if there is no chunk.
     """
     count, left = 0, size
     buffer = np.empty(min(part, left), np.uint8)

@@ -1,7 +1,8 @@
 """One writer at a time in an object store: a lease, which its holder renews.
 
-It is an object that says who holds it; every change of it is conditional on what it was before.
-How old it is, the server's clock says. A holder that could not renew it in time has lost it.
+The lease is an object that names its holder; every change of it is conditional on its previous
+version. Its age is measured by the server's clock. A holder that did not renew it in time has lost
+it.
 """
 
 import os
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from checkpointable.stores.object.bucket import Bucket, Version
 
 LEASE_SECONDS = 60.0
-"""Seconds after which a lock that was not renewed is anyone's."""
+"""Seconds after which a lease that was not renewed can be taken over."""
 
 KEY = "lock"
 PROBES = "uploads/.probe"
-"""Where what is written to try the server lies: no checkpoint has such a name."""
+"""Where the probes of the server are written: no checkpoint has such a name."""
 
 _TRIES = 5
 _HINT = "wait until it ends, or save elsewhere"
@@ -36,9 +37,9 @@ _HINT = "wait until it ends, or save elsewhere"
 
 @frozen
 class Holder:
-    """Who holds it: a process of a machine, by the time that it began; nobody if `nonce` is empty.
+    """The holder: a process of a machine, with its start time; none if `nonce` is empty.
 
-    `turn` makes each renewal another object than the one before.
+    `turn` makes each renewal a different object.
     """
 
     pid: int = 0
@@ -52,13 +53,13 @@ class Holder:
         return f"pid {self.pid} on host {self.host}" if self.pid else "its pid is not known"
 
     def is_dead(self) -> bool:
-        """Whether it is known to have ended: a process of this machine that is no more."""
+        """Whether the holder is known to have ended: a process of this machine that is gone."""
         here = self.machine != "" and self.machine == _machine()
         return here and _start(self.pid) != self.start
 
 
 class Lease:
-    """The lock of one store object. Not safe for threads: its store sees to that."""
+    """The lock of one store object, which makes it safe for threads."""
 
     def __init__(self, bucket: "Bucket", seconds: float = LEASE_SECONDS) -> None:
         self._bucket = bucket
@@ -67,18 +68,18 @@ class Lease:
         self._version: Version = {}
         self._since = 0.0
         self._lost = ""
-        self._given_back = threading.Event()
+        self._released = threading.Event()
         self._renewer: threading.Thread | None = None
 
-    def take(self) -> bool:
-        """Be the holder; say whether nobody before can be writing any more.
+    def acquire(self) -> bool:
+        """Become the holder; return whether the previous holder can no longer be writing.
 
-        Raises `StoreLocked` if another has it.
+        Raises `StoreLocked` if another writer holds the lease.
         """
         me = Holder(
             os.getpid(), os.uname().nodename, _machine(), _start(os.getpid()), secrets.token_hex(8)
         )
-        over, failure = True, StoreError("no luck")
+        over, failure = True, StoreError("the lease could not be acquired")
         for _ in range(_TRIES):
             found = self._read()
             if found and found[0].nonce == me.nonce:
@@ -92,7 +93,9 @@ class Lease:
             self._since = time.monotonic()
             try:
                 self._bucket.put(KEY, _bytes(me), found[1] if found else "create")
-            except StoreError as error:  # also if it was done all the same: then it is ours
+            except (
+                StoreError
+            ) as error:  # it may have been written all the same; the next read shows
                 failure = error
         if isinstance(failure, CheckpointExists):
             what = "other writers are taking the store at the same moment"
@@ -100,7 +103,7 @@ class Lease:
         raise failure
 
     def check(self) -> None:
-        """Raise `StoreLocked` if it is not, or may not be, held any more."""
+        """Raise `StoreLocked` if the lease is, or may be, lost."""
         if not self._lost and time.monotonic() - self._since > self._seconds:
             self._lost = f"it could not be renewed for {self._seconds:g} s"
         if self._lost:
@@ -108,40 +111,40 @@ class Lease:
             raise StoreLocked(what, where=self._bucket.address, hint="end it, and start it again")
 
     def renew(self) -> None:
-        """Hold it for longer; find out if it was lost."""
+        """Extend the lease, or find out that it is lost."""
         asked, mine = time.monotonic(), evolve(self._me, turn=self._me.turn + 1)
         try:
             self._version = self._bucket.put(KEY, _bytes(mine), self._version)
-        except StoreError:  # or done, and the answer was lost
+        except StoreError:  # or it was written, and the answer was lost
             found = self._read()
             if not found or found[0].nonce != mine.nonce:
-                self._lost = f"{found[0]} has it" if found else "its lock was removed"
+                self._lost = f"{found[0]} has it" if found else "its lease was removed"
                 return
             self._version = found[1]
             if found[0].turn != mine.turn:
                 return
         self._me, self._since = mine, asked
 
-    def give_back(self) -> None:
-        """Hold it no more. What is written says so, which nobody else's lock can suffer from."""
-        self._given_back.set()
+    def release(self) -> None:
+        """Give up the lease; the write is conditional, so it cannot harm another's lease."""
+        self._released.set()
         if self._renewer:
             self._renewer.join()
         if not self._lost:
-            with suppress(StoreError):  # then it ends with its time, or with this process
+            with suppress(StoreError):  # then it expires, or ends with this process
                 self._bucket.put(KEY, _bytes(Holder()), self._version)
 
     def _begin(self, me: Holder, version: "Version") -> None:
         self._me, self._version, self._lost = me, version, ""
-        self._given_back = threading.Event()
+        self._released = threading.Event()
         self._renewer = threading.Thread(
-            target=self._keep, args=(self._given_back,), name="checkpointable-lease", daemon=True
+            target=self._keep, args=(self._released,), name="checkpointable-lease", daemon=True
         )
         self._renewer.start()
 
-    def _keep(self, given_back: threading.Event) -> None:
-        while not self._lost and not given_back.wait(self._seconds / 4):
-            with suppress(StoreError):  # it is tried again
+    def _keep(self, released: threading.Event) -> None:
+        while not self._lost and not released.wait(self._seconds / 4):
+            with suppress(StoreError):  # it is retried
                 self.renew()
 
     def _read(self) -> "tuple[Holder, Version, datetime] | None":
@@ -156,14 +159,14 @@ class Lease:
 
 
 def probe(bucket: "Bucket") -> "datetime":
-    """Try whether the server keeps to conditions; give the time by its clock.
+    """Check that the server supports conditional writes; return the time by its clock.
 
-    Raises `StoreError` if it does not: some servers take no notice of them, and then two writers
-    of one name both succeed.
+    Raises `StoreError` if it does not: some servers ignore the conditions, and two writers of one
+    name would both succeed.
     """
     key = f"{PROBES}/{secrets.token_hex(16)}"
     try:
-        with suppress(CheckpointExists):  # a try whose answer was lost
+        with suppress(CheckpointExists):  # the answer of an earlier try was lost
             bucket.put(key, b"1", "create")
         _must_fail(bucket, key, "create", "a new object replaces one (it ignores If-None-Match)")
         first = bucket.get(key).version
@@ -181,8 +184,10 @@ def _must_fail(bucket: "Bucket", key: str, mode: 'Literal["create"] | Version', 
         bucket.put(key, b"3", mode)
     except CheckpointExists:
         return
-    hint = "use a server with conditional writes, as those of S3, GCS and Azure are"
-    raise StoreError(f"no safe place for checkpoints: {what}", where=bucket.address, hint=hint)
+    hint = "use a server with conditional writes, such as S3, GCS or Azure"
+    raise StoreError(
+        f"the server is not safe for checkpoints: {what}", where=bucket.address, hint=hint
+    )
 
 
 def _bytes(holder: Holder) -> bytes:
@@ -190,19 +195,19 @@ def _bytes(holder: Holder) -> bytes:
 
 
 def _holder(body: bytes) -> Holder:
-    """Who holds it, of what is written; someone not known if that makes no sense."""
+    """The holder in the bytes of a lease; an unknown one if they are damaged."""
     try:
-        said = orjson.loads(body)
+        fields = orjson.loads(body)
         host, machine, start, nonce = (
-            str(said[name])[:255] for name in ("host", "machine", "start", "nonce")
+            str(fields[name])[:255] for name in ("host", "machine", "start", "nonce")
         )
-        return Holder(int(said["pid"]), host, machine, start, nonce, int(said["turn"]))
+        return Holder(int(fields["pid"]), host, machine, start, nonce, int(fields["turn"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return Holder(nonce="?")
 
 
 def _start(pid: int) -> str:
-    """When a process began, in the system's ticks; nothing if there is none, or a zombie."""
+    """When a process started, in the system's ticks; empty if it is gone, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -211,7 +216,7 @@ def _start(pid: int) -> str:
 
 
 def _machine() -> str:
-    """Where a pid means something: since this boot, in this namespace."""
+    """The scope in which a pid is unique: this boot and this namespace."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

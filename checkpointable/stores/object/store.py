@@ -1,8 +1,8 @@
-"""A store in an object store: S3 and what speaks its language, Google's, Azure's; by obstore.
+"""A store in an object store: S3 and compatible ones, Google's and Azure's, by obstore.
 
-A checkpoint is an upload, written first and under a key that no other attempt uses, and then a
-head, a tiny object that says which upload it is. The head is created last, and only if there is
-none: it is the commit. An upload without a head is a leftover, which the next writer removes.
+A checkpoint is an upload, written first under a key that no other attempt uses, and a commit
+object, a tiny object that names the upload. The commit object is created last, and only if there is
+none. An upload without a commit object is a leftover, which the next writer removes.
 """
 
 import secrets
@@ -25,11 +25,11 @@ from checkpointable.stores.object.lease import Lease, probe
 from checkpointable.stores.object.uploads import (
     HEADS,
     UPLOADS,
-    Head,
+    Commit,
+    commit_key,
     delete_upload,
-    head_key,
     opened,
-    read_head,
+    read_commit,
     unescaped,
     upload_key,
 )
@@ -45,12 +45,12 @@ _DAY = 86_400
 
 
 class ObjectStore:
-    """Checkpoints in a bucket; `store` is obstore's, with credentials and options as it has them.
+    """Checkpoints in a bucket; `store` is an obstore store, with its credentials and options.
 
-    Whole or absent, and durable when `create` returns: the service has acknowledged it. One
-    process writes at a time, by a lease of a minute that it renews; any number read. Safe to use
-    from many threads. A reader stays readable after a `delete` by this process; after one by
-    another it raises `NoCheckpoint`.
+    Whole or absent, and durable when `create` returns, since the service has acknowledged it. One
+    process writes at a time, under a lease of one minute that it renews; any number read. Safe to
+    use from threads. A reader stays readable after a `delete` by this process; after one by another
+    process it raises `NoCheckpoint`.
 
     >>> import obstore.store
     >>> store = ObjectStore(obstore.store.S3Store("bucket", region="eu-central-1"), "runs/heat")
@@ -62,7 +62,7 @@ class ObjectStore:
         prefix = prefix.strip("/")
         self._bucket = Bucket(store, prefix, address or _address(store, prefix))
         self._lease = Lease(self._bucket)
-        self._lock = SharedLock(self._take, lambda _: self._lease.give_back())
+        self._lock = SharedLock(self._acquire, lambda _: self._lease.release())
         self._probed = False
 
     def __repr__(self) -> str:
@@ -72,14 +72,14 @@ class ObjectStore:
         """See `checkpointable.stores.Create`."""
         check_name(name)
         with self.lock():
-            if self._bucket.exists(head_key(name)):  # asked early; the head has the last word
-                raise self._taken(name)
-            head = Head(secrets.token_hex(16), size)
-            key = upload_key(name, head.nonce)
+            if self._bucket.exists(commit_key(name)):  # fail early; `_commit` decides
+                raise self._exists(name)
+            commit = Commit(secrets.token_hex(16), size)
+            key = upload_key(name, commit.nonce)
             self._bucket.upload(key, size, chunks)
             try:
-                self._commit(name, head)
-            except (CheckpointExists, StoreLocked):  # after others it may yet be there
+                self._commit(name, commit)
+            except (CheckpointExists, StoreLocked):  # after others it may be there
                 delete_upload(self._bucket, key)
                 raise
 
@@ -90,40 +90,40 @@ class ObjectStore:
 
     def list(self) -> Iterator[Entry]:
         """See `checkpointable.stores.List`; no upload is opened."""
-        heads = {found.key.removeprefix(f"{HEADS}/"): found for found in self._bucket.list(HEADS)}
-        uploads = _uploads(self._bucket)  # after the heads: none of them is without its upload
-        for text, head in heads.items():
+        commits = {found.key.removeprefix(f"{HEADS}/"): found for found in self._bucket.list(HEADS)}
+        uploads = _uploads(self._bucket)  # after the commit objects, so that each has its upload
+        for text, commit in commits.items():
             if (name := unescaped(text)) is None:
                 continue
             found = uploads[text]
-            if len(found) > 1:  # of attempts that came to nothing
+            if len(found) > 1:  # of attempts that failed
                 with suppress(NoCheckpoint, CorruptCheckpoint):
                     key = self._key(name)
                     found = [upload for upload in found if upload.key == key]
             for upload in found[:1]:  # none if it was deleted meanwhile
-                yield Entry(name, upload.size, head.modified.timestamp())
+                yield Entry(name, upload.size, commit.modified.timestamp())
 
     def delete(self, name: str, /) -> None:
         """See `checkpointable.stores.Delete`."""
         check_name(name)
-        if not self._bucket.exists(head_key(name)):  # for this, no lock is taken
+        if not self._bucket.exists(commit_key(name)):  # which needs no lock
             raise NoCheckpoint("no such checkpoint", where=self._bucket.where(name))
         with self.lock():
             key = ""
             with suppress(CorruptCheckpoint):
                 key = self._key(name)
             self._check()
-            with suppress(NoCheckpoint):  # by a try whose answer was lost
-                self._bucket.delete(head_key(name))
+            with suppress(NoCheckpoint):  # deleted by a request whose answer was lost
+                self._bucket.delete(commit_key(name))
             if key:
                 delete_upload(self._bucket, key)
 
     def lock(self) -> AbstractContextManager[None]:
-        """See `checkpointable.stores.Lock`; threads that use this object share it, at once too.
+        """See `checkpointable.stores.Lock`; threads that use this object share the lock.
 
-        Who cannot renew the lease, as when the network is gone for a minute, loses it: `create`
-        and `delete` then raise `StoreLocked`. Taking it removes what a killed writer has left
-        behind, and raises `StoreError` if the server takes no notice of conditions.
+        A writer that cannot renew the lease, for example when the network is down for a minute,
+        loses it: `create` and `delete` then raise `StoreLocked`. Acquiring it removes what a killed
+        writer left behind, and raises `StoreError` if the server ignores conditional writes.
         """
         return self._lock.held()
 
@@ -132,31 +132,31 @@ class ObjectStore:
         bucket = self._bucket
         return _SharedStore(bucket.remote, bucket.prefix, address=bucket.address)
 
-    def _commit(self, name: str, head: Head) -> None:
-        """Create the head; if it is unclear whether it was, look."""
+    def _commit(self, name: str, commit: Commit) -> None:
+        """Create the commit object; if it is unclear whether it was created, read it."""
         pause, failure = _PAUSE, StoreError("")
         for _ in range(_TRIES):
             self._check()
             try:
-                self._bucket.put(head_key(name), head.to_bytes(), "create")
+                self._bucket.put(commit_key(name), commit.to_bytes(), "create")
                 return
             except StoreError as error:
                 failure = error
             try:
-                if read_head(self._bucket, name) == head:
+                if read_commit(self._bucket, name) == commit:
                     return
-                raise self._taken(name)
+                raise self._exists(name)
             except CorruptCheckpoint:
-                raise self._taken(name) from None
+                raise self._exists(name) from None
             except NoCheckpoint:
                 if not isinstance(failure, CheckpointExists):
                     raise failure from None
-            time.sleep(pause)  # servers say "conflict", too, while another is at it
+            time.sleep(pause)  # servers also report a conflict while another writer creates it
             pause *= 2
-        what = "other writers are at the same name"
+        what = "other writers are creating the same name"
         raise StoreError(what, where=self._bucket.where(name), hint="try again") from failure
 
-    def _taken(self, name: str) -> CheckpointExists:
+    def _exists(self, name: str) -> CheckpointExists:
         hint = "save under another name, or delete that one first"
         return CheckpointExists("the name is taken", where=self._bucket.where(name), hint=hint)
 
@@ -164,27 +164,27 @@ class ObjectStore:
         """Raise `StoreLocked` if the lock was lost."""
         self._lease.check()
 
-    def _take(self) -> None:
+    def _acquire(self) -> None:
         if not self._probed:
             probe(self._bucket)
             self._probed = True
-        over = self._lease.take()
+        sweep = self._lease.acquire()
         try:
-            if over:
+            if sweep:
                 self._sweep()
         except BaseException:
-            self._lease.give_back()
+            self._lease.release()
             raise
 
     def _sweep(self) -> None:
-        """Remove uploads without a head, as killed writers leave them."""
+        """Remove uploads without a commit object, as killed writers leave them."""
         uploads = _uploads(self._bucket)
-        heads = {found.key.removeprefix(f"{HEADS}/") for found in self._bucket.list(HEADS)}
+        commits = {found.key.removeprefix(f"{HEADS}/") for found in self._bucket.list(HEADS)}
         for text, found in uploads.items():
             name = unescaped(text)
-            if name is None:  # tries of the server, and others may be at it
+            if name is None:  # probes of the server, which others may be making now
                 found = [one for one in found if time.time() - one.modified.timestamp() > _DAY]
-            elif len(found) > 1 or text not in heads:
+            elif len(found) > 1 or text not in commits:
                 found = [*self._leftovers(name, found)]
             else:
                 continue
@@ -192,19 +192,19 @@ class ObjectStore:
                 delete_upload(self._bucket, upload.key)
 
     def _leftovers(self, name: str, uploads: Iterable[Listed]) -> Iterator[Listed]:
-        """Those uploads of a name that are not the one that its head names, at this moment."""
+        """Those uploads of a name that its commit object does not refer to."""
         for upload in uploads:
             try:
                 if self._key(name) != upload.key:
                     yield upload
             except NoCheckpoint:
                 yield upload
-            except CorruptCheckpoint:  # it may be any
+            except CorruptCheckpoint:  # it may refer to any of them
                 return
 
     def _key(self, name: str) -> str:
         """The key of the upload that is the checkpoint of this name."""
-        return upload_key(name, read_head(self._bucket, name).nonce)
+        return upload_key(name, read_commit(self._bucket, name).nonce)
 
 
 class _SharedStore(ObjectStore):
@@ -219,7 +219,7 @@ class _SharedStore(ObjectStore):
 
 
 def _address(store: "Remote", prefix: str) -> str:
-    """Say where a store of obstore is; not by its `repr`, which for Azure's may panic."""
+    """The place of an obstore store; not its `repr`, which for Azure's may panic."""
     config = getattr(store, "config", {})
     bucket = config.get("bucket") or config.get("container_name") or ""
     parts = [type(store).__name__, bucket, getattr(store, "prefix", None) or "", prefix]
@@ -227,7 +227,7 @@ def _address(store: "Remote", prefix: str) -> str:
 
 
 def _uploads(bucket: Bucket) -> dict[str, list[Listed]]:
-    """All uploads, by the name as it is written in keys."""
+    """All uploads, by the name as it is escaped in keys."""
     uploads: dict[str, list[Listed]] = defaultdict(list)
     for found in bucket.list(UPLOADS):
         uploads[found.key.split("/")[1]].append(found)

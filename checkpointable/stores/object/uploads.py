@@ -1,7 +1,7 @@
-"""What lies in the bucket: keys, heads, and reading the bytes of an upload.
+"""The objects in the bucket: keys, commit objects, and reading an upload.
 
 uploads/<name>/<nonce>    the bytes of a checkpoint, under a key that no other attempt uses
-heads/<name>              says which attempt it is
+heads/<name>              the commit object: which attempt is the checkpoint
 """
 
 import re
@@ -38,41 +38,41 @@ _guard = threading.Lock()
 
 
 @frozen
-class Head:
-    """What makes an upload a checkpoint: which one, and its size."""
+class Commit:
+    """A commit object, which makes an upload a checkpoint: its nonce and size."""
 
     nonce: str
     size: int
 
     def to_bytes(self) -> bytes:
-        """As it is written."""
+        """The object's bytes."""
         return orjson.dumps({"nonce": self.nonce, "size": self.size})
 
 
-def read_head(bucket: Bucket, name: str) -> Head:
-    """Read a head; `NoCheckpoint` if there is none, `CorruptCheckpoint` if it makes no sense."""
-    key = head_key(name)
+def read_commit(bucket: Bucket, name: str) -> Commit:
+    """Read a commit object; raises `NoCheckpoint` if absent, `CorruptCheckpoint` if damaged."""
+    key = commit_key(name)
     body = bucket.get(key).body
     with suppress(ValueError, TypeError, KeyError, RecursionError):
-        said = orjson.loads(body)
-        nonce, size = said["nonce"], said["size"]
+        fields = orjson.loads(body)
+        nonce, size = fields["nonce"], fields["size"]
         if _NONCE.fullmatch(nonce) and type(size) is int and size >= 0:
-            return Head(nonce, size)
-    raise CorruptCheckpoint("its head is damaged", where=bucket.where(key), hint=_OLDER)
+            return Commit(nonce, size)
+    raise CorruptCheckpoint("its commit object is damaged", where=bucket.where(key), hint=_OLDER)
 
 
-def head_key(name: str) -> str:
-    """Where the head of a checkpoint lies."""
+def commit_key(name: str) -> str:
+    """The key of a checkpoint's commit object."""
     return f"{HEADS}/{escaped(name)}"
 
 
 def upload_key(name: str, nonce: str) -> str:
-    """Where the bytes of one attempt lie."""
+    """The key of the bytes of one attempt."""
     return f"{UPLOADS}/{escaped(name)}/{nonce}"
 
 
 def escaped(name: str) -> str:
-    r"""Write a name without what not every server keeps as it is.
+    r"""Escape the characters of a name that some servers change.
 
     >>> escaped("step-1 ä.safetensors"), escaped("50%\n")
     ('step-1 ä.safetensors', '50%25%0A')
@@ -81,20 +81,20 @@ def escaped(name: str) -> str:
 
 
 def unescaped(text: str) -> str | None:
-    """Give the name that was written so; None if none is."""
+    """The name that was escaped so; None if no name is."""
     name = unquote(text, errors="surrogateescape")
     return name if not name_fault(name) and escaped(name) == text else None
 
 
 @contextmanager
 def opened(bucket: Bucket, name: str) -> Iterator["ObjectReader"]:
-    """Open a checkpoint for reading; its upload stays until then, as far as this process goes."""
-    head = read_head(bucket, name)
-    key = upload_key(name, head.nonce)
+    """Open a checkpoint for reading; this process does not delete its upload meanwhile."""
+    commit = read_commit(bucket, name)
+    key = upload_key(name, commit.nonce)
     with _guard:
         _reading[key] += 1
     try:
-        yield ObjectReader(bucket, name, head)
+        yield ObjectReader(bucket, name, commit)
     finally:
         with _guard:
             _reading[key] -= 1
@@ -107,7 +107,7 @@ def opened(bucket: Bucket, name: str) -> Iterator["ObjectReader"]:
 
 
 def delete_upload(bucket: Bucket, key: str) -> None:
-    """Delete an upload, as soon as this process does not read it any more.
+    """Delete an upload once this process no longer reads it.
 
     If that fails it is a leftover, which the next writer removes.
     """
@@ -125,7 +125,7 @@ def delete_upload(bucket: Bucket, key: str) -> None:
 
 
 class _Window(threading.local):
-    """What a thread has read last."""
+    """What a thread read last."""
 
     begin = -1
     bytes = memoryview(b"")
@@ -136,19 +136,19 @@ class ObjectReader:
 
     part = PART
 
-    def __init__(self, bucket: Bucket, name: str, head: Head) -> None:
+    def __init__(self, bucket: Bucket, name: str, commit: Commit) -> None:
         self._bucket = bucket
         self._name = name
-        self._head = head
-        self._own = _Window()
+        self._commit = commit
+        self._window = _Window()
 
     @property
     def size(self) -> int:
         """Size of the checkpoint in bytes."""
-        return self._head.size
+        return self._commit.size
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
-        """See `checkpointable.stores.Reader`; a large one by a few requests at once."""
+        """See `checkpointable.stores.Reader`; a large range takes a few concurrent requests."""
         end = offset + len(buffer)
         if offset < 0 or end > self.size:
             what = f"it ends at {self.size}, before {end}"
@@ -165,29 +165,31 @@ class ObjectReader:
         parallel_map(read, range(0, len(buffer), PART), REQUESTS, "read")
 
     def _serve(self, offset: int, buffer: memoryview) -> None:
-        """Fill a small buffer from the thread's window; else move that, further if it follows."""
-        own, end = self._own, offset + len(buffer)
-        over = own.begin + len(own.bytes)
-        if not own.begin <= offset <= end <= over:
-            ahead = min(_MORE * len(own.bytes), PART) if own.begin <= offset <= over else _AHEAD
-            own.bytes = self._read(offset, min(offset + max(ahead, len(buffer)), self.size))
-            own.begin = offset
-        buffer[:] = own.bytes[offset - own.begin : end - own.begin]
+        """Fill a small buffer from the thread's window; a sequential read enlarges the window."""
+        window, end = self._window, offset + len(buffer)
+        over = window.begin + len(window.bytes)
+        if not window.begin <= offset <= end <= over:
+            ahead = (
+                min(_MORE * len(window.bytes), PART) if window.begin <= offset <= over else _AHEAD
+            )
+            window.bytes = self._read(offset, min(offset + max(ahead, len(buffer)), self.size))
+            window.begin = offset
+        buffer[:] = window.bytes[offset - window.begin : end - window.begin]
 
     def _read(self, begin: int, end: int) -> memoryview:
-        """Read one range by one request."""
-        key = upload_key(self._name, self._head.nonce)
+        """Read one range in one request."""
+        key = upload_key(self._name, self._commit.nonce)
         where = self._bucket.where(self._name)
         try:
             part = self._bucket.read_range(key, begin, end)
         except NoCheckpoint:
             with suppress(NoCheckpoint):
-                if read_head(self._bucket, self._name) == self._head:
-                    what = "its bytes are gone, although its head is there"
+                if read_commit(self._bucket, self._name) == self._commit:
+                    what = "its bytes are gone, but its commit object is there"
                     raise CorruptCheckpoint(what, where=where, hint=_OLDER) from None
             what = "it was deleted by another process while it was read"
             raise NoCheckpoint(what, where=where, hint="open another") from None
         if len(part) != end - begin:
-            what = f"the object ends at {begin + len(part)}, and has to have {self.size} bytes"
+            what = f"the object ends at {begin + len(part)}, but must have {self.size} bytes"
             raise CorruptCheckpoint(what, where=where, hint=_OLDER)
         return part

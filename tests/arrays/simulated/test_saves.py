@@ -26,9 +26,10 @@ from checkpointable import (
     reinstate,
 )
 from checkpointable.arrays.cuda import lost, memory, transfer
-from checkpointable.format import layout, read_arrays
+from checkpointable.format import read_arrays
 from checkpointable.stores.protocol import Buffer
 from tests.helpers.equality import same
+from tests.helpers.small_blocks import small_blocks
 
 BLOCK = 64
 R = TypeVar("R")
@@ -81,12 +82,12 @@ def save(checkpointer: Checkpointer[State], step: int, **how: Any) -> Saved:
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "BLOCK", BLOCK)
-    monkeypatch.setattr("checkpointable.archive.steps._MAX_DELTA_RATIO", 1000)
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(transfer, "BUFFER", 512)
     monkeypatch.setattr(transfer, "_spare", [])
     monkeypatch.setattr(lost, "_lost", [])
+    with small_blocks(BLOCK):
+        yield
 
 
 changes = st.lists(st.tuples(st.integers(0, 499), st.floats(0, 9, width=32)), max_size=4)

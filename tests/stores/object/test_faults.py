@@ -208,7 +208,7 @@ def test_only_a_head_that_is_whole_counts(near: Place) -> None:
     with pytest.raises(CorruptCheckpoint, match="ends at"):
         read(near.store(), "a")
     obstore.put(server, f"{near.prefix}/heads/a", b'{"nonce": "../../x", "size": 3}')
-    with pytest.raises(CorruptCheckpoint, match="head is damaged"):
+    with pytest.raises(CorruptCheckpoint, match="commit object is damaged"):
         read(near.store(), "a")
     near.store().delete("a")
     with pytest.raises(NoCheckpoint):
