@@ -65,6 +65,7 @@ def check_block(
     index: int,
     block: Bytes,
     table: Bytes,
+    *,
     signed: bool = False,
     source: str = "",
 ) -> None:

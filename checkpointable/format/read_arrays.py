@@ -182,7 +182,7 @@ def _read_run(checkpoint: Opened, placed: StoredArray, run: range, buffer: memor
     for index in run:
         begin = (index - run[0]) * layout.BLOCK
         block, signed = buffer[begin : begin + placed.size(index)], checkpoint.header.meta.signed
-        digests.check_block(placed, index, block, checkpoint.table, signed, source)
+        digests.check_block(placed, index, block, checkpoint.table, signed=signed, source=source)
 
 
 def read_block(
@@ -194,7 +194,8 @@ def read_block(
         block[:] = _assemble(checkpoint, placed, index * layout.BLOCK, len(block))
         return block
     source = _read_unchecked(checkpoint, placed, index, block)
-    digests.check_block(placed, index, block, checkpoint.table, header.meta.signed, source)
+    signed = header.meta.signed
+    digests.check_block(placed, index, block, checkpoint.table, signed=signed, source=source)
     return block
 
 

@@ -208,7 +208,7 @@ def raw_bytes(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
         for index in placed.own():
             block = buffer[: placed.size(index)]
             reader.read_into(offset, block)
-            digests.check_block(placed, index, block, file.table, header.meta.signed)
+            digests.check_block(placed, index, block, file.table, signed=header.meta.signed)
             yield block
             offset += len(block)
     if offset != header.digests_offset:
