@@ -18,7 +18,7 @@ import checkpointable
 from checkpointable.archive import name_of
 from checkpointable.cli import main
 from checkpointable.cli.run._factory import find_factory, read_options
-from checkpointable.cli.run._mpi import name_on_ranks
+from checkpointable.cli.run._mpi import mpi_variant
 from tests.helpers.depth import DEEP
 
 ROOT = Path(__file__).parents[1]
@@ -202,7 +202,7 @@ def test_the_batch_examples_ask_for_what_there_is(words: list[str], tmp_path: Pa
     name = words[2]
     if "--mpi" in words:
         words.remove("--mpi")
-        name = name_on_ranks(name)
+        name = mpi_variant(name)
     read_options(find_factory(name), name, options, None)
 
     store = words.index("--store") + 1

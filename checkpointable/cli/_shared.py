@@ -1,4 +1,4 @@
-"""What the commands share: how they print, and how errors become message, hint and exit code."""
+"""What the commands share: printing, and turning errors into messages and exit codes."""
 
 import sys
 from collections.abc import Iterator
@@ -17,41 +17,41 @@ from checkpointable.runner import EX_CONFIG, exit_code
 from checkpointable.stores import Store, open_store
 
 usage_error: type[Exception] = typer.BadParameter.__bases__[0]
-"""Click's UsageError, which typer has within itself and does not export."""
+"""Click's UsageError, which typer bundles but does not export."""
 
 
 KeyFile: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--key", metavar="FILE", help="Believe only what is signed with this key."),
+    typer.Option("--key", metavar="FILE", help="Accept only checkpoints signed with this key."),
 ]
 
 
 def read_key(path: Path | None) -> bytes | None:
-    """Read a key, the bytes of a file as they are; a usage error if it is none."""
+    """Read a key, which is all bytes of a file; a usage error if it is not valid."""
     try:
         key = None if path is None else path.read_bytes()
         check_key(key)
     except (OSError, ValueError) as error:
-        hint = "make one by: head -c 32 /dev/urandom > FILE"
+        hint = "make one with: head -c 32 /dev/urandom > FILE"
         raise usage_error(f"--key: {error}\n  hint: {hint}") from None
     return key
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """Print lines of text, at once, with what could control a terminal made visible."""
+def print_text(text: str, *, error: bool = False) -> None:
+    """Print lines of text, flushed, with control characters escaped."""
     lines = text.split("\n")
     print("\n".join(map(clean, lines)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
-def say_json(value: Any, file: TextIO | None = None) -> None:
-    """Print one JSON object on one line, at once."""
+def print_json(value: Any, file: TextIO | None = None) -> None:
+    """Print one JSON object on one line, flushed."""
     file = file or sys.stdout
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
     print(orjson.dumps(value, default=str, option=options).decode(), file=file, flush=True)
 
 
 def clean(text: str) -> str:
-    r"""Escape what is not printable: a file may hold any text.
+    r"""Escape characters that are not printable: a file may hold any text.
 
     >>> clean("one\x1b[2J")
     'one\\x1b[2J'
@@ -64,7 +64,7 @@ def clean(text: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Say a number of bytes.
+    """Format a number of bytes.
 
     >>> size_text(312), size_text(12_700_000)
     ('312 B', '12.1 MiB')
@@ -78,12 +78,12 @@ def size_text(size: int) -> str:
 
 
 def whole_size(header: Header) -> int:
-    """The size of a checkpoint's file; of a sharded one with that of the arrays in its shards."""
+    """The size of a checkpoint's file; of a sharded one including the arrays in its shards."""
     return header.file_size + (header.full_size if header.meta.sharded else 0)
 
 
 def duration_text(seconds: float) -> str:
-    """Say a time span in its two largest units.
+    """Format a time span in its two largest units.
 
     >>> duration_text(0.25), duration_text(45.2), duration_text(3725), duration_text(90_000)
     ('0.25 s', '45 s', '1 h 02 min', '1 d 01 h')
@@ -98,7 +98,7 @@ def duration_text(seconds: float) -> str:
 
 
 def count_text(number: int, what: str) -> str:
-    """Say how many.
+    """Format a count.
 
     >>> count_text(1, "array"), count_text(2, "array")
     ('1 array', '2 arrays')
@@ -107,42 +107,42 @@ def count_text(number: int, what: str) -> str:
 
 
 class NotPossible(CheckpointableError):
-    """Something that a command needs is not there; starting it again cannot help."""
+    """Something that a command needs is missing; starting it again cannot help."""
 
 
-def tell_error(error: CheckpointableError, *, as_json: bool, code: int) -> None:
-    """Print an error on stderr; with `--json` as an event on stdout instead."""
+def print_error(error: CheckpointableError, *, as_json: bool, code: int) -> None:
+    """Print an error to stderr, or with `--json` as an event to stdout."""
     if as_json:
         facts = {"what": error.what, "where": error.where, "hint": error.hint}
-        say_json({"event": "error", "error": type(error).__name__, **facts, "exit_code": code})
+        print_json({"event": "error", "error": type(error).__name__, **facts, "exit_code": code})
     else:
-        say(f"error: {error}", error=True)
+        print_text(f"error: {error}", error=True)
 
 
-def tell_usage_error(error: Any) -> None:
-    """Print an error in the arguments on stderr, and where to read about them."""
-    say(f"error: {error.format_message()}", error=True)
+def print_usage_error(error: Any) -> None:
+    """Print an error in the arguments to stderr, and where to read about them."""
+    print_text(f"error: {error.format_message()}", error=True)
     if error.ctx is None:
         return
     path = error.ctx.command_path
     if path == "checkpointable run" and type(error).__name__ == "NoSuchOption":
-        say("  hint: the kernel's own options come after --", error=True)
-    say(f"  hint: see {path} --help", error=True)
+        print_text("  hint: the kernel's own options come after --", error=True)
+    print_text(f"  hint: see {path} --help", error=True)
 
 
 @contextmanager
-def report_errors(as_json: bool) -> Iterator[None]:
-    """End the command with message, hint and exit code where the package raises its errors."""
+def report_errors(*, as_json: bool) -> Iterator[None]:
+    """Print an error of the package, and end the command with its exit code."""
     try:
         yield
     except CheckpointableError as error:
         code = EX_CONFIG if isinstance(error, NotPossible) else exit_code(error)
-        tell_error(error, as_json=as_json, code=code)
+        print_error(error, as_json=as_json, code=code)
         raise typer.Exit(code) from None
 
 
 def checkpoints_at(place: str) -> list[tuple[str, Store | None, str]]:
-    """Give each checkpoint at a place: its path, and if the place is a store, that and its name."""
+    """The checkpoints at a place: the path of each, and in a store also the store and the name."""
     if "://" not in place and Path(place).exists() and not Path(place).is_dir():
         return [(place, None, "")]
     store = store_at(place)
@@ -150,7 +150,7 @@ def checkpoints_at(place: str) -> list[tuple[str, Store | None, str]]:
 
 
 def path_in(place: str, name: str) -> str:
-    """Say where a checkpoint of a place is.
+    """The path of a checkpoint at a place.
 
     >>> path_in("runs/heat/", "step-1"), path_in("s3://bucket/heat?region=eu", "step-1")
     ('runs/heat/step-1', 's3://bucket/heat/step-1?region=eu')
@@ -164,12 +164,12 @@ def path_in(place: str, name: str) -> str:
 def open_checkpoint(
     path: str, store: Store | None, name: str, key: bytes | None = None
 ) -> AbstractContextManager[Opened]:
-    """Open what `checkpoints_at` gave."""
+    """Open a checkpoint that `checkpoints_at` returned."""
     return opened_file(path, key=key) if store is None else opened(store, name, key=key)
 
 
 def store_at(place: str) -> Store:
-    """Open the store at a place that must exist; `NoCheckpoint` if nothing is there."""
+    """Open the store at a place; raises `NoCheckpoint` if it does not exist."""
     if "://" not in place and not Path(place).is_dir():
         what = "not a directory" if Path(place).exists() else "no such directory"
         raise NoCheckpoint(what, where=place, hint="give the directory that the run saves into")

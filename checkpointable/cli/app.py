@@ -26,10 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EX_CONFIG
-    from checkpointable.cli._shared import tell_usage_error, usage_error
+    from checkpointable.cli._shared import print_usage_error, usage_error
 
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # no name may stop us, whatever the encoding
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # names may have characters that the encoding lacks
             stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app())
@@ -38,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments, prog_name="checkpointable", standalone_mode=False, obj=arguments
         )
     except usage_error as error:
-        tell_usage_error(error)
+        print_usage_error(error)
         return EX_USAGE
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except OSError as error:  # the stores tell theirs in their own words: this is about our output
+    except OSError as error:  # of our output: the stores raise errors of their own
         print(f"error: {error}", file=sys.stderr)
         return 1
     return code if isinstance(code, int) else 0

@@ -11,10 +11,10 @@ from checkpointable import archive
 from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
     KeyFile,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     store_at,
 )
 from checkpointable.cli.view.expression import Expression, parse_expression
@@ -33,7 +33,7 @@ def bisect(
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Find the first checkpoint in which an expression holds, and how to run again from before.
+    """Find the first checkpoint in which an expression holds, and how to run again from there.
 
     By binary search: it is assumed that once it holds, it goes on to hold. Fields are named as
     `show` names them; of an array it holds if it does for any element. There are isnan, isinf, abs,
@@ -47,28 +47,32 @@ def bisect(
         nonlocal kernel
         with archive.opened(place, entry.name, key=secret) as checkpoint:
             kernel = str(checkpoint.header.meta.kernel.get("id", ""))
-            found = _holds(asked, checkpoint)
+            held = _holds(asked, checkpoint)
         if as_json:
-            say_json({"event": "tested", "step": entry.step, "name": entry.name, "holds": found})
+            print_json({"event": "tested", "step": entry.step, "name": entry.name, "holds": held})
         else:
-            say(f"step {entry.step}: {'holds' if found else 'does not hold'}")
-        return found
+            print_text(f"step {entry.step}: {'holds' if held else 'does not hold'}")
+        return held
 
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret, place = read_key(key), store_at(store)
         first, before = _first(place, store, holds, as_json)
     command = _command(store, first, before, kernel)
     if as_json:
         names = {"name": first and first.name, "before": before and before.name}
-        say_json({"event": "found", "step": first and first.step, **names, "command": command})
+        print_json({"event": "found", "step": first and first.step, **names, "command": command})
     elif first is None:
-        say(f"in none of the checkpoints: {expression}")
+        print_text(f"in none of the checkpoints: {expression}")
     elif before is None:
-        say(f"first in step {first.step} ({first.name}), the oldest there is: {expression}")
+        print_text(
+            f"first in step {first.step} ({first.name}), the oldest checkpoint: {expression}"
+        )
     else:
-        say(f"first in step {first.step} ({first.name}), and not in step {before.step} before it")
+        print_text(
+            f"first in step {first.step} ({first.name}), and not in step {before.step} before it"
+        )
         if command:
-            say(f"to run again from there, with the options it had:\n  {command}")
+            print_text(f"to run again from there, with the options it had:\n  {command}")
     if first is None:
         raise typer.Exit(1)
 
@@ -76,7 +80,7 @@ def bisect(
 def _first(
     store: Store, where: str, holds: Callable[[Entry], bool], as_json: bool
 ) -> tuple[Entry | None, Entry | None]:
-    """The first entry that holds, and the one before it; the newest is asked first."""
+    """The first entry that holds, and the one before it; the newest is tested first."""
     left = archive.entries(store)
     if not left:
         raise NoCheckpoint("no checkpoints", where=where)
@@ -85,20 +89,20 @@ def _first(
     while high - low > 1:
         middle = (low + high) // 2 if some else high - 1
         try:
-            found = holds(left[middle])
+            held = holds(left[middle])
         except (CorruptCheckpoint, NoCheckpoint) as error:
             if not as_json:
                 name = left[middle].name
-                say(f"warning: passed over {name}: {in_one_line(error, name)}", error=True)
+                print_text(f"warning: passed over {name}: {in_one_line(error, name)}", error=True)
             del left[middle]
             high -= 1
             continue
-        low, high = (low, middle) if found else (middle, high)
-        if not some and not found:
+        low, high = (low, middle) if held else (middle, high)
+        if not some and not held:
             break
         some = True
     if not left:
-        raise NoCheckpoint("none of the checkpoints verifies", where=where)
+        raise NoCheckpoint("none of the checkpoints is valid", where=where)
     if not some:
         return None, None
     return left[high], left[low] if low >= 0 else None

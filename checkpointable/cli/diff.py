@@ -11,10 +11,10 @@ from checkpointable import archive
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     store_at,
     usage_error,
 )
@@ -36,14 +36,14 @@ def diff(
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Say how two checkpoints differ: files, or two steps of a directory.
+    """Show how two checkpoints differ: files, or two steps of a directory.
 
     Of each array that differs: the share of its blocks and elements, the largest difference and the
     root of the mean square, the first index, and how many became NaN. Blocks whose digests are
     equal are not read. Exit code 1 if the two differ, 0 if not.
     """
     first = _first_step(place, other, step)
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret = read_key(key)
         if step is None:
             opens = [opened_file(name, key=secret) for name in (place, other)]
@@ -56,34 +56,34 @@ def diff(
     differ = bool(changes or differing)
     if as_json:
         for change in changes:
-            say_json({"event": "value", **asdict(change)})
+            print_json({"event": "value", **asdict(change)})
         for array in differing:
-            say_json({"event": "array", **asdict(array)})
-        say_json({"event": "compared", "differ": differ, "arrays": len(arrays)})
+            print_json({"event": "array", **asdict(array)})
+        print_json({"event": "compared", "differ": differ, "arrays": len(arrays)})
     else:
-        _say_text(changes, differing, len(arrays))
+        _print_text(changes, differing, len(arrays))
     if differ:
         raise typer.Exit(1)
 
 
 def _first_step(place: str, other: str, step: int | None) -> int:
-    """The first of two steps; a usage error if the words do not go together."""
+    """The first of two steps; a usage error if the words do not fit together."""
     if step is None:
         for word in (place, other):
             if Path(word).is_dir():
                 raise usage_error(f"{word} is a directory: give it first, and two steps of it")
         return 0
     if not other.isdecimal():
-        raise usage_error(f"{other!r} is no step; give two files, or a directory and two steps")
+        raise usage_error(f"{other!r} is not a step; give two files, or a directory and two steps")
     return int(other)
 
 
 def _compared(
     one: AbstractContextManager[Opened], two: AbstractContextManager[Opened]
 ) -> tuple[list[Change], list[ArrayDifference]]:
-    """Changes of values and of the arrays' kinds, and the arrays of one kind compared.
+    """Changes of values, dtypes and shapes, and the differences of the other arrays.
 
-    What goes wrong is raised once both are closed: each would say that it is about itself.
+    An error is raised when both are closed, since each would add its own name to it.
     """
     failed: CheckpointableError | None = None
     changes: list[Change] = []
@@ -106,13 +106,13 @@ def _compared(
 
 
 def _common(a: Opened, b: Opened) -> list[str]:
-    """The arrays that both have, of one dtype and shape."""
+    """The arrays that both have, of the same dtype and shape."""
     old, new = a.header.arrays, b.header.arrays
     return [n for n, placed in old.items() if n in new and _spec(placed) == _spec(new[n])]
 
 
 def _name(store: Any, place: str, step: int) -> str:
-    """The newest checkpoint of a step whose seal is sound."""
+    """The newest checkpoint of a step with a valid seal."""
 
     def read(name: str) -> str:
         with archive.opened(store, name):
@@ -123,7 +123,7 @@ def _name(store: Any, place: str, step: int) -> str:
 
 
 def _about(a: Opened, b: Opened) -> list[Change]:
-    """Changes in what a checkpoint says of its class."""
+    """Changes in the schema of a checkpoint."""
     old, new = a.header.meta.schema, b.header.meta.schema
     pairs = [(part, str(old.get(part)), str(new.get(part))) for part in ("name", "version")]
     return [Change(f"schema {part}", x, y) for part, x, y in pairs if x != y]
@@ -134,41 +134,44 @@ def _spec(placed: StoredArray) -> Any:
 
 
 def _other_arrays(old: dict[str, StoredArray], new: dict[str, StoredArray]) -> list[Change]:
-    """Arrays that one side lacks, or that are of another dtype or shape there."""
+    """Arrays that one side lacks, or has with another dtype or shape."""
     names = [*old, *(name for name in new if name not in old)]
-    said = [(name, _said(old.get(name)), _said(new.get(name))) for name in names]
-    return [Change(name, x, y) for name, x, y in said if x != y]
+    texts = [(name, _array_text(old.get(name)), _array_text(new.get(name))) for name in names]
+    return [Change(name, x, y) for name, x, y in texts if x != y]
 
 
-def _said(placed: StoredArray | None) -> str | None:
+def _array_text(placed: StoredArray | None) -> str | None:
     return None if placed is None else f"array[{placed.dtype}] {shape_text(placed)}"
 
 
-def _say_text(changes: list[Change], arrays: list[ArrayDifference], compared: int) -> None:
+def _print_text(changes: list[Change], arrays: list[ArrayDifference], compared: int) -> None:
     for change in changes:
         if change.old is None:
-            say(f"{change.path}: added, {change.new}")
+            print_text(f"{change.path}: added, {change.new}")
         elif change.new is None:
-            say(f"{change.path}: removed, {change.old}")
+            print_text(f"{change.path}: removed, {change.old}")
         else:
-            say(f"{change.path}: {change.old} -> {change.new}")
+            print_text(f"{change.path}: {change.old} -> {change.new}")
     for array in arrays:
-        say(difference_text(array))
+        print_text(difference_text(array))
     equal = compared - len(arrays)
     if equal or not (changes or arrays):
         what = "no difference" if not (changes or arrays) else "the same"
-        say(f"{count_text(equal, 'array')}: {what}" if equal else what)
+        print_text(f"{count_text(equal, 'array')}: {what}" if equal else what)
 
 
-def difference_text(found: ArrayDifference) -> str:
-    """Say in lines how an array differs."""
-    index = ", ".join(map(str, found.first or ()))
+def difference_text(difference: ArrayDifference) -> str:
+    """How an array differs, in lines."""
+    index = ", ".join(map(str, difference.first or ()))
+    elements = _share(difference.changed_elements, difference.elements, "element")
+    blocks = _share(difference.changed_blocks, difference.blocks, "block")
     lines = [
-        f"{found.name}: {_share(found.changed_elements, found.elements, 'element')} in "
-        f"{_share(found.changed_blocks, found.blocks, 'block')}",
+        f"{difference.name}: {elements} in {blocks}",
         f"  first at [{index}]" if index else "",
-        f"  max {_number(found.max)}, rms {_number(found.rms)}" if found.max is not None else "",
-        f"  {found.new_nans} became NaN" if found.new_nans else "",
+        f"  max {_number(difference.max)}, rms {_number(difference.rms)}"
+        if difference.max is not None
+        else "",
+        f"  {difference.new_nans} became NaN" if difference.new_nans else "",
     ]
     return "\n".join(line for line in lines if line)
 

@@ -1,4 +1,4 @@
-"""`checkpointable fork`: a new directory that begins with an old step of another."""
+"""`checkpointable fork`: a new directory that begins at a step of another."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     store_at,
     usage_error,
 )
@@ -27,36 +27,36 @@ from checkpointable.stores import How, LocalStore, duplicate, os_errors, sync_di
 
 def fork(
     store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
-    step: Annotated[int, typer.Argument(help="Which to begin with.", metavar="STEP")],
-    new: Annotated[Path, typer.Argument(help="Directory to make.", metavar="NEW")],
+    step: Annotated[int, typer.Argument(help="The step to begin at.", metavar="STEP")],
+    new: Annotated[Path, typer.Argument(help="The directory to make.", metavar="NEW")],
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Make a new directory of a checkpoint, and of what it continues, for a run to go on from.
+    """Make a new directory of a checkpoint and its parents, for a run to continue from.
 
     Every byte is verified first. The files are linked where the file system can, and take no room
     then; else cloned, or copied. NEW must not exist; it is there with all that belongs in it, and
     durable, or not at all.
     """
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret, place = read_key(key), store_at(store)
         if not isinstance(place, LocalStore):
-            raise usage_error(f"{store} is no directory, and only directories can be forked")
+            raise usage_error(f"{store} is not a directory, and only directories can be forked")
         entry, done = fork_store(place, step, new.absolute(), key=secret)
     for name, how in done.items():
         if as_json:
-            say_json({"event": how, "name": name})
+            print_json({"event": how, "name": name})
     if as_json:
-        say_json({"event": "forked", "step": entry.step, "name": entry.name, "store": str(new)})
+        print_json({"event": "forked", "step": entry.step, "name": entry.name, "store": str(new)})
         return
     counts = ", ".join(f"{n} {how}" for how, n in Counter(done.values()).items())
-    say(f"{new} begins at step {entry.step}: {count_text(len(done), 'file')}, {counts}")
+    print_text(f"{new} begins at step {entry.step}: {count_text(len(done), 'file')}, {counts}")
 
 
 def fork_store(
     store: LocalStore, step: int, new: Path, *, key: bytes | None = None
 ) -> tuple[Entry, dict[str, How]]:
-    """Make the directory `new`, an absolute path; say which checkpoint it is, and how it came.
+    """Make the directory `new`, an absolute path; return its checkpoint and how each file came.
 
     Raises `NoCheckpoint` if none of the step verifies, `CheckpointExists` if there is something of
     that name, `StoreError`; in each case nothing is there that was not before.
@@ -64,12 +64,12 @@ def fork_store(
     entry, names = _chosen(store, step, key)
     if os.path.lexists(new):
         hint = "give the name of a new directory"
-        raise CheckpointExists("there is something of that name", where=str(new), hint=hint)
+        raise CheckpointExists("it already exists", where=str(new), hint=hint)
     return entry, _forked(store, entry, names, new, key)
 
 
 def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, list[str]]:
-    """The newest of a step that verifies, and the names of what it needs, itself last."""
+    """The newest valid checkpoint of a step, and the names of its files, itself last."""
 
     def read(name: str) -> list[str]:
         archive.verify(store, name, key=key)
@@ -81,14 +81,16 @@ def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, lis
     with errors_at(str(store.path)):
         names, entry, skipped = archive.valid_at(store, step, read)
     for passed, error in skipped:
-        say(f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True)
+        print_text(
+            f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True
+        )
     return entry, names
 
 
 def _forked(
     store: LocalStore, entry: Entry, names: list[str], new: Path, key: bytes | None
 ) -> dict[str, How]:
-    """Fill a directory beside the new one, verify it, and give it the name."""
+    """Fill a directory next to the new one, verify it, and rename it."""
     with os_errors(new):
         new.parent.mkdir(parents=True, exist_ok=True)
         scratch = new.parent / f".checkpointable-fork-{os.urandom(16).hex()}"
@@ -102,7 +104,7 @@ def _forked(
                 read_arrays.verify(checkpoint)
         with os_errors(new):
             sync_directory(scratch)
-            scratch.rename(new)  # which never replaces a directory that holds anything
+            scratch.rename(new)  # never replaces a directory that is not empty
             for directory in (new.parent, *new.parent.parents):
                 _sync(directory)
     except BaseException:
@@ -112,7 +114,7 @@ def _forked(
 
 
 def _sync(directory: Path) -> None:
-    """Make it durable; one of those above may be closed to us, and was there before then."""
+    """Make the directory durable; one that cannot be opened existed before."""
     try:
         sync_directory(directory)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""`checkpointable ls`: the checkpoints of a store; without opening any, unless asked to."""
+"""`checkpointable ls`: list the checkpoints of a store, by default without opening any."""
 
 import time
 from datetime import UTC, datetime
@@ -13,10 +13,10 @@ from checkpointable.cli._shared import (
     KeyFile,
     count_text,
     duration_text,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     size_text,
     store_at,
 )
@@ -30,7 +30,7 @@ class Inside:
     """What opening a checkpoint adds to its line: its seal, and what share of it is its own.
 
     `dirty` is the bytes of arrays in the file itself, by those of the whole; None if there are
-    none. If it cannot be read, `error` says why, and there is no more.
+    none. If it cannot be read, only `error` is set.
     """
 
     seal: str = ""
@@ -53,36 +53,36 @@ def ls(
 
     Opens none of them, unless --long or --check. Exit code 1 if one of those opened is damaged.
     """
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret, place = read_key(key), store_at(store)
         entries = archive.entries(place)
         inside: dict[str, Inside] = {}
         if long or check:
             for entry in entries:
-                found = _look(place, entry, secret, every_byte=check)
-                if not isinstance(found.error, NoCheckpoint):  # pruned by its run since
-                    inside[entry.name] = found
+                opened = _look(place, entry, secret, every_byte=check)
+                if not isinstance(opened.error, NoCheckpoint):  # its run has pruned it
+                    inside[entry.name] = opened
             entries = [entry for entry in entries if entry.name in inside]
     if as_json:
         for entry in entries:
-            say_json(_facts(entry) | _facts_inside(entry, inside.get(entry.name), check))
+            print_json(_facts(entry) | _facts_inside(entry, inside.get(entry.name), check=check))
     elif entries:
-        say("\n".join(_table(entries, inside, check)))
+        print_text("\n".join(_table(entries, inside, check=check)))
         total = size_text(sum(entry.size for entry in entries))
-        say(f"{count_text(len(entries), 'checkpoint')}, {total}, in {store}")
+        print_text(f"{count_text(len(entries), 'checkpoint')}, {total}, in {store}")
     else:
-        say(f"no checkpoints in {store}")
-    if any(found.error for found in inside.values()):
+        print_text(f"no checkpoints in {store}")
+    if any(one.error for one in inside.values()):
         raise typer.Exit(1)
 
 
 def kind_of(entry: Entry) -> str:
-    """Say whether it is a full checkpoint, a delta, or one of shards."""
+    """The kind of a checkpoint: full, delta or sharded."""
     return "sharded" if entry.sharded else "delta" if entry.delta else "full"
 
 
 def dirty_share(header: Header) -> float | None:
-    """The share of the bytes of arrays in the file itself; None if there are none, or shards."""
+    """The share of the arrays' bytes that the file itself holds; None if empty or sharded."""
     if header.meta.sharded:
         return None
     own = header.digests_offset - header.data_offset
@@ -111,13 +111,16 @@ def _facts(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _facts_inside(entry: Entry, found: Inside | None, check: bool) -> dict[str, Any]:
-    if found is None:
+def _facts_inside(entry: Entry, inside: Inside | None, *, check: bool) -> dict[str, Any]:
+    if inside is None:
         return {}
-    if found.error is not None:
-        facts = {"error": type(found.error).__name__, "what": in_one_line(found.error, entry.name)}
+    if inside.error is not None:
+        facts = {
+            "error": type(inside.error).__name__,
+            "what": in_one_line(inside.error, entry.name),
+        }
         return {"seal": None, "dirty": None, "ok": False, **facts}
-    return {"seal": found.seal, "dirty": found.dirty} | ({"ok": True} if check else {})
+    return {"seal": inside.seal, "dirty": inside.dirty} | ({"ok": True} if check else {})
 
 
 def _table(entries: list[Entry], inside: dict[str, Inside], check: bool) -> list[str]:
@@ -126,16 +129,16 @@ def _table(entries: list[Entry], inside: dict[str, Inside], check: bool) -> list
     titles = ["step", "attempt", "kind", "size", "created (UTC)", "age", "dirty", "seal", "name"]
     rows = [titles]
     for entry in entries:
-        # A clock that was set back makes files of the future, which have no age.
+        # If the clock was set back, a file may be from the future, and has no age.
         age = duration_text(now - entry.created) if entry.created <= now else "-"
         created = f"{_time(entry):%Y-%m-%d %H:%M:%S}"
         attempt = str(entry.attempt) if entry.attempt else ""
-        size, found = size_text(entry.size), inside.get(entry.name, Inside())
-        dirty = "-" if found.dirty is None else f"{found.dirty:.1%}"
-        seal, name = f"{found.seal[:12] or '-'}", entry.name
-        if found.error is not None:
-            bad = "damaged" if isinstance(found.error, CorruptCheckpoint) else "unread"
-            name += f"  {bad}: {in_one_line(found.error, entry.name)}"
+        size, one = size_text(entry.size), inside.get(entry.name, Inside())
+        dirty = "-" if one.dirty is None else f"{one.dirty:.1%}"
+        seal, name = f"{one.seal[:12] or '-'}", entry.name
+        if one.error is not None:
+            bad = "damaged" if isinstance(one.error, CorruptCheckpoint) else "unread"
+            name += f"  {bad}: {in_one_line(one.error, entry.name)}"
         elif check:
             name += "  ok"
         facts = [str(entry.step), attempt, kind_of(entry), size, created, age, dirty, seal, name]

@@ -9,10 +9,10 @@ from checkpointable.archive import entries
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     size_text,
     store_at,
 )
@@ -24,16 +24,16 @@ def prune(
     keep: KeepOption,
     compact: Annotated[
         bool,
-        typer.Option("--compact", help="Store kept deltas again, as full checkpoints."),
+        typer.Option("--compact", help="Rewrite kept deltas as full checkpoints."),
     ] = False,
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Delete all checkpoints but those that --keep names, and what these continue.
+    """Delete all checkpoints except those that --keep keeps, and their parents.
 
     The newest that verifies always stays, and so does all that is newer.
     """
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         place, secret, kept = store_at(store), read_key(key), read_keep(keep)
         before = {entry.name for entry in entries(place)}
         gone = archive.prune(place, kept, compact=compact, key=secret)
@@ -42,9 +42,9 @@ def prune(
     for event, changed in (("stored", new), ("deleted", gone)):
         for entry in changed:
             if as_json:
-                say_json({"event": event, "name": entry.name, "size": entry.size})
+                print_json({"event": event, "name": entry.name, "size": entry.size})
             else:
-                say(f"{event:<8} {entry.name}  {size_text(entry.size)}")
+                print_text(f"{event:<8} {entry.name}  {size_text(entry.size)}")
     if not as_json:
         size = size_text(sum(entry.size for entry in left))
-        say(f"{count_text(len(left), 'checkpoint')} left, {size}, in {store}")
+        print_text(f"{count_text(len(left), 'checkpoint')} left, {size}, in {store}")

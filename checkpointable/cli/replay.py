@@ -1,4 +1,4 @@
-"""`checkpointable replay`: does the kernel, run again, give the bits that were stored?"""
+"""`checkpointable replay`: whether the kernel, run again, gives the stored bits."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,10 +11,10 @@ from checkpointable.checkpointer import Checkpointer
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     store_at,
     usage_error,
 )
@@ -30,7 +30,7 @@ from checkpointable.threads import complete
 from checkpointable.tree import to_tree
 
 Difference = tuple[str, Index, int]
-"""An array that differs: its name, the first element, and how many of its blocks."""
+"""An array that differs: its name, the first such element, and the number of its blocks."""
 
 
 def replay(
@@ -51,7 +51,7 @@ def replay(
     key: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Restore a step, run to another, and compare with what is stored of that, bit by bit.
+    """Restore a step, run to another, and compare with the checkpoint of that, bit by bit.
 
     Give the kernel the options that it had. Nothing is saved. Exit code 1 if anything differs, and
     the first array that does is named, with its first element.
@@ -59,7 +59,7 @@ def replay(
     if end < begin:
         raise usage_error(f"--to {end} is before --from {begin}")
     output = Output(as_json=as_json)
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret, place = read_key(key), store_at(store)
         kernel = made_kernel(name, options or [], device, output)
         with foreign_errors_reported(output, "running the kernel"):
@@ -67,7 +67,7 @@ def replay(
                 changes, arrays = _replayed(kernel, place, begin, end, secret)
             finally:
                 shutdown(kernel)
-    _tell(changes, arrays, begin, end, as_json)
+    _print(changes, arrays, begin, end, as_json=as_json)
     if changes or arrays:
         raise typer.Exit(1)
 
@@ -76,25 +76,25 @@ def _replayed(
     kernel: Any, store: Store, begin: int, end: int, key: bytes | None
 ) -> tuple[list[Change], list[Difference]]:
     checkpointer = Checkpointer(kernel, store, key=key)
-    stored = _newest(store, end, key)  # asked first: the way there may be long
+    stored = _newest(store, end, key)  # fails early, since the run may be long
     complete(checkpointer.restore(begin))
     if kernel.step < end:
         kernel.advance(end - kernel.step)
     if kernel.step != end:
-        what = f"it is at step {kernel.step}, and {end} was due"
+        what = f"it is at step {kernel.step}, but should be at {end}"
         raise InvalidKernel(what, where=f"{type(kernel).__qualname__}.advance")
     checkpoint = complete(kernel.checkpoint())
     cls = checkpointer.cls
     with archive.opened(store, stored, key=key) as opened:
         if not is_same(schema_from_json(opened.header.meta.schema), schema_of(cls)):
-            what = "the stored one is of another version of the class, so bits cannot be compared"
+            what = "the stored checkpoint is of another version of the class"
             raise SchemaMismatch(what, where=stored, hint="replay with the code that wrote it")
         tree, arrays = to_tree(checkpoint, cls)
         changes = [*tree_changes(opened.header.meta.tree, tree)]
-        found = [_compared(opened, n, arrays[n]) for n in opened.header.arrays if n in arrays]
+        compared = [_compared(opened, n, arrays[n]) for n in opened.header.arrays if n in arrays]
     changes += [Change(n, "stored", None) for n in opened.header.arrays if n not in arrays]
     changes += [Change(n, None, "an array") for n in arrays if n not in opened.header.arrays]
-    return changes, [difference for difference in found if difference is not None]
+    return changes, [difference for difference in compared if difference is not None]
 
 
 def _newest(store: Store, step: int, key: bytes | None) -> str:
@@ -113,8 +113,8 @@ def _compared(opened: Opened, name: str, value: Any) -> Difference | None:
     signed = opened.header.meta.signed
     made = digests.digests_of([placed], lambda _, i: layout.gather(array, i), signed=signed)
     stored = digests_in(opened, placed)
-    now = np.frombuffer(made[name], np.uint8).reshape(stored.shape)
-    changed = np.flatnonzero((stored != now).any(axis=1)).tolist()
+    current = np.frombuffer(made[name], np.uint8).reshape(stored.shape)
+    changed = np.flatnonzero((stored != current).any(axis=1)).tolist()
     if not changed:
         return None
     first = changed[0]
@@ -126,20 +126,20 @@ def _compared(opened: Opened, name: str, value: Any) -> Difference | None:
     return name, tuple(int(i) for i in place), len(changed)
 
 
-def _tell(
-    changes: list[Change], arrays: list[Difference], begin: int, end: int, as_json: bool
+def _print(
+    changes: list[Change], arrays: list[Difference], begin: int, end: int, *, as_json: bool
 ) -> None:
     if as_json:
         values = [{"path": c.path, "stored": c.old, "replayed": c.new} for c in changes]
         differing = [{"name": n, "first": i, "changed_blocks": count} for n, i, count in arrays]
         same = not (changes or arrays)
         facts = {"from": begin, "to": end, "same": same, "values": values, "arrays": differing}
-        say_json({"event": "replayed", **facts})
+        print_json({"event": "replayed", **facts})
         return
     for change in changes:
-        say(f"{change.path}: stored {change.old}, replayed {change.new}")
+        print_text(f"{change.path}: stored {change.old}, replayed {change.new}")
     for name, index, count in arrays:
         at = f", first at [{', '.join(map(str, index))}]" if index else ""
-        say(f"{name}: differs{at}, in {count_text(count, 'block')}")
+        print_text(f"{name}: differs{at}, in {count_text(count, 'block')}")
     if not (changes or arrays):
-        say(f"the same, bit by bit: step {begin} run to {end}")
+        print_text(f"the same, bit by bit: step {begin} run to {end}")

@@ -1,4 +1,4 @@
-"""`checkpointable schema`: what a checkpoint class stores, and what becomes of older files."""
+"""`checkpointable schema`: what a checkpoint class stores, and how it loads older files."""
 
 from typing import Annotated, Any
 
@@ -9,9 +9,9 @@ from checkpointable.archive import codec
 from checkpointable.cli._shared import (
     checkpoints_at,
     open_checkpoint,
+    print_json,
+    print_text,
     report_errors,
-    say,
-    say_json,
     usage_error,
 )
 from checkpointable.cli.run._factory import find_factory
@@ -31,7 +31,7 @@ def schema(
         typer.Argument(help="Checkpoint files, and directories of them.", metavar="FILE|STORE..."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Load these files, and say what becomes of them.")
+        bool, typer.Option("--check", help="Load these files, and show how that goes.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -40,44 +40,44 @@ def schema(
     Exit code 1 if one of the files cannot be loaded.
     """
     if bool(files) is not check:
-        raise usage_error("--check goes with files: module:Class --check FILE...")
-    found = find_factory(name)
-    with report_errors(as_json):
-        cls = checkpoint_class(found) if hasattr(found, "checkpoint") else found  # type: ignore[arg-type]
+        raise usage_error("--check needs files: module:Class --check FILE...")
+    target = find_factory(name)
+    with report_errors(as_json=as_json):
+        cls = checkpoint_class(target) if hasattr(target, "checkpoint") else target  # type: ignore[arg-type]
         described = schema_of(cls)
         targets = [target for place in files or () for target in checkpoints_at(place)]
     if not check:
-        tell = _say_json if as_json else _say_text
-        tell(described, cls)
+        show = _print_json if as_json else _print_text
+        show(described, cls)
     verdicts = [_check(target, cls, described, as_json) for target in targets]
     if not all(verdicts):
         raise typer.Exit(1)
 
 
-def _say_text(described: Schema, cls: Any) -> None:
+def _print_text(described: Schema, cls: Any) -> None:
     title = f"{described.name}, version {described.version}, fingerprint {described.fingerprint}"
-    say(title)
+    print_text(title)
     for name, fields in described.classes.items():
         if name != described.name:
-            say(f"\n{name}")
+            print_text(f"\n{name}")
         width = max(map(len, fields), default=0)
         for field, tp in fields.items():
-            say(f"  {field:{width}}  {tp}" if tp != "member" else f"  {field}")
+            print_text(f"  {field:{width}}  {tp}" if tp != "member" else f"  {field}")
     if described.version > 1:
-        say("\nfrom older versions")
+        print_text("\nfrom older versions")
     for version in range(1, described.version):
         step = step_from(cls, version) or "nothing: files of this version are refused"
-        say(f"  {version} to {version + 1}  {step}")
+        print_text(f"  {version} to {version + 1}  {step}")
 
 
-def _say_json(described: Schema, cls: Any) -> None:
+def _print_json(described: Schema, cls: Any) -> None:
     steps = {version: step_from(cls, version) for version in range(1, described.version)}
-    told = {str(version): str(step) if step else None for version, step in steps.items()}
-    say_json(asdict(described) | {"from_older_versions": told})
+    older = {str(version): str(step) if step else None for version, step in steps.items()}
+    print_json(asdict(described) | {"from_older_versions": older})
 
 
 def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
-    """Load one file and tell how that went; say whether it did."""
+    """Load one file, print how that went, and return whether it succeeded."""
     path, _, _ = target
     try:
         with open_checkpoint(*target) as checkpoint:
@@ -87,15 +87,15 @@ def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
     except CheckpointableError as error:
         if as_json:
             facts = {"what": error.what, "where": error.where, "hint": error.hint}
-            say_json({"path": path, "ok": False, "error": type(error).__name__, **facts})
+            print_json({"path": path, "ok": False, "error": type(error).__name__, **facts})
         else:
             hint = f"\n  hint: {error.hint}" if error.hint else ""
-            say(f"refused   {path}: {in_one_line(error, path)}{hint}")
+            print_text(f"refused   {path}: {in_one_line(error, path)}{hint}")
         return False
     if as_json:
-        say_json({"path": path, "ok": True, "step": step, "version": stored})
+        print_json({"path": path, "ok": True, "step": step, "version": stored})
     elif stored == now.version:
-        say(f"same      {path}  step {step}")
+        print_text(f"same      {path}  step {step}")
     else:
-        say(f"migrates  {path}  step {step}, version {stored} to {now.version}")
+        print_text(f"migrates  {path}  step {step}, version {stored} to {now.version}")
     return True

@@ -1,4 +1,4 @@
-"""`checkpointable show`: what one checkpoint holds; needs neither its class nor its kernel."""
+"""`checkpointable show`: what one checkpoint holds, without its class or its kernel."""
 
 import shutil
 import sys
@@ -19,10 +19,10 @@ from checkpointable.cli._shared import (
     clean,
     count_text,
     path_in,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     size_text,
     store_at,
     usage_error,
@@ -43,7 +43,7 @@ Panels = list[tuple[str, Picture]]
 
 @frozen(eq=False)
 class Found:
-    """A checkpoint as it was read: the figures of its arrays, and pictures of those asked for.
+    """A checkpoint as it was read: the figures of its arrays, and the requested pictures.
 
     Of one that is far away `whole` is False, and there are figures only of what was asked for.
     """
@@ -57,7 +57,7 @@ class Found:
 
 @frozen
 class _Asked:
-    """What of a checkpoint is wanted: an array's name, or all; how wide a sketch; a plot or not."""
+    """What to read of a checkpoint: one array or all; the width of sketches; whether to plot."""
 
     array: str = ""
     columns: int = 0
@@ -71,12 +71,12 @@ def show(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Of a store a step, else the newest; and one array alone.", metavar="STEP ARRAY"
+            help="A step of a store (default: the newest), and one array.", metavar="STEP ARRAY"
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Draw the arrays into this file, replaced if there."),
+        typer.Option(metavar="PNG", help="Draw the arrays into this file, which is replaced."),
     ] = None,
     picture: Annotated[
         bool | None,
@@ -97,7 +97,7 @@ def show(
     drawn = bool(array) and not as_json and (sys.stdout.isatty() if picture is None else picture)
     columns = min(shutil.get_terminal_size().columns - 4, 72) if drawn else 0
     asked = _Asked(array, max(columns, 1) if drawn else 0, plot is not None)
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         if plot is not None:
             check_plot(plot)
         secret = read_key(key)
@@ -110,23 +110,23 @@ def show(
         if plot is not None:
             draw(plot, f"{name}, step {found.header.meta.step}", found.panels)
     if as_json:
-        _say_json(where, found, array)
+        _print_json(where, found, array)
     elif array:
-        _say_array(where + note, found)
+        _print_array(where + note, found)
     else:
-        _say_text(where + note, found, keyed=secret is not None)
+        _print_text(where + note, found, keyed=secret is not None)
     if plot is not None and not as_json:
-        say(f"drawn in {plot}")
+        print_text(f"drawn in {plot}")
 
 
 def _step_and_array(place: str, words: list[str], *, is_file: bool) -> tuple[int | None, str]:
-    """Take the words apart: a step, if it is a number, and the name of an array."""
+    """Split the words into a step, if the first is a number, and the name of an array."""
     step = int(words[0]) if words and words[0].isdecimal() else None
     if step is not None and is_file:
-        raise usage_error(f"{place} is a file, and STEP is for directories")
+        raise usage_error(f"{place} is a file, but STEP is for directories")
     left = words if step is None else words[1:]
     if len(left) > 1:
-        raise usage_error(f"{left[1]!r} is one word too many: a step and an array, at most")
+        raise usage_error(f"unexpected argument {left[1]!r}: give at most a step and an array")
     return step, left[0] if left else ""
 
 
@@ -143,8 +143,8 @@ def _read(checkpoint: Opened, asked: _Asked) -> Found:
             cells = cells_for(a.shape, asked.columns)
             sketches += [(a.name, one) for one in pictures(checkpoint, a, *cells)]
         if asked.plot:
-            found = pictures(checkpoint, a, CELLS, CELLS, every_axis=True)
-            panels += [(a.name, one) for one in found]
+            drawn = pictures(checkpoint, a, CELLS, CELLS, every_axis=True)
+            panels += [(a.name, one) for one in drawn]
     whole = bool(asked.array) or asked.plot or not is_remote(checkpoint)
     figures = {a.name: statistics(checkpoint, a) if whole else Statistics() for a in arrays}
     return Found(header, whole, figures, sketches, panels)
@@ -158,7 +158,7 @@ def _read_file(place: str, key: bytes | None, asked: _Asked) -> Found:
 def _find(
     store: Store, place: str, step: int | None, key: bytes | None, asked: _Asked
 ) -> tuple[Entry, str, Found]:
-    """Read the newest checkpoint (of a step) that verifies; warn of those passed over."""
+    """Read the newest valid checkpoint (of a step); warn of those passed over."""
 
     def read(name: str) -> Found:
         with archive.opened(store, name, key=key) as checkpoint:
@@ -169,7 +169,9 @@ def _find(
             _newest(store, read) if step is None else archive.valid_at(store, step, read)
         )
     for passed, error in skipped:
-        say(f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True)
+        print_text(
+            f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True
+        )
     count = sum(step in (None, entry.step) for entry in archive.entries(store))
     verified = "newest that verifies" if skipped else "newest"
     return entry, f" ({verified} of {count})" if count > 1 else "", found
@@ -184,7 +186,7 @@ def _newest(store: Store, read: Callable[[str], Found]) -> tuple[Found, Entry, a
     raise NoCheckpoint("no checkpoints", hint="give the store that the run saves into")
 
 
-def _say_json(where: str, found: Found, array: str) -> None:
+def _print_json(where: str, found: Found, array: str) -> None:
     header = found.header
     meta = header.meta
     arrays = [
@@ -194,23 +196,23 @@ def _say_json(where: str, found: Found, array: str) -> None:
         if a.name in found.figures
     ]
     if array:
-        say_json({"path": where, "step": meta.step, **arrays[0]})
+        print_json({"path": where, "step": meta.step, **arrays[0]})
         return
     about = {"kernel": meta.kernel, "schema": meta.schema, "step": meta.step}
     rest = {"created": meta.created, "size": whole_size(header), "signed": meta.signed}
     rest["parents"] = [parent.name for parent in header.parents]
-    say_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
+    print_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
 
 
-def _say_array(where: str, found: Found) -> None:
-    """One array: its line of the table, and small pictures if there are."""
-    say(f"{where}, step {found.header.meta.step}")
-    _say_arrays(found)
+def _print_array(where: str, found: Found) -> None:
+    """Print one array: its line of the table, and sketches if there are any."""
+    print_text(f"{where}, step {found.header.meta.step}")
+    _print_arrays(found)
     for name, picture in found.sketches:
-        say(f"\n{name}{picture.part}\n{sketched(picture)}")
+        print_text(f"\n{name}{picture.part}\n{sketched(picture)}")
 
 
-def _say_text(where: str, found: Found, *, keyed: bool) -> None:
+def _print_text(where: str, found: Found, *, keyed: bool) -> None:
     header = found.header
     meta = header.meta
     kernel = _named(meta.kernel.get("id"), meta.kernel.get("version"))
@@ -229,22 +231,22 @@ def _say_text(where: str, found: Found, *, keyed: bool) -> None:
         names = ", ".join(parent.name for parent in header.parents)
         facts["delta"] = f"of {size_text(header.full_size)}; the rest is in {names}"
     if meta.signed:
-        facts["signed"] = "with the key given" if keyed else "yes; whether with yours, --key tells"
-    say(where)
-    say("\n".join(f"  {key:<8} {value}" for key, value in facts.items()))
-    say("\nvalues")
-    say("\n".join(tree_lines(meta.tree, header.arrays)))
+        facts["signed"] = "with the key given" if keyed else "yes; check with --key"
+    print_text(where)
+    print_text("\n".join(f"  {key:<8} {value}" for key, value in facts.items()))
+    print_text("\nvalues")
+    print_text("\n".join(tree_lines(meta.tree, header.arrays)))
     if header.arrays:
-        say("\narrays")
-        _say_arrays(found)
+        print_text("\narrays")
+        _print_arrays(found)
 
 
 def _named(name: Any, version: Any) -> str:
     return f"{name}, version {version}"
 
 
-def _say_arrays(found: Found) -> None:
-    """A table that folds its cells to fit a terminal, and is as wide as need be elsewhere."""
+def _print_arrays(found: Found) -> None:
+    """Print a table that folds its cells to fit a terminal, and is as wide as needed elsewhere."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("name", "dtype", "shape"):
         table.add_column(title, overflow="fold")

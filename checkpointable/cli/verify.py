@@ -9,10 +9,10 @@ from checkpointable.cli._shared import (
     checkpoints_at,
     count_text,
     open_checkpoint,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     size_text,
     whole_size,
 )
@@ -34,22 +34,22 @@ def verify(
     Exit code 1 if one is damaged or cannot be read.
     """
     checked = bad = 0
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret = read_key(key)
     for place in places:
-        with report_errors(as_json):
+        with report_errors(as_json=as_json):
             targets = checkpoints_at(place)
         for path, store, name in targets:
             error = _check(path, store, name, secret)
             if isinstance(error, NoCheckpoint) and store is not None:
-                continue  # listed a moment ago, and pruned by its run since
+                continue  # its run has pruned it since it was listed
             checked += 1
             bad += isinstance(error, CheckpointableError)
-            _tell(path, name or path, error, as_json)
+            _print(path, name or path, error, as_json=as_json)
         if not targets and not as_json:
-            say(f"no checkpoints in {place}")
+            print_text(f"no checkpoints in {place}")
     if not as_json and checked > 1:
-        say(f"{count_text(checked, 'checkpoint')}: {checked - bad} ok, {bad} not")
+        print_text(f"{count_text(checked, 'checkpoint')}: {checked - bad} ok, {bad} not")
     if bad:
         raise typer.Exit(1)
 
@@ -64,16 +64,16 @@ def _check(
         return error
 
 
-def _tell(path: str, name: str, found: Header | CheckpointableError, as_json: bool) -> None:
-    if isinstance(found, Header):
+def _print(path: str, name: str, result: Header | CheckpointableError, *, as_json: bool) -> None:
+    if isinstance(result, Header):
         if as_json:
-            size = whole_size(found)
-            say_json({"path": path, "ok": True, "step": found.meta.step, "size": size})
+            size = whole_size(result)
+            print_json({"path": path, "ok": True, "step": result.meta.step, "size": size})
         else:
-            say(f"ok       {path}  step {found.meta.step}, {size_text(whole_size(found))}")
+            print_text(f"ok       {path}  step {result.meta.step}, {size_text(whole_size(result))}")
     elif as_json:
-        facts = {"what": found.what, "where": found.where, "hint": found.hint}
-        say_json({"path": path, "ok": False, "error": type(found).__name__, **facts})
+        facts = {"what": result.what, "where": result.where, "hint": result.hint}
+        print_json({"path": path, "ok": False, "error": type(result).__name__, **facts})
     else:
-        verdict = "damaged" if isinstance(found, CorruptCheckpoint) else "unread "
-        say(f"{verdict}  {path}: {in_one_line(found, name)}")
+        verdict = "damaged" if isinstance(result, CorruptCheckpoint) else "unread "
+        print_text(f"{verdict}  {path}: {in_one_line(result, name)}")

@@ -206,4 +206,4 @@ def test_bisect_of_an_absent_field_says_what_is_there(cli: Cli) -> None:
     save(1)
     told = cli("bisect", "run", "temperature > 3")
     assert told.code == 64
-    assert "temperature is not there; there is step, energy, label, field" in told.err
+    assert "temperature does not exist; there is step, energy, label, field" in told.err

@@ -140,7 +140,7 @@ def test_a_nan_of_other_bits_is_no_new_one(cli: Cli) -> None:
     ("words", "message"),
     [
         ("run run", "run is a directory: give it first, and two steps of it"),
-        ("run one 2", "'one' is no step"),
+        ("run one 2", "'one' is not a step"),
     ],
 )
 def test_diff_refuses_words_that_do_not_go_together(cli: Cli, words: str, message: str) -> None:

@@ -43,7 +43,7 @@ def test_a_fork_replaces_nothing(cli: Cli) -> None:
     told = cli("fork", "run", 1, "new")
     assert told.code == 1
     assert told.err == (
-        f"error: there is something of that name\n  where: {Path('new').absolute()}\n"
+        f"error: it already exists\n  where: {Path('new').absolute()}\n"
         "  hint: give the name of a new directory\n"
     )
     assert [*Path("new").iterdir()] == []

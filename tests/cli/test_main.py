@@ -41,7 +41,7 @@ from tests.cli.common import Cli, command
         ("run tinykernels:Tiny -- --sighs 3", "No such option: --sighs"),
         ("run tinykernels:Tiny -- --size three", "Invalid value for '--size'"),
         ("run tinykernels:Tiny -- --model over", "Invalid value for '--model'"),
-        ("show tinykernels.py 3", "tinykernels.py is a file, and STEP is for directories"),
+        ("show tinykernels.py 3", "tinykernels.py is a file, but STEP is for directories"),
         ("ls", "Missing argument"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_bad_key_is_wrong_usage(cli: Cli, command: list[str]) -> None:
         told = cli(*command, "--key", key)
         assert told.code == 64
         assert message in told.err
-        assert "hint: make one by: head -c 32 /dev/urandom" in told.err
+        assert "hint: make one with: head -c 32 /dev/urandom" in told.err
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

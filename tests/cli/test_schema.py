@@ -122,8 +122,8 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["tests.golden.values:Walk", "file"], 64, "--check goes with files"),
-        (["tests.golden.values:Walk", "--check"], 64, "--check goes with files"),
+        (["tests.golden.values:Walk", "file"], 64, "--check needs files"),
+        (["tests.golden.values:Walk", "--check"], 64, "--check needs files"),
         (["nothing"], 64, "no kernel is named 'nothing'"),
         (["tests.cli.test_schema:Silent"], 78, "where: Silent.checkpoint"),
         (["tests.golden.values:Color"], 78, "not a class with fields"),

@@ -130,7 +130,7 @@ def test_show_draws_a_picture(cli: Cli) -> None:
     ("words", "code", "message"),
     [
         ("run nothing", 64, "there is no array 'nothing'; there are: field"),
-        ("run 3 field field", 64, "'field' is one word too many"),
+        ("run 3 field field", 64, "unexpected argument 'field'"),
         ("run --plot out.txt", 64, "give a name that ends in .png, .svg, .pdf"),
         ("run --plot no/where.png", 1, "nothing is there"),
     ],

@@ -1,4 +1,4 @@
-"""What a report tells of: the files of a store, the events of its run, frames of an array."""
+"""The data of a report: the files of a store, the events of its run, frames of an array."""
 
 import math
 import types
@@ -20,7 +20,7 @@ from checkpointable.format import Header
 from checkpointable.stores import Store, open_reader
 
 FRAME = (96, 128)
-"""Rows and columns that a frame has at most."""
+"""The most rows and columns of a frame."""
 
 _MOST_FRAMES = 12
 _MOST_BYTES = 16 << 20  # of a log: its end
@@ -29,7 +29,7 @@ _LAST_TIME = 253_402_300_799  # of the year 9999
 
 @frozen
 class File:
-    """A checkpoint of the store: what it continues, what continues it, or why it cannot be read."""
+    """A checkpoint of the store: its parents, its children, or why it cannot be read."""
 
     entry: Entry
     header: Header | None = None
@@ -49,27 +49,27 @@ class Frame:
 
 
 def read_files(store: Store, key: bytes | None) -> list[File]:
-    """Look at all that is there, oldest first: headers and seals, none of the data."""
-    found: list[File] = []
+    """Read all checkpoints, oldest first: headers and seals, but no data."""
+    files: list[File] = []
     for entry in archive.entries(store):
         try:
             with archive.opened(store, entry.name, key=key) as checkpoint:
                 header, seal = checkpoint.header, checkpoint.seal.hex()
             names = tuple(parent.name for parent in header.parents)
-            found.append(File(entry, header, seal, dirty_share(header), names))
-        except NoCheckpoint:  # pruned by its run since
+            files.append(File(entry, header, seal, dirty_share(header), names))
+        except NoCheckpoint:  # its run has pruned it
             continue
         except CheckpointableError as error:
-            found.append(File(entry, error=in_one_line(error, entry.name)))
+            files.append(File(entry, error=in_one_line(error, entry.name)))
     users: dict[str, list[str]] = {}
-    for file in found:
+    for file in files:
         for name in file.continues:
             users.setdefault(name, []).append(file.entry.name)
-    return [attrs.evolve(f, continued_by=tuple(users.get(f.entry.name, ()))) for f in found]
+    return [attrs.evolve(f, continued_by=tuple(users.get(f.entry.name, ()))) for f in files]
 
 
 def reason_kept(file: File, files: list[File]) -> str:
-    """Say simply why a file is there."""
+    """Why a file is kept, in a few words."""
     if file.error:
         return f"damaged: {file.error}"
     sound = [f.entry.name for f in files if not f.error]
@@ -93,12 +93,12 @@ def read_events(folder: Path) -> list[Event]:
             reader.read_into(begin, memoryview(text))
     except CheckpointableError:
         return []
-    found = [events.from_json(bytes(line)) for line in text.split(b"\n")]
-    return sorted((e for e in found if e is not None and _is_sound(e)), key=lambda e: e.time)
+    parsed = [events.from_json(bytes(line)) for line in text.split(b"\n")]
+    return sorted((e for e in parsed if e is not None and _is_valid(e)), key=lambda e: e.time)
 
 
-def _is_sound(event: Event) -> bool:
-    """Say whether each value is of its declared type, and a number one to reckon with."""
+def _is_valid(event: Event) -> bool:
+    """Whether each value is of its declared type, and numbers are finite and in range."""
     values = [(getattr(event, a.name), a.type) for a in attrs.fields(type(event))]
     return all(_is(value, tp) for value, tp in values) and 0 <= event.time <= _LAST_TIME
 
@@ -118,7 +118,7 @@ def _is(value: Any, tp: Any) -> bool:
 def read_frames(
     store: Store, files: list[File], name: str, key: bytes | None
 ) -> tuple[str, list[Frame]]:
-    """An array at up to 12 steps: that of the name, or the largest one that can be drawn."""
+    """An array at up to 12 steps: the named one, or the largest that can be drawn."""
     sound = [file for file in files if file.header is not None]
     if name and not any(file.header and name in file.header.arrays for file in sound):
         there = sorted({n for file in sound if file.header for n in file.header.arrays})
@@ -127,12 +127,12 @@ def read_frames(
     if not name and sound and sound[-1].header:
         arrays = sorted(sound[-1].header.arrays.values(), key=lambda a: -a.nbytes)
         for placed in arrays:
-            if found := _frames(store, sound[-1:], placed.name, key):
+            if frames := _frames(store, sound[-1:], placed.name, key):
                 name = placed.name
                 break
         else:
-            found = []
-        if not found:
+            frames = []
+        if not frames:
             return "", []
     sound = [file for file in sound if file.header and name in file.header.arrays]
     count = min(_MOST_FRAMES, len(sound))
@@ -141,12 +141,12 @@ def read_frames(
 
 
 def _frames(store: Store, files: list[File], name: str, key: bytes | None) -> list[Frame]:
-    found = []
+    frames = []
     for file in files:
         try:
             with archive.opened(store, file.entry.name, key=key) as checkpoint:
                 made = pictures(checkpoint, checkpoint.header.arrays[name], *FRAME)
         except CheckpointableError:  # damaged, or pruned: there is no frame of it
             continue
-        found += [Frame(file.entry.step, made[0])] if made else []
-    return found
+        frames += [Frame(file.entry.step, made[0])] if made else []
+    return frames

@@ -1,4 +1,4 @@
-"""The page of a report: HTML and CSS in one text, no script, nothing that is loaded.
+"""The page of a report: HTML and CSS, without scripts or anything to load.
 
 All that comes from files, names and events goes through `text`, the only way into the page.
 """
@@ -26,7 +26,7 @@ _MOST_ROWS = 500
 
 
 def text(value: object) -> str:
-    r"""What may be put into the page: no markup, nothing that is not printable.
+    r"""Escape text for the page: markup, and what is not printable.
 
     >>> text('<b title="x">\x1b')
     '&lt;b title=&quot;x&quot;&gt;\\x1b'
@@ -93,7 +93,7 @@ def _tiles(files: list[File], happened: list[Event]) -> str:
 
 
 def _film(array: str, frames: list[Frame]) -> str:
-    """An array over time, all frames by one scale."""
+    """An array over time, all frames on one scale."""
     if not frames:
         return ""
     values = np.concatenate([frame.picture.mean.ravel() for frame in frames])
@@ -124,7 +124,7 @@ def _map(frame: Frame, low: float, high: float) -> str:
 
 
 def _curve(frame: Frame, low: float, high: float) -> str:
-    """A line as SVG: its pieces between what is NaN, and red marks where that is."""
+    """A line as SVG: its pieces between NaN, and red marks at these."""
     mean, scale = frame.picture.mean[:, 0], (high / 2 - low / 2) or 1.0
     count = max(len(mean) - 1, 1)
     pieces: list[list[str]] = [[]]
@@ -157,7 +157,7 @@ def _files(files: list[File]) -> str:
         cells = [
             f"<td class=n>{entry.step:,}{f'.{entry.attempt}' if entry.attempt else ''}</td>",
             f"<td><i class='dot {kind_of(entry)}'></i>{kind_of(entry)}</td>",
-            f"<td class='said{' bad' if file.error else ''}'>{text(reason_kept(file, files))}</td>",
+            f"<td class='text{' bad' if file.error else ''}'>{text(reason_kept(file, files))}</td>",
             f"<td class=n>{size_text(entry.size)}</td>",
             f"<td class=n>{bar}{share or '–'}</td>",
             f"<td>{text(before)}</td>",
@@ -172,7 +172,7 @@ def _files(files: list[File]) -> str:
 
 
 def _events(happened: list[Event]) -> str:
-    """All that happened but saves, newest first."""
+    """All events except saves, newest first."""
     others = [event for event in happened if not isinstance(event, Saved)]
     if not others:
         return ""
@@ -182,7 +182,7 @@ def _events(happened: list[Event]) -> str:
         rows.append(
             f"<tr><td>{_when(event.time)}</td><td>{text(type(event).__name__)}</td>"
             f"<td class=n>{'' if step is None else f'{step:,}'}</td>"
-            f"<td class=said>{text(_facts(event))}</td></tr>"
+            f"<td class=text>{text(_facts(event))}</td></tr>"
         )
     titles = [("time (UTC)", ""), ("event", ""), ("step", "n"), ("", "")]
     left = len(others) - _MOST_ROWS
@@ -191,12 +191,12 @@ def _events(happened: list[Event]) -> str:
 
 
 def _facts(event: Event) -> str:
-    """What an event says beside its step and time."""
-    said = []
+    """The facts of an event, without its step and time."""
+    facts = []
     for name, value in attrs.asdict(event).items():
         if name not in ("step", "time"):
-            said.append(f"{name}: {_short(value)}")
-    return ", ".join(said)
+            facts.append(f"{name}: {_short(value)}")
+    return ", ".join(facts)
 
 
 def _short(value: Any) -> str:

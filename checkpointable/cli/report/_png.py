@@ -1,4 +1,4 @@
-"""Maps as PNG, by the standard library alone; a report needs no more."""
+"""Maps as PNG, with the standard library only."""
 
 import base64
 import struct
@@ -37,7 +37,7 @@ def coloured(values: Any, low: float, high: float, nans: Any = None) -> Any:
 def png(colours: Any) -> bytes:
     """Rows of RGB as a PNG."""
     height, width, _ = colours.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with its filter: none
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each begins with its filter type, 0
     rows[:, 1:] = colours.reshape(height, -1)
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
@@ -48,5 +48,5 @@ def png(colours: Any) -> bytes:
 
 
 def data_uri(image: bytes) -> str:
-    """An image as an address that holds it."""
+    """An image as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"

@@ -57,7 +57,7 @@ table { border-collapse: collapse; font-size: .85rem; min-width: 100% }
 th { text-align: left; color: var(--muted); font-weight: 600; white-space: nowrap }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top }
 td { white-space: nowrap } .n { text-align: right }
-.said { white-space: normal; overflow-wrap: anywhere; min-width: 13em }
+.text { white-space: normal; overflow-wrap: anywhere; min-width: 13em }
 .code { font-family: ui-monospace, monospace }
 .share { display: inline-block; width: 46px; height: 8px; margin-right: 8px; border-radius: 4px;
   background: var(--line); overflow: hidden }

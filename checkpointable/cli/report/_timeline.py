@@ -1,4 +1,4 @@
-"""The timeline and the bars of a report: boxes whose places are shares of the width."""
+"""The timeline and the bars of a report: boxes placed in percent of the width."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -41,11 +41,11 @@ _ENDS = {
     "bad": "ended without a word",
     "quiet": "no end is recorded",
 }
-"""How a run ended, by the colour of its box."""
+"""How a run ended, by the color of its box."""
 
 
 def moment(seconds: float) -> str:
-    """Say a short time.
+    """Format a short time.
 
     >>> moment(0.0046), moment(2.5)
     ('4.6 ms', '2.5 s')
@@ -54,13 +54,13 @@ def moment(seconds: float) -> str:
 
 
 def tile(title: str, value: str, note: str, *, bad: bool = False) -> str:
-    """A figure with its title and a note; all three are text of ours."""
+    """A figure with its title and a note, all of which are our own text."""
     mark = " bad" if bad else ""
     return f"<div class=tile><h3>{title}</h3><p class='big{mark}'>{value}</p><p>{note}</p></div>"
 
 
 def timeline(happened: Sequence[Event], text: Text) -> str:
-    """Runs, saves, and what went otherwise, each in a lane of its own over the same time."""
+    """Runs, saves and other events, each in a lane of its own over the same time."""
     if not happened:
         return (
             "<section id=timeline><h2>Timeline</h2><p class=muted>The directory has no "
@@ -77,13 +77,13 @@ def timeline(happened: Sequence[Event], text: Text) -> str:
         saves = [e for e in happened if isinstance(e, Saved) and e.kind == kind]
         lanes.append(_lane(title, _marks(saves, kind, place, text)) if saves else "")
     for title, kind, classes in _LANES:
-        found = [event for event in happened if isinstance(event, classes)]
-        lanes.append(_lane(title, _marks(found, kind, place, text)) if found else "")
+        shown = [event for event in happened if isinstance(event, classes)]
+        lanes.append(_lane(title, _marks(shown, kind, place, text)) if shown else "")
     short = span < 86400
     ends = [f"{datetime.fromtimestamp(t, UTC):{'%H:%M:%S' if short else '%m-%d %H:%M'}}"
             for t in (first, first + span / 2, last)]  # fmt: skip
     axis = f"<div class=axis>{''.join(f'<span>{end}</span>' for end in ends)}</div>"
-    keys = [f"<span><i class='dot {kind}'></i>{said}</span>" for kind, said in _ENDS.items()]
+    keys = [f"<span><i class='dot {kind}'></i>{end}</span>" for kind, end in _ENDS.items()]
     legend = f"<p class=legend>running, and: {''.join(keys)}</p>"
     return f"<section id=timeline><h2>Timeline</h2>{''.join(lanes)}{axis}{legend}</section>"
 
@@ -93,7 +93,7 @@ def _lane(title: str, inner: str) -> str:
 
 
 def _runs(happened: Sequence[Event], place: Callable[[float], float]) -> str:
-    """A box from each start to the last that is known of that run; how it ended by its colour."""
+    """A box from each start of a run to its last event, colored by how it ended."""
     boxes: list[tuple[float, float, str]] = []
     begin: Event | None = None
     seen = 0.0
@@ -116,19 +116,21 @@ def _runs(happened: Sequence[Event], place: Callable[[float], float]) -> str:
     )
 
 
-def _marks(found: Sequence[Event], kind: str, place: Callable[[float], float], text: Text) -> str:
-    """A mark for each event, or for those that are too near to each other one."""
+def _marks(
+    happened: Sequence[Event], kind: str, place: Callable[[float], float], text: Text
+) -> str:
+    """A mark for each event, or one for events that are too close together."""
     buckets: dict[int, list[Event]] = {}
-    for event in found:
+    for event in happened:
         buckets.setdefault(round(place(event.time) * _BUCKETS / 100), []).append(event)
     return "".join(
         f'<i class="mark {kind}" style="left:{place(events[0].time):.3f}%" '
-        f'title="{text(_said(events))}"></i>'
+        f'title="{text(_title(events))}"></i>'
         for events in buckets.values()
     )
 
 
-def _said(events: list[Event]) -> str:
+def _title(events: list[Event]) -> str:
     event = events[-1]
     why = getattr(event, "why", "") or getattr(event, "cause", "") or getattr(event, "name", "")
     step = getattr(event, "step", "")
@@ -150,7 +152,7 @@ def bars(saves: Sequence[Saved], text: Text) -> str:
         ("Written, each save", sizes, lambda top: size_text(round(top))),
     ]
     made = []
-    for title, values, say in charts:
+    for title, values, format_value in charts:
         top = max((value for value, _ in values), default=0.0)
         boxes = []
         size = -(-len(saves) // _MOST_BARS)
@@ -160,10 +162,10 @@ def bars(saves: Sequence[Saved], text: Text) -> str:
             save, (value, note) = saves[chosen], values[chosen]
             kind = "delta" if save.kind == "delta" else "full"
             height = max(0.0, min(value / top, 1.0)) if top > 0 else 0.0
-            told = text(f"step {save.step}: {note}")
-            boxes.append(f'<i class={kind} style="height:{height:.1%}" title="{told}"></i>')
+            tooltip = text(f"step {save.step}: {note}")
+            boxes.append(f'<i class={kind} style="height:{height:.1%}" title="{tooltip}"></i>')
         made.append(
-            f"<div class=chart><h3>{title}</h3><p class=top>{say(max(top, 0.0))}</p>"
+            f"<div class=chart><h3>{title}</h3><p class=top>{format_value(max(top, 0.0))}</p>"
             f"<div class=bars>{''.join(boxes)}</div><div class=axis>"
             f"<span>step {saves[0].step:,}</span><span>step {saves[-1].step:,}</span></div></div>"
         )

@@ -1,4 +1,4 @@
-"""`checkpointable report`: a run and its checkpoints on one page that needs nothing else."""
+"""`checkpointable report`: a run and its checkpoints on one self-contained page."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ import typer
 from checkpointable.cli._shared import (
     KeyFile,
     count_text,
+    print_json,
+    print_text,
     read_key,
     report_errors,
-    say,
-    say_json,
     size_text,
     store_at,
 )
@@ -25,7 +25,10 @@ from checkpointable.stores import os_errors
 def report(
     store: Annotated[str, typer.Argument(help="Directory of checkpoints.", metavar="STORE")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="HTML", help="Where to; replaced if there.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="HTML", help="The file to write, which is replaced."
+        ),
     ],
     array: Annotated[
         str, typer.Option(metavar="NAME", help="Whose frames to show. [default: the largest]")
@@ -38,7 +41,7 @@ def report(
     It is one file that loads nothing. Headers and seals of all checkpoints are read, and the data
     of the array that is shown, verified.
     """
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         secret, place = read_key(key), store_at(store)
         files, happened = read_files(place, secret), read_events(Path(store))
         if not files and not happened:
@@ -50,14 +53,14 @@ def report(
             _replace(output, text)
     if as_json:
         facts = {"checkpoints": len(files), "events": len(happened), "frames": len(frames)}
-        say_json({"event": "written", "path": str(output), "bytes": len(text), **facts})
+        print_json({"event": "written", "path": str(output), "bytes": len(text), **facts})
     else:
-        told = f"{count_text(len(files), 'checkpoint')}, {count_text(len(happened), 'event')}"
-        say(f"{output}: {told}, {size_text(len(text))}")
+        counts = f"{count_text(len(files), 'checkpoint')}, {count_text(len(happened), 'event')}"
+        print_text(f"{output}: {counts}, {size_text(len(text))}")
 
 
 def _replace(path: Path, text: bytes) -> None:
-    """Write a file beside the one that it replaces: whoever has that open sees all of it."""
+    """Replace a file as a whole, so that a reader never sees a part."""
     scratch = path.with_name(f".{os.urandom(8).hex()}.html")
     try:
         scratch.write_bytes(text)

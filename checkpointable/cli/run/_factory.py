@@ -102,7 +102,7 @@ def _takes_device(parameters: dict[str, inspect.Parameter]) -> bool:
 
 
 def _option(parameter: inspect.Parameter, text: str, name: str) -> inspect.Parameter | None:
-    """Make a parameter an option; None for one that words cannot say, and that has a default."""
+    """Make a parameter an option; None if words cannot express it, and it has a default."""
     tp = plain(parameter.annotation)
     if tp is inspect.Parameter.empty:
         known = type(parameter.default) in _SIMPLE

@@ -9,10 +9,10 @@ from checkpointable.kernels import KERNELS
 from checkpointable.runner import EX_USAGE
 
 
-def name_on_ranks(name: str) -> str:
-    """The name of the form that many ranks share, of a kernel of the gallery that has one.
+def mpi_variant(name: str) -> str:
+    """The name of the MPI variant of a kernel of the gallery, if it has one.
 
-    >>> name_on_ranks("wave"), name_on_ranks("ising")
+    >>> mpi_variant("wave"), mpi_variant("ising")
     ('wave-mpi', 'ising')
     """
     return f"{name}-mpi" if f"{name}-mpi" in KERNELS else name
@@ -29,8 +29,8 @@ def world() -> Any:
 
 
 @contextmanager
-def one_for_all() -> Iterator[None]:
-    """End all ranks when this one fails, or they would wait for it."""
+def aborting_all_ranks() -> Iterator[None]:
+    """Abort all ranks when this one fails, or they would wait for it."""
     from mpi4py.run import set_abort_status
 
     try:

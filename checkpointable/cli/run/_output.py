@@ -12,8 +12,8 @@ from checkpointable.cli._shared import (
     clean,
     count_text,
     duration_text,
-    say,
-    say_json,
+    print_json,
+    print_text,
     size_text,
 )
 from checkpointable.events import Event
@@ -39,26 +39,26 @@ class Output:
         if self.as_json:
             print(events.to_json(event).decode(), end="", file=self._stdout, flush=True)
         elif line is not None:
-            say(line, error=isinstance(event, _WARNINGS))
+            print_text(line, error=isinstance(event, _WARNINGS))
 
     def text(self, text: str) -> None:
         """Print lines of text, which JSON has no use for."""
         if not (self.as_json or self._errors_only):
-            say(text)
+            print_text(text)
 
     def summary(self, summary: dict[str, Any]) -> None:
         """Print what a kernel says of its result."""
         if self.as_json and not self._errors_only:
-            say_json({"event": "summary", "summary": summary}, self._stdout)
+            print_json({"event": "summary", "summary": summary}, self._stdout)
         self.text("\n".join(f"  {key}: {value}" for key, value in summary.items()))
 
     def error(self, error: str, what: str, where: str, code: int) -> None:
         """Print an error that is not the package's own."""
         if self.as_json:
             facts = {"error": error, "what": what, "where": where, "hint": "", "exit_code": code}
-            say_json({"event": "error", **facts}, self._stdout)
+            print_json({"event": "error", **facts}, self._stdout)
         else:
-            say(f"error: {error}: {what}\n  where: {where}", error=True)
+            print_text(f"error: {error}: {what}\n  where: {where}", error=True)
 
 
 _WARNINGS = (

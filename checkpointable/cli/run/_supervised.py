@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from checkpointable.cli._shared import report_errors, say
+from checkpointable.cli._shared import print_text, report_errors
 from checkpointable.cli.run._output import Output, event_line
 from checkpointable.events import Event
 from checkpointable.runner import EX_CONFIG, EX_GAVE_UP
@@ -20,7 +20,7 @@ def run_supervised(words: Sequence[str], store: str, *, as_json: bool) -> int:
     try:
         from checkpointable.supervisor import supervise
     except ImportError as error:
-        say(f"error: {error}", error=True)
+        print_text(f"error: {error}", error=True)
         return EX_CONFIG
 
     command = [sys.executable, "-m", "checkpointable", *without_flag(words)]
@@ -29,10 +29,10 @@ def run_supervised(words: Sequence[str], store: str, *, as_json: bool) -> int:
     def on_event(event: Event) -> None:
         output.event(event, event_line(event))
 
-    with report_errors(as_json):
+    with report_errors(as_json=as_json):
         outcome = supervise(command, store, on_event=on_event)
     if outcome.code == EX_GAVE_UP and not as_json:  # the child reports wrong usage itself
-        say(f"error: {outcome}", error=True)
+        print_text(f"error: {outcome}", error=True)
     return outcome.code
 
 

@@ -14,7 +14,7 @@ from checkpointable import events, runner
 from checkpointable.checkpointer import Saved
 from checkpointable.cli._shared import read_key, report_errors, usage_error
 from checkpointable.cli.run._factory import find_factory, read_options
-from checkpointable.cli.run._mpi import name_on_ranks, one_for_all, world
+from checkpointable.cli.run._mpi import aborting_all_ranks, mpi_variant, world
 from checkpointable.cli.run._output import (
     Newest,
     Output,
@@ -55,22 +55,22 @@ def run(
         typer.Option(
             "--every",
             metavar="TIME|STEPS",
-            help="Save each 30s, 5m or 1h, or at multiples of so many steps; may be given once "
-            "each way. [default: 60s]",
+            help="Save every 30s, 5m or 1h, or at multiples of this number of steps; may be given "
+            "once each way. [default: 60s]",
         ),
     ] = None,
     overhead: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="Save as often as costs no more than, say, 1%."),
+        typer.Option(metavar="SHARE", help="Save as often as costs at most, print_text, 1%."),
     ] = None,
     mtbf: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Save so often that failures so far apart cost least."),
+        typer.Option(metavar="TIME", help="Save at the best interval for failures this far apart."),
     ] = None,
     keep: KeepOption = "3",
     copy_to: Annotated[
         str | None,
-        typer.Option(metavar="DIR|ADDRESS", help="A slower store that gets each one as well."),
+        typer.Option(metavar="DIR|ADDRESS", help="A slower store to copy checkpoints to."),
     ] = None,
     copy_keep: Annotated[
         str | None,
@@ -94,7 +94,9 @@ def run(
     ] = False,
     key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Sign with this key; believe only what is signed so."),
+        typer.Option(
+            metavar="FILE", help="Sign with this key; accept only checkpoints signed with it."
+        ),
     ] = None,
     mpi: Annotated[
         bool,
@@ -106,14 +108,14 @@ def run(
 ) -> int:
     """Run a kernel to its last step, resumed from what the store holds.
 
-    SIGTERM, SIGUSR1 or Ctrl-C saves the state and ends with exit code 75: run the same again to go
-    on.
+    SIGTERM, SIGUSR1 or Ctrl-C saves the state and ends with exit code 75: run the same again to
+    continue.
     The kernel's own options come after --, such as: checkpointable run wave -- --n 500
     """
-    name = name_on_ranks(name) if mpi else name
+    name = mpi_variant(name) if mpi else name
     where = f"runs/{name.replace(':', '.')}" if store is None else store
     if supervise and mpi:
-        what = "its child would be no rank of the job"
+        what = "its child would not be a rank of the job"
         raise usage_error(
             f"--mpi cannot be supervised: {what}\n  hint: let the scheduler restart it"
         )
@@ -121,7 +123,7 @@ def run(
         return run_supervised(context.obj, where, as_json=as_json)
     comm = world() if mpi else None
     output = Output(as_json=as_json, errors_only=comm is not None and comm.Get_rank() > 0)
-    with one_for_all() if mpi else nullcontext(), report_errors(as_json):
+    with aborting_all_ranks() if mpi else nullcontext(), report_errors(as_json=as_json):
         policies: dict[str, Any] = {
             "save": read_when(save or [], overhead, mtbf),
             "keep": read_keep(keep),
@@ -144,9 +146,9 @@ def run(
 def made_kernel(
     name: str, options: list[str], device: str | None, output: Output, comm: Any = None
 ) -> Any:
-    """Make the kernel of a name with these words of options, and check that it can be run.
+    """Make the kernel of a name with these options, and check that it can be run.
 
-    It is given `comm`, if there is one and it takes one.
+    It gets `comm`, if that is given and its factory takes it.
     """
     with foreign_errors_reported(output, "importing the module"):
         factory = find_factory(name)
@@ -165,15 +167,15 @@ def _tiers(
         kept = None if copy_keep is None else read_keep(copy_keep, "--copy-keep")
         return Tiered(where, copy_to, keep=kept, key=key)
     if copy_keep is not None:
-        raise usage_error("--copy-keep says what to keep of what --copy-to copies")
+        raise usage_error("--copy-keep needs --copy-to")
     return None
 
 
 def _last_step(kernel: Any, name: str, until: int | None) -> int:
-    found = getattr(kernel, "total_steps", None) if until is None else until
-    if type(found) is not int:
+    last_step = getattr(kernel, "total_steps", None) if until is None else until
+    if type(last_step) is not int:
         raise usage_error(f"give --until N: {name} has no int attribute total_steps to run to")
-    return found
+    return last_step
 
 
 def _run(

@@ -55,7 +55,7 @@ class ArrayDifference:
 
 
 def tree_changes(old: Any, new: Any, path: str = "") -> Iterator[Change]:
-    """Say what differs in two trees, arrays aside.
+    """The differences of two trees, without arrays.
 
     >>> [*tree_changes({"step": 1, "at": [2, 3]}, {"step": 4, "at": [2, 5], "more": 0})]
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -80,8 +80,8 @@ def tree_changes(old: Any, new: Any, path: str = "") -> Iterator[Change]:
             yield from tree_changes(olds[label], news[label], place)
 
 
-def _kind(said: str) -> str:
-    return said.partition(" of ")[0]
+def _kind(text: str) -> str:
+    return text.partition(" of ")[0]
 
 
 def _is_array(wire: Any) -> bool:
@@ -89,16 +89,16 @@ def _is_array(wire: Any) -> bool:
 
 
 def _text(wire: Any) -> str:
-    found = container(wire)
+    inner = container(wire)
     if _is_array(wire):
         return "an array"
-    return found[0] or "an object" if found and " of " not in found[0] else text_of(wire)
+    return inner[0] or "an object" if inner and " of " not in inner[0] else text_of(wire)
 
 
 def changed_blocks(a: Opened, b: Opened, name: str) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """The indices of an array's blocks that differ, or may, by the digests alone.
 
-    All of them where one of the two is signed and the other is not: their digests are of two kinds.
+    All of them if only one of the two is signed, since their digests are of two kinds.
     """
     placed = a.header.arrays[name]
     if a.header.meta.signed != b.header.meta.signed:
@@ -108,9 +108,9 @@ def changed_blocks(a: Opened, b: Opened, name: str) -> "np.ndarray[Any, np.dtype
 
 
 def digests_in(checkpoint: Opened, placed: StoredArray) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """The digests of an array's blocks: a row a block.
+    """The digests of an array's blocks, a row for each.
 
-    As its file has them, but of a sharded one, which has none of the whole, as they are read.
+    They are read from the file; those of a sharded checkpoint are computed.
     """
     signed = checkpoint.header.meta.signed
     size = DIGEST_SIZE[signed]
@@ -125,16 +125,16 @@ def digests_in(checkpoint: Opened, placed: StoredArray) -> "np.ndarray[Any, np.d
 
 
 def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
-    """Compare an array that both have, of one dtype and shape.
+    """Compare an array that both have with the same dtype and shape.
 
     Raises `CorruptCheckpoint` if a block that has to be read is damaged.
     """
     old, new = a.header.arrays[name], b.header.arrays[name]
     dtype = computable(old.dtype)
-    found = ArrayDifference(name, old.blocks, elements=math.prod(old.shape))
+    difference = ArrayDifference(name, old.blocks, elements=math.prod(old.shape))
     sums = _Sums(nans=dtype is not None and dtype.kind in "fcmM", numbers=_differs(dtype))
     one, two = (memoryview(bytearray(min(layout.BLOCK, max(old.nbytes, 1)))) for _ in range(2))
-    last = -1  # the element counted last, which may go on into the next block
+    last = -1  # the last element counted, which may continue in the next block
     for index in changed_blocks(a, b, name).tolist():
         with errors_at(a.name):
             x = read_block(a, old, index, one)
@@ -143,12 +143,12 @@ def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
         bytes_differ = np.frombuffer(x, np.uint8) != np.frombuffer(y, np.uint8)
         if not bytes_differ.any():
             continue
-        found.changed_blocks += 1
+        difference.changed_blocks += 1
         elements = _elements(bytes_differ, index * layout.BLOCK, old.dtype.itemsize)
         distinct = elements[np.diff(elements, prepend=last) != 0]
-        found.changed_elements += len(distinct)
-        if found.first is None:
-            found.first = tuple(int(i) for i in np.unravel_index(int(elements[0]), old.shape))
+        difference.changed_elements += len(distinct)
+        if difference.first is None:
+            difference.first = tuple(int(i) for i in np.unravel_index(int(elements[0]), old.shape))
         last = int(elements[-1])
         if dtype is not None:
             here = elements - index * layout.BLOCK // old.dtype.itemsize
@@ -157,17 +157,17 @@ def compare_array(a: Opened, b: Opened, name: str) -> ArrayDifference:
                 np.frombuffer(y, old.dtype)[here].astype(dtype, copy=False),
             )
     if sums.nans:
-        found.new_nans = sums.new_nans
+        difference.new_nans = sums.new_nans
     if sums.numbers:
-        found.max = plain(sums.max)
-        found.rms = plain(np.sqrt(sums.squares / max(found.elements, 1)))
-    return found
+        difference.max = plain(sums.max)
+        difference.rms = plain(np.sqrt(sums.squares / max(difference.elements, 1)))
+    return difference
 
 
 def _elements(
     bytes_differ: "np.ndarray[Any, np.dtype[np.bool]]", begin: int, size: int
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """The elements that bytes are of, each once or, where blocks cut elements, more than once."""
+    """The elements that contain these bytes; some repeatedly where blocks split elements."""
     if layout.BLOCK % size == 0:
         return np.flatnonzero(bytes_differ.reshape(-1, size).any(axis=1)) + begin // size
     return (np.flatnonzero(bytes_differ) + begin) // size
@@ -186,7 +186,7 @@ class _Sums:
     squares: Any = 0.0
 
     def add(self, x: AnyArray, y: AnyArray) -> None:
-        """Take elements into account whose bytes differ."""
+        """Add elements whose bytes differ."""
         if self.nans:
             was, now = np.isnan(x), np.isnan(y)
             self.new_nans += int(np.count_nonzero(now & ~was))

@@ -1,10 +1,9 @@
 """Expressions over a checkpoint: `isnan(field)`, `energy > 3`, `max(abs(field)) > 1e3`.
 
-Python's grammar, of which little is allowed: fields of the checkpoint (`setup.bodies[3].mass`),
-numbers, arithmetic, comparisons, `and`, `or`, `not`, and the functions of `FUNCTIONS`. Nothing is
-evaluated by Python: a dot or an index leads into the stored tree, or into an array, never to an
-attribute of an object. Where a truth is asked of an array, it is that of any of its elements;
-`and`, `or` and `not` give truths.
+A small part of Python's grammar: fields of the checkpoint (`setup.bodies[3].mass`), numbers,
+arithmetic, comparisons, `and`, `or`, `not`, and the functions of `FUNCTIONS`. Python evaluates
+nothing: a dot or an index leads into the stored tree or into an array, never to an attribute of an
+object. An array is true if any of its elements is; `and`, `or` and `not` give truth values.
 """
 
 import ast
@@ -23,11 +22,11 @@ _MOST_NODES = 200
 _MOST_CHARACTERS = 2000
 
 Read = Callable[[str], AnyArray]
-"""Gives an array of the checkpoint by its name."""
+"""Reads an array of the checkpoint by its name."""
 
 
 def _reduced(reduce: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Of an array without its NaN, as `show` does; NaN if nothing is left."""
+    """Reduce an array without its NaN, as `show` does; NaN if nothing is left."""
 
     def function(value: Any) -> Any:
         array = np.asarray(value)
@@ -51,7 +50,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "all": lambda value: bool(np.all(value)),
     "len": lambda value: len(value) if isinstance(value, list) else int(np.shape(value)[0]),
 }
-"""What may be called, with one argument. Those that reduce leave NaN out: `isnan` asks for it."""
+"""The functions, each of one argument. Those that reduce ignore NaN, which `isnan` finds."""
 
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -75,48 +74,48 @@ _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
 
 @frozen
 class _Wire:
-    """A place in the tree that is not a number yet."""
+    """A value in the tree that is not decoded yet."""
 
     value: Any
 
 
 @frozen
 class Expression:
-    """An expression that was found to be allowed; `holds` asks it of a checkpoint."""
+    """An allowed expression; `holds` evaluates it for a checkpoint."""
 
     text: str
     node: ast.expr
 
     def holds(self, tree: Any, read: Read) -> bool:
-        """Say whether it is true of a tree whose arrays `read` gives; an array's truth is any."""
+        """Whether it is true for a tree whose arrays `read` reads; for arrays, of any element."""
         with np.errstate(all="ignore"):
             return _truth(self._number(self.node, tree, read))
 
     def _number(self, node: ast.expr, tree: Any, read: Read) -> Any:
-        """Evaluate, to a number or an array of numbers."""
-        found = self._value(node, tree, read)
-        if isinstance(found, _Wire):
-            return self._plain(node, found, read)
-        fields = getattr(found, "dtype", np.dtype(bool)).names  # of records, not yet asked for one
-        return found if fields is None else self._computable(node, found)
+        """Evaluate to a number or an array of numbers."""
+        value = self._value(node, tree, read)
+        if isinstance(value, _Wire):
+            return self._plain(node, value, read)
+        fields = getattr(value, "dtype", np.dtype(bool)).names  # of records, not yet asked for one
+        return value if fields is None else self._computable(node, value)
 
-    def _plain(self, node: ast.expr, found: _Wire, read: Read) -> Any:
-        match found.value:
+    def _plain(self, node: ast.expr, value: _Wire, read: Read) -> Any:
+        match value.value:
             case {"$array": str(name)}:
                 return self._computable(node, read(name))
-            case _ if container(found.value) is None:
-                number = _scalar(found.value)
+            case _ if container(value.value) is None:
+                number = _scalar(value.value)
                 if isinstance(number, np.generic):
                     number = number.item()
                 if isinstance(number, bool | int | float | complex):
                     return number
-        raise self._wrong(node, "is no number, and no array of numbers")
+        raise self._wrong(node, "is neither a number nor an array of numbers")
 
     def _computable(self, node: ast.expr, array: AnyArray) -> Any:
-        """The array in a type that overflows as late as can be; structured ones by a field."""
+        """The array in a wider type, against overflow; raises for a structured one."""
         dtype = array.dtype
         if dtype.names is not None:
-            raise self._wrong(node, f"has fields: ask for one, of {', '.join(dtype.names)}")
+            raise self._wrong(node, f"has fields: choose one of {', '.join(dtype.names)}")
         if dtype.type.__module__ == "ml_dtypes":
             array = array.astype(np.complex64 if "complex" in dtype.name else np.float32)
         elif dtype.kind in "iu" and dtype.itemsize < 8:
@@ -124,7 +123,7 @@ class Expression:
         elif dtype == np.float16:
             array = array.astype(np.float32)
         elif dtype.kind not in "biufc":
-            raise self._wrong(node, f"is of dtype {dtype}, and numbers are due")
+            raise self._wrong(node, f"is of dtype {dtype}, which is not a number")
         return array
 
     def _value(self, node: ast.expr, tree: Any, read: Read) -> Any:
@@ -156,12 +155,12 @@ class Expression:
             case ast.Compare(left=left, ops=ops, comparators=others):
                 values = [self._number(value, tree, read) for value in (left, *others)]
                 pairs = zip(ops, values, values[1:], strict=False)
-                found = [self._done(node, _COMPARE[type(op)], a, b) for op, a, b in pairs]
-                result = found[0]
-                for one in found[1:]:
+                results = [self._done(node, _COMPARE[type(op)], a, b) for op, a, b in pairs]
+                result = results[0]
+                for one in results[1:]:
                     result = self._done(node, np.logical_and, result, one)
                 return result
-        raise self._wrong(node, "is not allowed")  # the check lets nothing else through
+        raise self._wrong(node, "is not allowed")  # the check allows nothing else
 
     def _place(self, node: ast.expr, tree: Any, read: Read) -> Any:
         """Follow names, dots and indices, into the tree and then into an array."""
@@ -169,32 +168,32 @@ class Expression:
             case ast.Name(id=name):
                 return self._member(node, _Wire(tree), name)
             case ast.Attribute(value=base, attr=name):
-                found = self._place(base, tree, read)
-                if isinstance(found, _Wire) and "$array" in _object(found.value):
-                    found = read(found.value["$array"])
-                if isinstance(found, _Wire):
-                    return self._member(node, found, name)
-                if found.dtype.names is None or name not in found.dtype.names:
-                    raise self._wrong(node, "is not there: the array has no field of that name")
-                return self._unless_fields(node, found[name])
+                value = self._place(base, tree, read)
+                if isinstance(value, _Wire) and "$array" in _object(value.value):
+                    value = read(value.value["$array"])
+                if isinstance(value, _Wire):
+                    return self._member(node, value, name)
+                if value.dtype.names is None or name not in value.dtype.names:
+                    raise self._wrong(node, "does not exist: the array has no field of that name")
+                return self._unless_fields(node, value[name])
             case ast.Subscript(value=base, slice=index):
-                found, at = self._place(base, tree, read), _index(index)
-                if isinstance(found, _Wire) and "$array" in _object(found.value):
-                    found = read(found.value["$array"])
-                if not isinstance(found, _Wire):
-                    part = self._done(node, operator.getitem, found, at)
+                value, at = self._place(base, tree, read), _index(index)
+                if isinstance(value, _Wire) and "$array" in _object(value.value):
+                    value = read(value.value["$array"])
+                if not isinstance(value, _Wire):
+                    part = self._done(node, operator.getitem, value, at)
                     return self._unless_fields(node, np.asarray(part))
-                return self._member(node, found, at)
+                return self._member(node, value, at)
         raise self._wrong(node, "has no parts")
 
     def _unless_fields(self, node: ast.expr, array: AnyArray) -> Any:
         return array if array.dtype.names is not None else self._computable(node, array)
 
-    def _member(self, node: ast.expr, found: _Wire, key: Any) -> _Wire:
+    def _member(self, node: ast.expr, value: _Wire, key: Any) -> _Wire:
         try:
-            return _Wire(member(found.value, key))
+            return _Wire(member(value.value, key))
         except LookupError as error:
-            raise self._wrong(node, f"is not there; there is {error}") from None
+            raise self._wrong(node, f"does not exist; there is {error}") from None
 
     def _done(self, node: ast.expr, function: Callable[..., Any], *values: Any) -> Any:
         try:
@@ -219,7 +218,7 @@ def _truth(value: Any) -> bool:
 
 
 def _counted(value: Any) -> Any:
-    """Truths as the numbers that they are in Python, and in NumPy's arithmetic are not."""
+    """Truth values as numbers, as in Python but not in NumPy's arithmetic."""
     return np.add(value, 0) if getattr(value, "dtype", None) == np.bool_ else value
 
 
@@ -232,7 +231,7 @@ def _object(wire: Any) -> dict[str, Any]:
 
 
 def _index(node: ast.expr) -> Any:
-    """The constant that an index is; the check lets nothing else through."""
+    """The constant of an index; the check allows nothing else."""
     match node:
         case ast.Tuple(elts=elements):
             return tuple(_index(element) for element in elements)
@@ -242,7 +241,7 @@ def _index(node: ast.expr) -> Any:
 
 
 def parse_expression(text: str) -> Expression:
-    """Read an expression; a usage error names what of it is not allowed.
+    """Parse an expression; a usage error names the part that is not allowed.
 
     >>> tree = {"step": 3, "energy": 2.5, "setup": {"sizes": [4, 5]}}
     >>> parse_expression("energy > 2 and setup.sizes[1] == 5").holds(tree, {}.__getitem__)
@@ -256,13 +255,13 @@ def parse_expression(text: str) -> Expression:
             raise ValueError("it is too long")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         what = error.msg if isinstance(error, SyntaxError) else error
-        raise usage_error(f"{text[:200]!r} is no expression: {what}") from None
+        raise usage_error(f"{text[:200]!r} is not an expression: {what}") from None
     _check(node, text)
     return Expression(text, node)
 
 
 def _check(node: ast.expr, text: str) -> None:
-    """Let through what is listed here, and nothing else."""
+    """Allow what is listed here, and nothing else."""
     match node:
         case ast.Constant(value=bool() | int() | float()) | ast.Name():
             inner: list[ast.expr] = []
@@ -270,7 +269,9 @@ def _check(node: ast.expr, text: str) -> None:
             inner = [base]
         case ast.Subscript(value=ast.Name() | ast.Attribute() | ast.Subscript() as base, slice=at):
             if not _is_index(at):
-                raise usage_error(f"{text!r}: {ast.unparse(node)}: an index is a number or a text")
+                raise usage_error(
+                    f"{text!r}: {ast.unparse(node)}: an index must be a number or a string"
+                )
             inner = [base]
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if (
             name in FUNCTIONS and not isinstance(argument, ast.Starred)

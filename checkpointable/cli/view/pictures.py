@@ -1,4 +1,4 @@
-"""Arrays made small enough to look at: each cell has least, mean and greatest of what it covers.
+"""Arrays reduced to pictures: each cell has the least, mean and greatest of what it covers.
 
 They are read by rows, some MiB at a time, and verified on the way.
 """
@@ -34,7 +34,7 @@ class Picture:
     line: bool
 
     def limits(self) -> tuple[float, float]:
-        """The least and the greatest finite number; zeros if there is none."""
+        """The least and the greatest finite number; zeros if there are none."""
         both = np.concatenate([self.low.ravel(), self.high.ravel()])
         finite = both[np.isfinite(both)]
         return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -43,7 +43,7 @@ class Picture:
 def pictures(
     checkpoint: Opened, placed: StoredArray, height: int, width: int, *, every_axis: bool = False
 ) -> list[Picture]:
-    """Views of an array of at most so many cells; none of what has no numbers.
+    """Views of an array of at most this many cells; none if it has no numbers.
 
     A line for one axis, a map for two. Of three it is the slice in the middle of the first, or
     with `every_axis` of each; of more, the middle of the first ones. A structured one has a view
@@ -78,17 +78,17 @@ def _rows(
 
 
 def _fields(dtype: np.dtype[Any]) -> list[tuple[str, Callable[[AnyArray], AnyArray]]]:
-    """What of a dtype is a number: labels, and how to get there."""
+    """The numbers in a dtype: their labels, and how to get them."""
     if dtype.names is None:
         plain = dtype.subdtype is None and (
             dtype.kind in "biufc" or dtype.type.__module__ == "ml_dtypes"
         )
         return [("", lambda array: array)] if plain else []
-    found = []
+    numbers = []
     for name in dtype.names:
         for label, pick in _fields(dtype[name]):
-            found.append((f".{name}{label}", _then(name, pick)))
-    return found
+            numbers.append((f".{name}{label}", _then(name, pick)))
+    return numbers
 
 
 def _then(name: str, pick: Callable[[AnyArray], AnyArray]) -> Callable[[AnyArray], AnyArray]:
@@ -128,7 +128,7 @@ class _View:
         self.nans = np.zeros(full, np.bool)
 
     def add(self, begin: int, array: AnyArray) -> None:
-        """Take rows into account, from `begin` on, of the array's last three axes."""
+        """Add rows of the array's last three axes, from `begin`."""
         if self.ndim == 1:
             array = array[:, None]
         elif self.ndim == 3 and self.axis:
@@ -154,11 +154,11 @@ class _View:
                 function.at(whole, cells, function.reduceat(values, self.starts, axis=1))
 
     def picture(self) -> Picture:
-        """What has been seen."""
+        """The picture of the rows added."""
         empty = self.count == 0
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(empty, np.nan, self.total / self.count)
-        low, high = (np.where(empty, np.nan, found) for found in (self.low, self.high))
+        low, high = (np.where(empty, np.nan, cells) for cells in (self.low, self.high))
         shape = (self.rows, self.columns)
         return Picture(self.part, low, mean, high, self.nans, shape, self.ndim == 1)
 

@@ -12,7 +12,7 @@ from checkpointable.cli.view.pictures import Picture
 from checkpointable.stores import os_errors
 
 CELLS = 800
-"""Rows and columns that a panel has at most."""
+"""The most rows and columns of a panel."""
 
 _LARGEST = 1e300  # matplotlib computes with spans of more than the axis
 _MOST_PANELS = 24
@@ -20,7 +20,7 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def check_plot(path: Path) -> None:
-    """Raise `NotPossible` without matplotlib, a usage error if the name is no picture's."""
+    """Raise `NotPossible` without matplotlib, a usage error for an unknown suffix."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -31,7 +31,7 @@ def check_plot(path: Path) -> None:
 
 
 def plot(path: Path, title: str, panels: list[tuple[str, Picture]]) -> None:
-    """Draw them into one file, each under its name; an older file of that name is replaced."""
+    """Draw panels into one file, each with its name; an existing file is replaced."""
     from matplotlib.figure import Figure
 
     if not panels:
@@ -49,7 +49,7 @@ def plot(path: Path, title: str, panels: list[tuple[str, Picture]]) -> None:
         axes.set_title(_text(name + picture.part), fontsize=10, parse_math=False)
         (_line if picture.line else _map)(figure, axes, picture)
     with warnings.catch_warnings(), os_errors(path):
-        warnings.simplefilter("ignore")  # of letters that the font lacks
+        warnings.simplefilter("ignore")  # about characters that the font lacks
         figure.savefig(path)
 
 

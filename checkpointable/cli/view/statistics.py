@@ -1,4 +1,4 @@
-"""Figures of an array in a file, gathered block by block: memory for one, whatever the size."""
+"""Figures of an array in a file, computed block by block in memory for one block."""
 
 import math
 from typing import Any
@@ -23,7 +23,7 @@ class Statistics:
 
 
 def statistics(checkpoint: Opened, placed: StoredArray) -> Statistics:
-    """Read an array, verify each block by the digest table, and give its figures.
+    """Read an array, verify each block, and return its figures.
 
     Raises `CorruptCheckpoint`, naming array and block, if one is damaged.
     """
@@ -57,16 +57,16 @@ def statistics(checkpoint: Opened, placed: StoredArray) -> Statistics:
 
 
 def computable(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """The dtype to compute in; None where there is nothing to compute."""
+    """The dtype to compute in; None if there is nothing to compute."""
     if dtype.type.__module__ == "ml_dtypes":
         return np.dtype(np.complex64 if "complex" in dtype.name else np.float32)
-    if dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic":  # numbers of no unit
+    if dtype.kind in "mM" and np.datetime_data(dtype)[0] == "generic":  # without a unit
         return None
     return dtype if dtype.kind in "biufcmM" and layout.BLOCK % dtype.itemsize == 0 else None
 
 
 def _sum(numbers: AnyArray) -> Any:
-    """The sum: exact for integers, for floats in the widest type that there is."""
+    """The sum: exact for integers, in the widest type for floats."""
     if numbers.dtype.kind == "f":
         return numbers.sum(dtype=np.longdouble)
     wide = numbers.astype(np.uint64 if numbers.dtype.kind == "u" else np.int64, copy=False)
@@ -74,7 +74,7 @@ def _sum(numbers: AnyArray) -> Any:
 
 
 def plain(value: Any) -> int | float | str:
-    """The value in Python's own types; text for what is no number to JSON."""
+    """The value as a Python type; as text if JSON has no such number."""
     if isinstance(value, np.bool | np.integer):
         return value.item()
     if isinstance(value, np.datetime64 | np.timedelta64):
