@@ -135,7 +135,7 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure us, the peers (large to install) and the physical limit side by side: 30 minutes."""
     session.install("-e", ".[cli,mpi]", "mpich>=5", *group("bench"), *group("peers"))
-    for name in ("small_objects", "import_time", "listing", "manifests", "cluster"):
+    for name in ("small_objects", "import_time", "listing", "manifests", "simulations.cluster"):
         session.run("python", "-m", f"benchmarks.{name}")
     for name in ("save_restore", "delta", "row_reads", "slowdown", "ranks"):
         session.run("python", "-m", f"benchmarks.{name}", *session.posargs)

@@ -208,7 +208,7 @@ def files(ranks: int, kept: int, store: LocalStore, rounds: int) -> dict[str, An
         archive.create(store, n, manifest_from(evolve(META, step=n), told))
     listing = timed(lambda: archive.entries(store), rounds, time.perf_counter)
     begin = time.perf_counter()
-    gone = prune(store, last(kept - 1), sound=archive.entries(store)[-1].name)
+    gone = prune(store, last(kept - 1), valid=archive.entries(store)[-1].name)
     seconds = time.perf_counter() - begin
     assert len(gone) == 1
     return {

@@ -43,7 +43,7 @@ def stepping(kernel: Wave, store: LocalStore, rounds: int) -> dict[str, list[flo
                 break
             beside.append(taken)
         saved = saving.result()
-        prune(store, last(1), sound=saved.name)
+        prune(store, last(1), valid=saved.name)
         if not beside:
             sys.exit("no step ended before the save: use a smaller --n")
         if turn:

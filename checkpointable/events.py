@@ -1,7 +1,8 @@
-"""What happens to a run, as a stream of typed events: for callbacks, logs and the report.
+"""What happens to a run, as typed events: for callbacks, logs, the command line and the report.
 
-Each event says when it was, in Unix seconds, and what a person needs to see why. As JSON it is one
-object, of its own name and fields: a run in a directory appends one a line to `events.jsonl` there.
+Each event has a time, in Unix seconds, and what a person needs to know. As JSON it is one object
+with its name and fields: a run in a directory appends each, on a line, to `events.jsonl` there, and
+`checkpointable run --json` prints the same objects.
 """
 
 import time
@@ -12,7 +13,7 @@ import orjson
 from attrs import field, frozen
 
 FILE = "events.jsonl"
-"""The name, in a run's directory, of the file that its events are appended to."""
+"""The name of the file in a run's directory that its events are appended to."""
 
 
 def _now() -> float:
@@ -21,7 +22,7 @@ def _now() -> float:
 
 @frozen
 class Started:
-    """A run began at `step`, with nothing to resume from."""
+    """A run began at `step` with nothing to resume from."""
 
     step: int
     until: int
@@ -41,7 +42,7 @@ class Restored:
 
 @frozen
 class FellBack:
-    """A newer checkpoint was passed over, and `why`."""
+    """A newer checkpoint was passed over; `why` is the reason."""
 
     step: int
     name: str
@@ -53,10 +54,10 @@ class FellBack:
 class Saved:
     """A checkpoint became durable.
 
-    `kind` is "full" or "delta", `bytes` what was written and `dirty` its share of a full one. The
-    kernel stood still for `stall` seconds, after it had been waited for a safe point, or for the
-    save before, for `waited`; all took `seconds`. `slowdown` is by how much of their rate the steps
-    were slower while it was stored, None if that is not known.
+    `kind` is "full" or "delta", `bytes` is what was written, and `dirty` its share of a full
+    checkpoint. The kernel stood still for `stall` seconds, after waiting `waited` seconds for a
+    safe point or for the previous save; the save took `seconds` in total. `slowdown` is the share
+    of their rate that the steps lost during the save, None if that is not known.
     """
 
     step: int
@@ -73,7 +74,7 @@ class Saved:
 
 @frozen
 class Skipped:
-    """A save that was due was not made, and `why`."""
+    """A save that was due was not made; `why` is the reason."""
 
     step: int
     why: str
@@ -82,7 +83,7 @@ class Skipped:
 
 @frozen
 class Pruned:
-    """Checkpoints were deleted that the policy did not keep: those of a slow tier, at `address`."""
+    """Checkpoints that the policy does not keep were deleted; `address` is that of a slow tier."""
 
     names: tuple[str, ...]
     address: str = ""
@@ -91,7 +92,7 @@ class Pruned:
 
 @frozen
 class Stopping:
-    """A signal was taken at a safe point; `plan` is what is saved in the time that is left."""
+    """A signal stops the run at a safe point; `plan` is what is saved in the time that is left."""
 
     step: int
     signal: int
@@ -101,7 +102,7 @@ class Stopping:
 
 @frozen
 class Stopped:
-    """A signal ended the run, the state of `step` saved as `name`."""
+    """A signal ended the run; the state of `step` is saved as `name`."""
 
     step: int
     name: str
@@ -110,7 +111,7 @@ class Stopped:
 
 @frozen
 class Finished:
-    """A run came to its last step."""
+    """A run reached its last step."""
 
     step: int
     seconds: float
@@ -120,7 +121,7 @@ class Finished:
 
 @frozen
 class Copied:
-    """A checkpoint is in the slow tier, too, or only there: `bytes` were written in `seconds`."""
+    """A checkpoint is now in the slow tier: `bytes` were written in `seconds`."""
 
     step: int
     name: str
@@ -132,7 +133,7 @@ class Copied:
 
 @frozen
 class Damaged:
-    """A checkpoint does not verify at `address`: it is not copied, and read from elsewhere."""
+    """A checkpoint is invalid at `address`: it is not copied, and is read from the other tier."""
 
     step: int
     name: str
@@ -143,7 +144,7 @@ class Damaged:
 
 @frozen
 class TierLost:
-    """The tier at `address` fails, and `why`: the run goes on with the other one alone."""
+    """The tier at `address` fails, for the reason `why`; the run continues with the other one."""
 
     address: str
     why: str
@@ -160,7 +161,7 @@ class TierBack:
 
 @frozen
 class Stalled:
-    """A child of the supervisor has done no step for `seconds`; `limit` of them are allowed."""
+    """A child of the supervisor has done no step for `seconds`, more than `limit`."""
 
     step: int
     seconds: float
@@ -172,7 +173,7 @@ class Stalled:
 class Restarted:
     """The supervisor starts the run again: attempt number `attempt`, in `delay` seconds.
 
-    `cause` says how the one before ended: a crash, a signal, a hang, an unhealthy kernel.
+    `cause` is how the previous attempt ended: a crash, a signal, a hang, an unhealthy kernel.
     """
 
     attempt: int
@@ -194,7 +195,7 @@ class Quarantined:
 
 @frozen
 class GaveUp:
-    """The supervisor does not start the run again, and `why`."""
+    """The supervisor does not start the run again; `why` is the reason."""
 
     step: int
     attempts: int
@@ -211,7 +212,7 @@ _CLASSES: dict[str, Any] = {cls.__name__: cls for cls in Event.__args__}
 
 
 def to_json(event: Event) -> bytes:
-    """One line of JSON, with its end.
+    """An event as a line of JSON.
 
     >>> to_json(Skipped(step=7, why="one is under way", time=0.5))
     b'{"event":"Skipped","step":7,"why":"one is under way","time":0.5}\\n'
@@ -220,7 +221,7 @@ def to_json(event: Event) -> bytes:
 
 
 def from_json(line: bytes) -> Event | None:
-    """The event of a line; None for one that is cut short, or of a newer version.
+    """The event in a line; None if the line is cut short, or of a newer version.
 
     >>> from_json(to_json(Skipped(step=7, why="one is under way", time=0.5)))
     Skipped(step=7, why='one is under way', time=0.5)

@@ -1,6 +1,6 @@
-"""Where the events of a run go, beside the caller: a file, the log, Prometheus.
+"""Where the events of a run go: a file, the log, Prometheus.
 
-Each is a function that gives a callback for `run(..., on_event=...)`.
+Each function returns a callback for `run(..., on_event=...)`.
 """
 
 import os
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 OnEvent = Callable[[Event], object]
-"""What is called with each event."""
+"""A callback for events."""
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _WARNINGS = (
@@ -30,7 +30,7 @@ _WARNINGS = (
 def to_file(directory: str | os.PathLike[str]) -> OnEvent:
     """Append each event to `events.jsonl` in a directory: one line, one write.
 
-    What cannot be written is lost: a run does not end for its log.
+    An event that cannot be written is lost: a run does not fail for its log.
     """
     path = Path(directory) / FILE
 
@@ -46,17 +46,17 @@ def to_file(directory: str | os.PathLike[str]) -> OnEvent:
 
 
 def _ends_whole(file: int) -> bool:
-    """Whether the last line has its end: who wrote it may have been killed, or the disk full."""
+    """Whether the last line is complete: its writer may have been killed, or the disk full."""
     size = os.fstat(file).st_size
     return not size or os.pread(file, 1, size - 1) == b"\n"
 
 
 def to_log() -> OnEvent:
-    """Log each event as "checkpointable": a warning if something goes other than wanted."""
+    """Log each event as "checkpointable": a warning if something went wrong."""
     import logging
 
     logger = logging.getLogger("checkpointable")
-    if not logger.handlers:  # or Python prints warnings where nobody has asked for a log
+    if not logger.handlers:  # or Python would print warnings although no log is set up
         logger.addHandler(logging.NullHandler())
 
     def log(event: Event) -> None:
@@ -69,9 +69,10 @@ def to_log() -> OnEvent:
 
 
 def prometheus(registry: "CollectorRegistry | None" = None) -> OnEvent:
-    """Export metrics of the events: `pip install 'checkpointable[prometheus]'`.
+    """Export metrics of the events; needs `pip install 'checkpointable[prometheus]'`.
 
-    In the given registry, or the default one; serve it by `prometheus_client.start_http_server`.
+    They go to the given registry or the default one; `prometheus_client.start_http_server` serves
+    it.
     """
     try:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -89,7 +90,7 @@ def prometheus(registry: "CollectorRegistry | None" = None) -> OnEvent:
     copied_at = Gauge(f"{pre}_copied_timestamp_seconds", "When it was there.", registry=where)
     copied = Counter(f"{pre}_copied_bytes", "Bytes written to the slow tier.", registry=where)
     lost = Gauge(f"{pre}_tier_lost", "1 while a tier fails.", ["address"], registry=where)
-    slowdown = Gauge(f"{pre}_slowdown_ratio", "Of the steps beside a save.", registry=where)
+    slowdown = Gauge(f"{pre}_slowdown_ratio", "Of the steps during a save.", registry=where)
 
     def export(event: Event) -> None:
         seen.labels(type(event).__name__).inc()

@@ -1,6 +1,6 @@
-"""A checkpoint object to the bytes of a file, and back, verified on the way.
+"""A checkpoint object to the bytes of a file, and back: schema, tree and container together.
 
-Here the parts meet: schema, tree and container. Nothing here knows where the bytes are kept.
+This module does not know where the bytes are kept.
 """
 
 import os
@@ -35,10 +35,10 @@ from checkpointable.tree import from_older, from_tree, to_tree
 C = TypeVar("C")
 
 Arrays: TypeAlias = Literal["read", "lazy", "mmap", "shards"]
-"""How a checkpoint gets its arrays."""
+"""How a checkpoint gets its arrays: see `decode`."""
 
 Into: TypeAlias = Mapping[str, Any] | None
-"""Arrays of a kernel, by the names that they have in a file."""
+"""Arrays of a kernel, by their names in a file."""
 
 
 def encode(
@@ -50,12 +50,12 @@ def encode(
     key: bytes | None = None,
     base: Base | None = None,
 ) -> Packed:
-    """Lay a checkpoint out as a file; `Packed.size` and `Packed.chunks()` are what to write.
+    """Lay out a checkpoint as a file; `Packed.size` and `Packed.chunks()` are what to write.
 
-    `cls` is needed only for a generic class: `Box[int]`. With a key, of at least 16 bytes, the
-    file will be signed; with a base it will hold only what has changed since, if that has the same
-    arrays. Raises `UnsupportedType` for a class that cannot be stored, `InvalidCheckpoint` for a
-    value that is not of its field's type.
+    `cls` is needed only for a generic class: `Box[int]`. With a key of at least 16 bytes the file
+    will be signed; with a base that has the same arrays it will be a delta. Raises
+    `UnsupportedType` for a class that cannot be stored, `InvalidCheckpoint` for a value that is not
+    of its field's type.
     """
     digests.check_key(key)
     cls = cls or type(checkpoint)
@@ -96,7 +96,7 @@ def _package(cls: Any) -> str:
 
 @cache
 def _writer(package: str) -> dict[str, str]:
-    """Who writes: the versions of this package and of the one that the checkpoint's class is of."""
+    """The versions of this package and of the package of the checkpoint's class."""
     own = {"checkpointable": _version("checkpointable")}
     return own | {"package": package, "version": _version(package)}
 
@@ -117,18 +117,18 @@ def decode(
     into: Into = None,
     arrays: Arrays = "read",
 ) -> C:
-    """Make an object of class `cls` of a checkpoint; every byte that is read is verified.
+    """Make an object of class `cls` from a checkpoint; every byte that is read is verified.
 
-    One of an older version is migrated; an array that its migrations drop is not read. If all of
-    the file's arrays fit those of `into`, they are read into these where they are on the host.
-    Where they are on a device, and a `Staging` in use has room there, they are read to it, verified
-    there, and are `LazyArray`s of its memory. With "lazy" the object holds `LazyArray`s of the
-    file, with "shards" in its `Shard`s alone, with "mmap" views of it, which are not verified;
-    unless it is of an older version.
+    A checkpoint of an older version is migrated; an array that its migrations drop is not read. If
+    all arrays of the file fit those of `into`, arrays on the host are read into these. Arrays on a
+    device are read to memory of the `Staging` in use, if that has room, verified there, and are
+    `LazyArray`s of it. With "lazy" the object holds `LazyArray`s of the file, with "shards" only
+    its `Shard`s do, and with "mmap" it holds views of the file, which are not verified; all of that
+    only if it is of the current version.
 
-    Raises `CorruptCheckpoint` naming the array and block that is damaged, and `SchemaMismatch`,
-    before any array is read, if the file is of another class, a newer version, or an older one
-    that no migration leads from.
+    Raises `CorruptCheckpoint` that names the damaged array and block, and `SchemaMismatch`, before
+    any array is read, if the file is of another class, of a newer version, or of an older one from
+    which no migration leads.
     """
     header = checkpoint.header
     stored = schema_from_json(header.meta.schema)
@@ -150,7 +150,7 @@ def decode(
 
 
 def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the arrays that belong on a device to it, as far as there is room."""
+    """Read the arrays that belong on a device to it, if there is room."""
     staging, described = staging_in_use(), checkpoint.header.arrays
     meta = checkpoint.header.meta
     if staging is None or meta.signed or meta.sharded:
@@ -173,9 +173,9 @@ def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _requirement(header: Header, cls: Any) -> str:
-    """What has to be installed to read the file, as pip would have it; empty if it is not clear.
+    """What to install to read the file, as a pip requirement; empty if that is not clear.
 
-    A file may ask for a version of the package that the class is of, and for no other package.
+    A file may require a version of the package of the class, and of no other package.
     """
     writer = header.meta.writer
     own, version = _package(cls), container.version_text(writer.get("version"))

@@ -1,11 +1,11 @@
-"""What checkpoints are called in a store, and which there are.
+"""Checkpoint names, and listing them.
 
-Names carry the step: `step-000000001200.safetensors`, and `step-000000001200.delta.safetensors` for
-a delta, which is of no use without others. `step-000000001200.sharded.safetensors` is the head of a
-checkpoint that many ranks have saved; what each has written, `step-000000001200.rank-0003.5b2c….`,
-is no checkpoint before there is one. If a step has one already (say, a damaged one that the
-run fell back from), the next attempt is `step-000000001200.1.safetensors`; nothing is overwritten.
-The newest is the one of the highest step, then attempt; never by time.
+A name carries the step: `step-000000001200.safetensors`, or `step-000000001200.delta.safetensors`
+for a delta, which needs its parents. `step-000000001200.sharded.safetensors` is the manifest of a
+checkpoint that many ranks saved; a rank's file, `step-000000001200.rank-0003.5b2c….`, is not a
+checkpoint without it. If a step has a checkpoint already (say, a damaged one that the run fell back
+from), the next attempt is `step-000000001200.1.safetensors`; nothing is overwritten. The newest is
+the one of the highest step, then of the highest attempt, regardless of time.
 """
 
 import re
@@ -21,10 +21,10 @@ _RANK_FILE = re.compile(r"step-(\d{12,19})\.rank-\d{4,9}\.[0-9a-f]{16}\.safetens
 
 @frozen
 class Entry:
-    """One checkpoint as a listing shows it.
+    """One checkpoint in a listing.
 
-    `step`, `attempt`, `delta` and `sharded` are from its name, `size` in bytes, `created` in Unix
-    seconds. The size of a sharded one is that of all its step's files.
+    `step`, `attempt`, `delta` and `sharded` are from its name, `size` is in bytes, `created` in
+    Unix seconds. The size of a sharded one includes all rank files of its step.
     """
 
     step: int
@@ -48,7 +48,7 @@ def name_of(step: int, attempt: int = 0, *, delta: bool = False, sharded: bool =
 
 
 def rank_file_name(step: int, rank: int, nonce: str) -> str:
-    """Name what a rank writes of a step, in an attempt that has these 16 hex digits.
+    """Name the file of a rank, in the attempt with this nonce of 16 hex digits.
 
     >>> rank_file_name(1200, 3, "5b2c0f1e9a8d7c6b")
     'step-000000001200.rank-0003.5b2c0f1e9a8d7c6b.safetensors'
@@ -57,7 +57,7 @@ def rank_file_name(step: int, rank: int, nonce: str) -> str:
 
 
 def is_rank_file(name: str) -> bool:
-    """Whether a name in a store is of what a rank has written.
+    """Whether a name is that of a rank's file.
 
     >>> is_rank_file("step-000000001200.rank-0003.5b2c0f1e9a8d7c6b.safetensors")
     True
@@ -66,13 +66,13 @@ def is_rank_file(name: str) -> bool:
 
 
 def parsed(name: str) -> tuple[int, int, str] | None:
-    """Step, attempt and kind, if a name says them in the way of `name_of`."""
+    """The step, attempt and kind in a name made by `name_of`; None for others."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), int(match[2] or 0), (match[3] or "")[1:]) if match else None
 
 
 def step_of(name: str) -> int | None:
-    """The step that a name in a store is of; None for other names.
+    """The step in a name of a store; None for other names.
 
     >>> step_of("step-000000001200.1.safetensors"), step_of("walk.safetensors")
     (1200, None)
@@ -82,34 +82,34 @@ def step_of(name: str) -> int | None:
 
 
 def is_sharded(name: str) -> bool:
-    """Whether a name in a store is of the head of a sharded checkpoint.
+    """Whether a name is that of the manifest of a sharded checkpoint.
 
     >>> is_sharded("step-000000001300.sharded.safetensors")
     True
     """
-    said = parsed(name)
-    return said is not None and said[2] == "sharded"
+    parts = parsed(name)
+    return parts is not None and parts[2] == "sharded"
 
 
 def is_delta(name: str) -> bool:
-    """Whether a name in a store is a delta's.
+    """Whether a name is that of a delta.
 
     >>> is_delta("step-000000001300.delta.safetensors"), is_delta("walk.safetensors")
     (True, False)
     """
-    said = parsed(name)
-    return said is not None and said[2] == "delta"
+    parts = parsed(name)
+    return parts is not None and parts[2] == "delta"
 
 
-def next_attempt(found: list[Entry], step: int) -> int:
-    """The number of the next attempt at a step, after those that were found."""
-    return max((entry.attempt for entry in found if entry.step == step), default=-1) + 1
+def next_attempt(checkpoints: list[Entry], step: int) -> int:
+    """The number of the next attempt at a step, after the existing ones."""
+    return max((entry.attempt for entry in checkpoints if entry.step == step), default=-1) + 1
 
 
 def next_step(store: Store) -> int:
     """The step after the newest in a store; 0 if it has none."""
-    found = entries(store)
-    return found[-1].step + 1 if found else 0
+    checkpoints = entries(store)
+    return checkpoints[-1].step + 1 if checkpoints else 0
 
 
 def entries(store: Store) -> list[Entry]:
@@ -118,16 +118,18 @@ def entries(store: Store) -> list[Entry]:
 
 
 def listed(store: Store) -> tuple[list[Entry], list[str]]:
-    """The same, and the names of what ranks have written."""
-    found, rank_files, ranks = [], list[str](), Counter[int]()
+    """List the checkpoints of a store, oldest first, and the names of rank files."""
+    checkpoints, rank_files, ranks = [], list[str](), Counter[int]()
     for blob in store.list():
         if match := _RANK_FILE.fullmatch(blob.name):
             rank_files.append(blob.name)
             ranks[int(match[1])] += blob.size
-        elif said := parsed(blob.name):
-            (step, attempt, kind), size = said, blob.size
+        elif parts := parsed(blob.name):
+            (step, attempt, kind), size = parts, blob.size
             delta, sharded = kind == "delta", kind == "sharded"
             if blob.name == name_of(step, attempt, delta=delta, sharded=sharded):
-                found.append(Entry(step, attempt, blob.name, size, blob.created, delta, sharded))
-    found = [evolve(e, size=e.size + ranks[e.step]) if e.sharded else e for e in found]
-    return sorted(found, key=lambda e: (e.step, e.attempt, not e.delta)), rank_files
+                checkpoints.append(
+                    Entry(step, attempt, blob.name, size, blob.created, delta, sharded)
+                )
+    checkpoints = [evolve(e, size=e.size + ranks[e.step]) if e.sharded else e for e in checkpoints]
+    return sorted(checkpoints, key=lambda e: (e.step, e.attempt, not e.delta)), rank_files

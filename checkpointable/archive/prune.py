@@ -1,4 +1,4 @@
-"""What stays in a store, and what goes: nothing that is kept ever becomes unreadable."""
+"""Deleting checkpoints that a policy does not keep; what is kept stays readable."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from checkpointable.format import Bytes, Place, container, layout, read_arrays
 from checkpointable.stores import Store, Tiers
 from checkpointable.threads import parallel_map
 
-_AT_ONCE = 16  # deletions, each of which waits for the disk
+_AT_ONCE = 16  # concurrent deletions, each of which waits for the disk
 
 
 def prune(
@@ -24,23 +24,24 @@ def prune(
     keep: AnyKeep,
     *,
     compact: bool = False,
-    sound: str | None = None,
+    valid: str | None = None,
     key: bytes | None = None,
 ) -> list[Entry]:
-    """Delete the checkpoints that `keep` does not name, and return them, oldest first.
+    """Delete the checkpoints that `keep` does not keep, and return them, oldest first.
 
-    The newest that verifies always stays, whatever `keep` says, and so does all that is newer: a
-    medium that cannot be read at the moment may be readable later. What a kept delta continues
-    stays as well; if that cannot be read, all that is older does. With `compact` each kept delta
-    that verifies is stored again as a full checkpoint first, so that it needs no other.
+    The newest valid one always stays, whatever `keep` says, and so does everything newer: a medium
+    that cannot be read at the moment may be readable later. The parents of a kept delta stay as
+    well; if they cannot be read, everything older stays. With `compact` each valid kept delta is
+    first rewritten as a full checkpoint, so that it needs no parents.
 
-    `sound` is the name of one that the caller has just written, which saves reading it. Whenever
-    the process dies, each kept one can be read. Of a `Tiered` it is the fast tier's.
+    `valid` is the name of a checkpoint that the caller has just written, so that it need not be
+    read. Whenever the process dies, every kept checkpoint can be read. In a `Tiered` store this
+    prunes the fast tier.
 
-    What ranks have written that no checkpoint has is deleted as well: so where there are many, rank
-    0 calls this, as `run` does, and nobody while they save.
+    Rank files that no manifest refers to are deleted as well. So with many ranks only rank 0 calls
+    this, as `run` does, and never while they save.
     """
-    options: dict[str, Any] = {"compact": compact, "sound": sound, "key": key}
+    options: dict[str, Any] = {"compact": compact, "valid": valid, "key": key}
     with steps.CHANGING:
         if not isinstance(store, Tiers):
             return prune_locked(store, keep, **options)
@@ -55,77 +56,77 @@ def prune_locked(
     keep: AnyKeep,
     *,
     compact: bool = False,
-    sound: str | None = None,
+    valid: str | None = None,
     key: bytes | None = None,
     spared: frozenset[str] = frozenset(),
 ) -> list[Entry]:
-    """The same where nobody else makes a delta meanwhile; those `spared` stay as well."""
+    """Prune while no delta is being made, which the caller sees to; `spared` stay as well."""
     with store.lock():
-        found, orphans = listed(store)
-        kept = chosen(keep, history(store, found))
-        if all(entry.step in kept for entry in found) and not compact and not orphans:
+        checkpoints, rank_files = listed(store)
+        kept = chosen(keep, history(store, checkpoints))
+        if all(entry.step in kept for entry in checkpoints) and not compact and not rank_files:
             return []
-        names = [entry.name for entry in found]
-        newest = names.index(sound) if sound in names else _newest_valid(store, found, key)
-        kept |= {entry.step for entry in found if entry.name in spared}
-        wanted = [e for i, e in enumerate(found) if e.step in kept or i >= newest]
+        names = [entry.name for entry in checkpoints]
+        newest = names.index(valid) if valid in names else _newest_valid(store, checkpoints, key)
+        kept |= {entry.step for entry in checkpoints if entry.name in spared}
+        wanted = [e for i, e in enumerate(checkpoints) if e.step in kept or i >= newest]
         if compact:
             wanted = [_compacted(store, entry, key) if entry.delta else entry for entry in wanted]
-        stays = needed(store, found, wanted, orphans) | spared
-        surplus = [entry for entry in found if entry.name not in stays]
-        for entry in reversed(surplus):  # a delta before what it continues
+        stay = needed(store, checkpoints, wanted, rank_files) | spared
+        surplus = [entry for entry in checkpoints if entry.name not in stay]
+        for entry in reversed(surplus):  # a delta before its parents
             store.delete(entry.name)
-        gone = [name for name in orphans if name not in stays]
-        parallel_map(partial(_delete_stray, store), gone, _AT_ONCE, "delete")
+        orphans = [name for name in rank_files if name not in stay]
+        parallel_map(partial(_delete_orphan, store), orphans, _AT_ONCE, "delete")
     return surplus
 
 
-def _delete_stray(store: Store, name: str) -> None:
-    with suppress(NoCheckpoint):  # its rank does the same after a save that has failed
+def _delete_orphan(store: Store, name: str) -> None:
+    with suppress(NoCheckpoint):  # its rank deletes it too, after a save that failed
         store.delete(name)
 
 
-def history(store: Store, found: list[Entry]) -> list[KeptStep]:
-    """What a policy is told: of each step the newest attempt."""
+def history(store: Store, checkpoints: list[Entry]) -> list[KeptStep]:
+    """The steps that a policy chooses from: of each step the newest attempt."""
 
-    def past(entry: Entry) -> KeptStep:
+    def step(entry: Entry) -> KeptStep:
         return KeptStep(entry.step, entry.created, lambda: _tree(store, entry.name))
 
-    return [*{entry.step: past(entry) for entry in found}.values()]
+    return [*{entry.step: step(entry) for entry in checkpoints}.values()]
 
 
 def _tree(store: Store, name: str) -> Any:
-    """The tree of a checkpoint, as its header says; None if that cannot be read."""
+    """The tree in the header of a checkpoint; None if that cannot be read."""
     try:
         return steps.read_header(store, name).meta.tree
     except InvalidCheckpoint:
         return None
 
 
-def _newest_valid(store: Store, found: list[Entry], key: bytes | None) -> int:
-    for index in reversed(range(len(found))):
+def _newest_valid(store: Store, checkpoints: list[Entry], key: bytes | None) -> int:
+    for index in reversed(range(len(checkpoints))):
         try:
-            steps.verify(store, found[index].name, key=key)
+            steps.verify(store, checkpoints[index].name, key=key)
         except InvalidCheckpoint:
             continue
         return index
     raise NoCheckpoint(
-        f"none of the {len(found)} checkpoints verifies, so none is deleted",
+        f"none of the {len(checkpoints)} checkpoints is valid, so none is deleted",
         hint="look at them with `checkpointable verify`",
     )
 
 
 def needed(
-    store: Store, found: list[Entry], wanted: list[Entry], rank_files: list[str]
+    store: Store, checkpoints: list[Entry], wanted: list[Entry], rank_files: list[str]
 ) -> set[str]:
-    """The names of the wanted checkpoints, of their parents, and so on.
+    """The names of the wanted checkpoints, of their parents, and of their parents' parents.
 
-    If the parents of one cannot be read, all that is older is needed.
+    If the parents of one cannot be read, everything older is needed.
     """
     needed = {entry.name for entry in wanted}
     left = [entry.name for entry in wanted if entry.delta or entry.sharded]
-    names = [entry.name for entry in found]
-    deltas = {entry.name for entry in found if entry.delta}
+    names = [entry.name for entry in checkpoints]
+    deltas = {entry.name for entry in checkpoints if entry.delta}
     while left:
         name = left.pop()
         try:
@@ -138,10 +139,10 @@ def needed(
 
 
 def _compacted(store: Store, entry: Entry, key: bytes | None) -> Entry:
-    """Store a delta again, as a full checkpoint; itself if it is damaged."""
+    """Rewrite a delta as a full checkpoint; a damaged one is returned as it is."""
     full = name_of(entry.step, entry.attempt)
     with suppress(InvalidCheckpoint, NoCheckpoint):
-        steps.verify(store, full, key=key)  # of one who died before the delta was deleted
+        steps.verify(store, full, key=key)  # the process died before it deleted the delta
         return evolve(entry, name=full, delta=False)
     try:
         return _rewrite_as_full(store, entry, key)

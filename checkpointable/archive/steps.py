@@ -1,4 +1,4 @@
-"""Checkpoints in a store, by step; what they are called there is in `names`."""
+"""Saving and loading checkpoints in a store, by step."""
 
 import threading
 import time
@@ -64,19 +64,19 @@ __all__ = [
 C = TypeVar("C")
 R = TypeVar("R")
 CHANGING = threading.RLock()
-"""Held while a delta or shards are made, and while others are deleted, which they are to need."""
+"""Held while a delta or shards are written, and while files that they may need are deleted."""
 
 _MAX_PARENTS = 16
-_MAX_DELTA_RATIO = 1  # of the deltas, times a full one
+_MAX_DELTA_RATIO = 1  # the size of the deltas, relative to a full checkpoint
 
 
 Skipped: TypeAlias = tuple[tuple[Entry, CheckpointableError], ...]
-"""Checkpoints that were passed over, newest first, each with why."""
+"""Checkpoints that were passed over, newest first, each with its error."""
 
 
 @frozen
 class Found(Generic[C]):
-    """A checkpoint that was loaded, and the newer ones that were passed over, each with why."""
+    """A loaded checkpoint, and the newer ones that were passed over, each with its error."""
 
     checkpoint: C
     entry: Entry
@@ -93,13 +93,13 @@ def save(
     key: bytes | None = None,
     base: str | None = None,
 ) -> Entry:
-    """Store a checkpoint under its step; durable when this returns, and whole or absent always.
+    """Store a checkpoint under its step; whole or absent, and durable when this returns.
 
-    With a key it is signed. With `base`, the name of another one in the store, it is a delta: only
-    blocks that differ from that one's are stored, and for the others the files are referred to that
-    hold them. It is a full one all the same if the base is not there, not sound or of other arrays,
-    if it would refer to more than 16 files, or if the deltas among them and itself together would
-    take more than a full one.
+    With a key it is signed. With `base`, the name of another checkpoint in the store, it is a
+    delta: only blocks that differ from the base are stored, and the others are referred to in the
+    files that hold them. It is a full checkpoint all the same if the base is absent, invalid or of
+    other arrays, if it would refer to more than 16 files, or if it and the deltas among these would
+    together take more space than a full checkpoint.
 
     Raises `InvalidCheckpoint` or `UnsupportedType` before anything is written, `StoreError` if the
     store cannot take it.
@@ -110,27 +110,27 @@ def save(
         with store.lock():
             return create(store, step, packed, next_attempt(entries(store), step))
     with CHANGING, store.lock():
-        packed, found = encode(base=_base(store, base, key)), entries(store)
-        if not delta_is_worth_it(packed, {e.name: e.size if e.delta else 0 for e in found}):
+        packed, listed = encode(base=_base(store, base, key)), entries(store)
+        if not delta_is_worth_it(packed, {e.name: e.size if e.delta else 0 for e in listed}):
             packed = packed.as_full()
-        attempt = next_attempt(found, step)
+        attempt = next_attempt(listed, step)
         try:
             return create(store, step, packed, attempt)
-        except NoCheckpoint:  # what it continues is not where it would be
+        except NoCheckpoint:  # a parent is not in the store that is written
             if not packed.header.parents:
                 raise
             return create(store, step, packed.as_full(), attempt)
 
 
 def create(store: Store, step: int, packed: Packed, attempt: int = 0) -> Entry:
-    """Store it under the first name of its step, from `attempt` on, that is free."""
+    """Store a packed checkpoint under the first free name of its step, from `attempt` on."""
     sharded = packed.header.meta.sharded
     delta = bool(packed.header.parents) and not sharded
     while True:
         name = name_of(step, attempt, delta=delta, sharded=sharded)
         try:
             store.create(name, packed.size, packed)
-        except CheckpointExists:  # by another writer, where the lock does not keep it out
+        except CheckpointExists:  # another writer, which the lock does not exclude
             attempt += 1
         else:
             return Entry(step, attempt, name, packed.size, time.time(), delta, sharded)
@@ -140,26 +140,26 @@ def _base(store: Store, name: str, key: bytes | None) -> Base | None:
     try:
         with store.open(name) as reader:
             return opening.read_sealed(reader, name=name, step=step_of(name), key=key).as_base()
-    except CheckpointableError:  # whatever it is, a full checkpoint is none the worse
+    except CheckpointableError:  # whatever it is, a full checkpoint does not need the base
         return None
 
 
 def delta_is_worth_it(packed: Packed, sizes: Mapping[str, int]) -> bool:
-    """Say whether a delta is worth it, and what it continues is there; True if it is none.
+    """Whether a delta saves space and its parents exist; True for a full checkpoint.
 
-    `sizes` are those of the files that are there, 0 for the full ones.
+    `sizes` are those of the existing files, 0 for full ones.
     """
     names = [parent.name for parent in packed.header.parents]
     if not names:
         return True
-    deltas = packed.size + sum(sizes.get(name, 0) for name in names)
-    there = all(name in sizes for name in names)
-    room = _MAX_DELTA_RATIO * size_of_full(packed.header)
-    return there and len(names) <= _MAX_PARENTS and deltas <= room
+    if len(names) > _MAX_PARENTS or not all(name in sizes for name in names):
+        return False
+    deltas = packed.size + sum(sizes[name] for name in names)
+    return deltas <= _MAX_DELTA_RATIO * size_of_full(packed.header)
 
 
 def size_of_full(header: Header) -> int:
-    """How large a delta's checkpoint would be, about, as a full one."""
+    """About how large the checkpoint of a delta would be as a full one."""
     own = header.digests_offset - header.data_offset
     return header.file_size - own + header.full_size
 
@@ -175,9 +175,10 @@ def load(
 ) -> C:
     """Load a checkpoint by its name, verified.
 
-    Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. As everywhere
-    here, with a key one that was not signed with it counts as corrupt; `into` and `arrays` are as
-    for `codec.decode`. With lazy arrays the files stay open until these are gone.
+    Raises `NoCheckpoint`, `CorruptCheckpoint` or `SchemaMismatch`, with the name. With a key, here
+    and everywhere in this module, a checkpoint that was not signed with it counts as corrupt.
+    `into` and `arrays` are as for `codec.decode`. The files stay open as long as lazy arrays of
+    them exist.
     """
     with errors_at(name), ExitStack() as until_made:
         stack = until_made.enter_context(ExitStack())
@@ -191,13 +192,13 @@ def load(
 
 @contextmanager
 def opened(store: Open, name: str, *, key: bytes | None = None) -> Iterator[Opened]:
-    """Open a checkpoint, its seal verified, together with those that it continues."""
+    """Open a checkpoint and its parents, and verify their seals."""
     with errors_at(name), ExitStack() as stack:
         yield _open(stack, store, name, key)
 
 
 def _open(stack: ExitStack, store: Open, name: str, key: bytes | None) -> Opened:
-    """Open it; its files are closed by the stack, which holds nothing of what is returned."""
+    """Open a checkpoint; the stack closes its files, and does not keep the result alive."""
     checkpoint = opening.opened(
         stack.enter_context(store.open(name)),
         lambda parent: stack.enter_context(store.open(parent)),
@@ -205,16 +206,16 @@ def _open(stack: ExitStack, store: Open, name: str, key: bytes | None) -> Opened
         step=step_of(name),
         key=key,
     )
-    header, said = checkpoint.header, parsed(name)
+    header, parts = checkpoint.header, parsed(name)
     kind = "sharded" if header.meta.sharded else "delta" if header.parents else ""
-    if said and said[2] != kind:
-        what = f"it is {kind or 'full'}, and its name says otherwise"
+    if parts and parts[2] != kind:
+        what = f"it is {kind or 'full'}, but its name says otherwise"
         raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
     return checkpoint
 
 
 def read_header(store: Store, name: str) -> Header:
-    """Read what a checkpoint says of itself, without reading its data or checking its seal."""
+    """Read the header of a checkpoint, without reading its data or checking its seal."""
     with errors_at(name), store.open(name) as reader:
         return opening.read_header(reader)
 
@@ -233,13 +234,13 @@ def latest(
     into: Into = None,
     on_read: Callable[[str], object] | None = None,
 ) -> Found[C] | None:
-    """Load the newest checkpoint that verifies; None if the store has none at all.
+    """Load the newest valid checkpoint; returns None if the store has no checkpoint.
 
-    `on_read` is told the name of each before it is read.
+    `on_read` is called with the name of each checkpoint before it is read.
 
-    Damaged ones are passed over and named in `skipped`. A sound one of another class or version
-    is not: it raises `SchemaMismatch`, since going back further would lose work silently. If
-    there are checkpoints, but none verifies, it raises `NoCheckpoint` and says why for each.
+    Damaged checkpoints are passed over and listed in `skipped`. A valid one of another class or
+    version is not: it raises `SchemaMismatch`, since going back further would silently lose work.
+    If there are checkpoints but none is valid, this raises `NoCheckpoint` with the reason for each.
     """
 
     def read(view: Open, name: str) -> C:
@@ -256,10 +257,10 @@ def latest(
 
 
 def none_is_valid(skipped: Skipped) -> NoCheckpoint:
-    """The error where there are checkpoints, and all were passed over."""
+    """The error for a store whose checkpoints were all passed over."""
     reasons = "".join(f"\n  - {entry.name}: {error.what}" for entry, error in skipped)
     return NoCheckpoint(
-        f"the store holds {len(skipped)} checkpoints, and none verifies:{reasons}",
+        f"the store holds {len(skipped)} checkpoints, but none is valid:{reasons}",
         hint="restore a copy of the store, or start in an empty one",
     )
 
@@ -267,7 +268,7 @@ def none_is_valid(skipped: Skipped) -> NoCheckpoint:
 def at_step(
     store: Store, step: int, cls: type[C], *, key: bytes | None = None, into: Into = None
 ) -> Found[C]:
-    """Load the checkpoint of one step; of several attempts the newest that verifies."""
+    """Load the checkpoint of one step; of several attempts the newest valid one."""
 
     def read(view: Open, name: str) -> C:
         return load(view, name, cls, key=key, into=into)
@@ -276,7 +277,7 @@ def at_step(
 
 
 def valid_at(store: Store, step: int, read: Callable[[str], R]) -> tuple[R, Entry, Skipped]:
-    """Read the newest valid checkpoint of a step; also which attempts were passed over, and why.
+    """Read the newest valid checkpoint of a step; return also the attempts passed over.
 
     Raises `NoCheckpoint` if the step has none, and the error of the newest if none is valid.
     """
@@ -289,7 +290,7 @@ def valid_at(store: Store, step: int, read: Callable[[str], R]) -> tuple[R, Entr
 
 
 def not_there(step: int, steps: list[int]) -> NoCheckpoint:
-    """The error where a step has no checkpoint; `steps` are those that have one."""
+    """The error for a step without a checkpoint; `steps` are those that have one."""
     hint = "the store is empty"
     if steps:
         count = f"{len(steps)} checkpoint{'s' if len(steps) > 1 else ''}"
@@ -315,10 +316,10 @@ def from_any_view(store: Store, read: Callable[[Open, str], R]) -> Callable[[str
 def newest_valid(
     store: Store, read: Callable[[str], R], step: int | None = None
 ) -> tuple[tuple[R, Entry] | None, Skipped]:
-    """Read the newest checkpoint (of a step) that can be read; say which were passed over, why.
+    """Read the newest checkpoint (of a step) that can be read; return also those passed over.
 
-    Passed over are damaged ones, and those that were pruned since they were listed. If there is
-    none left, they are listed again, until that makes no difference.
+    Damaged ones are passed over, and those that were pruned since they were listed. If none is
+    left, the store is listed again, until that makes no difference.
     """
     listed = entries(store)
     while True:
@@ -328,7 +329,7 @@ def newest_valid(
                 try:
                     return (read(entry.name), entry), tuple(skipped)
                 except (CorruptCheckpoint, NoCheckpoint) as error:
-                    # Its frames would keep alive what was read of it so far.
+                    # Its frames would keep alive what was read so far.
                     skipped.append((entry, error.with_traceback(None)))
         before, listed = listed, entries(store)
         if listed == before:

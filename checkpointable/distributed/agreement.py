@@ -1,6 +1,6 @@
-"""How the ranks of a job fail: the failure of one is the error of all, and none is left waiting.
+"""How the ranks of a job fail: the failure of one is the error of all.
 
-They never only wait for each other: they tell what came of it.
+Every exchange carries a result, so no rank waits on one that failed.
 """
 
 import traceback
@@ -20,7 +20,7 @@ _OF_ALL = "raised by all ranks"
 
 @frozen
 class Failure:
-    """What went wrong on a rank, for the others to know."""
+    """What went wrong on a rank, in a form that the others can raise."""
 
     rank: int
     kind: type[CheckpointableError]
@@ -36,20 +36,20 @@ class Failure:
 
 
 def attempt(coordinator: Coordinator, work: Callable[[], T]) -> T | Failure:
-    """What `work` returns, or how it failed on this rank; alone, it may as well raise."""
+    """What `work` returns, or its failure on this rank; a single process raises instead."""
     if coordinator.size == 1:
         return work()
     try:
         return work()
-    except Exception as error:  # also of a user's class, or of the system: it must not hang others
+    except Exception as error:  # whatever it is, it must not leave the others waiting
         return failure_of(coordinator.rank, error)
 
 
 def failure_of(rank: int, error: Exception) -> Failure:
-    """How it failed, with what the others have to know.
+    """The failure for an error on a rank.
 
-    Of a user's class of errors they know only ours that is above it: it may be local to a function,
-    or take arguments of its own.
+    An error of a user's class becomes our class that it inherits from, since the other ranks may
+    not be able to make one: it may be local to a function, or take other arguments.
     """
     if isinstance(error, CheckpointableError):
         ours = [kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
@@ -61,20 +61,20 @@ def failure_of(rank: int, error: Exception) -> Failure:
 
 
 def first_failure(coordinator: Coordinator, mine: object) -> Failure | None:
-    """The failure of the first rank that has one, the same on all; damage only if that is all."""
-    told = coordinator.gather(mine if isinstance(mine, Failure) else None)
-    failures = [one for one in told if one is not None]
-    failures.sort(key=lambda one: issubclass(one.kind, CorruptCheckpoint | NoCheckpoint))
+    """The failure of the lowest rank that has one, on all ranks; damage comes last."""
+    gathered = coordinator.gather(mine if isinstance(mine, Failure) else None)
+    failures = [failure for failure in gathered if failure is not None]
+    failures.sort(key=lambda failure: issubclass(failure.kind, CorruptCheckpoint | NoCheckpoint))
     return coordinator.broadcast(failures[0] if failures else None)
 
 
 def on_root(coordinator: Coordinator, work: Callable[[], T]) -> T:
-    """What `work` returns on rank 0, or its error, on all ranks."""
+    """Do the work on rank 0; all ranks return its result, or raise its error."""
     mine: Any = attempt(coordinator, work) if coordinator.rank == 0 else None
-    told: T | Failure = coordinator.broadcast(mine)
-    if isinstance(told, Failure):
-        raise told.error()
-    return told
+    result: T | Failure = coordinator.broadcast(mine)
+    if isinstance(result, Failure):
+        raise result.error()
+    return result
 
 
 def on_all(coordinator: Coordinator, work: Callable[[], T]) -> T:
@@ -83,15 +83,15 @@ def on_all(coordinator: Coordinator, work: Callable[[], T]) -> T:
 
 
 async def attempted(rank: int, work: Awaitable[T]) -> T | Failure:
-    """What comes of `work`, or how it failed on this rank."""
+    """The result of awaiting `work`, or its failure on this rank."""
     try:
         return await work
-    except Exception as error:  # whatever a kernel raises: it must not hang the others
+    except Exception as error:  # whatever a kernel raises, it must not leave the others waiting
         return failure_of(rank, error)
 
 
 def agreed(coordinator: Coordinator, mine: T | Failure) -> T:
-    """What came of it here, if it failed on no rank; else all raise that error."""
+    """Return this rank's result if no rank failed; else raise that error on all."""
     failure = first_failure(coordinator, mine)
     if failure is not None:
         raise failure.error()
@@ -101,9 +101,9 @@ def agreed(coordinator: Coordinator, mine: T | Failure) -> T:
 
 @contextmanager
 def leave_together(coordinator: Coordinator) -> Iterator[None]:
-    """Let an error that all ranks raise pass when it has come so far on all of them.
+    """Pass on an error that all ranks raise only when all of them have come this far.
 
-    The first to end with it ends the others, also those that have something to say yet.
+    The first rank to end with an error ends the others, even those that still have to report it.
     """
     try:
         yield

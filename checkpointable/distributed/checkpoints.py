@@ -1,11 +1,11 @@
-"""Checkpoints of a job of many ranks: each writes a file, and rank 0 commits them all by a head.
+"""Checkpoints of many ranks: each writes a file, and rank 0 commits them all with a manifest.
 
-The head says which rank's file has which box of each array, and by their seals which files these
-are. What is no `Shard` is in rank 0's file alone. There is no checkpoint before the head is there:
-whatever dies before, the one before that is the newest.
+The manifest says which rank's file has which box of each array, and identifies the files by their
+seals. What is not a `Shard` is in rank 0's file only. Without the manifest there is no checkpoint:
+whatever fails before it is created, the previous checkpoint is the newest.
 
-After each phase the ranks tell each other how it went, not only that they have come so far: the
-failure of one is the error of all, and nobody is left waiting.
+After each phase the ranks exchange how it went. The failure of one is the error of all, and no rank
+is left waiting.
 """
 
 import os
@@ -47,9 +47,9 @@ Shards: TypeAlias = Mapping[str, Shard[Any]]
 
 @frozen(eq=False)
 class Previous:
-    """A rank's file of the save before, which the next delta is made against.
+    """A rank's file of the previous save, which the next delta is made against.
 
-    `sizes` are those of itself and of what it continues, 0 for a full one.
+    `sizes` are those of the file and its parents, 0 for full ones.
     """
 
     base: Base
@@ -58,10 +58,10 @@ class Previous:
 
 @frozen
 class Written:
-    """What a rank has written: its file, what this continues, and which boxes of arrays it has.
+    """What a rank has written: its file, the parents of that, and its boxes of arrays.
 
-    `same` are the digests of what has to be the same on all ranks, `specs` the dtypes and global
-    shapes of the arrays; rank 0 has those of all.
+    `same` are the digests of what must be equal on all ranks, `specs` the dtypes and global shapes
+    of the arrays; rank 0 has all of them.
     """
 
     file: Parent
@@ -74,7 +74,7 @@ class Written:
 
 @frozen
 class _Outcome:
-    """How a save ended: with an entry, or with a failure before or after a head was tried."""
+    """How a save ended: with an entry, or with a failure, before the manifest or in it."""
 
     entry: Entry | None = None
     failure: Failure | None = None
@@ -92,18 +92,18 @@ def save(
     key: bytes | None = None,
     previous: Previous | None = None,
 ) -> tuple[Entry, Previous]:
-    """Store a checkpoint together with all other ranks, each of which calls this.
+    """Store a checkpoint together with all other ranks, which call this too.
 
-    Without a step it is the one after the newest. With `previous`, which the save before has
-    returned, each rank's file is a delta against its own of then, if that is worth it.
+    The default of `step` is the one after the newest. With `previous`, which the previous save
+    returned, each rank's file is a delta against its previous file, if that saves space.
 
-    All raise the error of the rank that failed: `InvalidCheckpoint` if the shards do not make the
-    whole, or if what is no shard differs between ranks; else as `archive.save`. Nothing was stored
-    then; what ranks have written is deleted, now or by the next `prune`.
+    All ranks raise the error of the one that failed: `InvalidCheckpoint` if the shards do not cover
+    an array, or if anything else differs between ranks; otherwise as `archive.save`. Nothing was
+    stored then; the rank files are deleted now or by the next `prune`.
     """
     rank, cls = coordinator.rank, cls or type(checkpoint)
     with ExitStack() as stack:
-        if rank == 0:  # who prunes: not before there is a head that has what is written now
+        if rank == 0:  # which prunes, but not before the manifest refers to these files
             stack.enter_context(archive.CHANGING)
 
         def begin() -> tuple[int, str]:
@@ -116,7 +116,7 @@ def save(
 
         def write() -> Written:
             if step not in (None, number):
-                raise InvalidCheckpoint(f"it is at step {step}, and rank 0 at step {number}")
+                raise InvalidCheckpoint(f"it is at step {step}, but rank 0 at step {number}")
             meta, arrays = codec.describe(checkpoint, cls, step=number, kernel=kernel)
             shards = {f"{field}.local": getattr(checkpoint, field) for field in shard_fields(cls)}
             meta = evolve(meta, tree=_whole(meta.tree, shards))
@@ -125,8 +125,8 @@ def save(
             made.append((meta, kept))
             return written
 
-        told = coordinator.gather(attempt(coordinator, write))
-        ended = _committed(store, told, made, coordinator, cls, key) if told else None
+        results = coordinator.gather(attempt(coordinator, write))
+        ended = _commit(store, results, made, coordinator, cls, key) if results else None
         outcome: Any = coordinator.broadcast(ended)
     if outcome.failure is not None:
         if not outcome.manifest_tried:
@@ -148,12 +148,13 @@ async def restore(
 ) -> tuple[Entry, Skipped] | None:
     """Restore the kernels of all ranks from the newest checkpoint (of a step) that all can read.
 
-    None if the store has none at all. `on_read` is told the name of each before it is read. Each
-    rank reads what is no shard, and of these what its kernel's `restore` takes of them. One that is
-    damaged for any of them is passed over by all: then a kernel is restored again, from another.
+    Returns None if the store has no checkpoint. `on_read` is called with the name of each before it
+    is read. Each rank reads everything that is not a shard, and of the shards what its kernel's
+    `restore` uses. A checkpoint that is damaged for any rank is passed over by all; then a kernel
+    may be restored twice.
 
-    All raise `NoCheckpoint` if none is left, and what a kernel's `restore` raises but
-    `CorruptCheckpoint`; else as `archive.latest`.
+    All raise `NoCheckpoint` if none is left, and what a kernel's `restore` raises except
+    `CorruptCheckpoint`; otherwise as `archive.latest`.
     """
     entries = on_root(coordinator, lambda: archive.entries(store))
     skipped: list[tuple[Entry, CheckpointableError]] = []
@@ -184,9 +185,9 @@ async def _restored(
 
 
 def of_rank(rank: int, store: Store) -> Store:
-    """The store as a rank writes to it: rank 0 holds the lock for all.
+    """The store that a rank writes to: rank 0 holds the lock for all.
 
-    Raises `StoreError` if it cannot be written so.
+    Raises `StoreError` if the store does not support that.
     """
     if rank == 0:
         return store
@@ -197,7 +198,7 @@ def of_rank(rank: int, store: Store) -> Store:
 
 
 def _whole(tree: Mapping[str, Any], shards: Shards) -> dict[str, Any]:
-    """The tree of the global checkpoint, whose arrays begin at its own beginning."""
+    """The tree of the global checkpoint, where every shard has offset 0."""
     fields = {name.removesuffix(".local"): shard for name, shard in shards.items()}
     return {
         name: {**value, "offset": {"$tuple": [0] * len(fields[name].shape)}}
@@ -211,7 +212,7 @@ def _write(
     store: Store, name: str, meta: Meta, arrays: Mapping[str, Any], shards: Shards, rank: int,
     key: bytes | None, previous: Previous | None,
 ) -> tuple[Written, Previous]:  # fmt: skip
-    """Write this rank's file: its shards, and on rank 0 all else."""
+    """Write this rank's file: its shards, and on rank 0 everything else."""
     own = {n: array for n, array in arrays.items() if rank == 0 or n in shards}
     sizes = {} if previous is None else previous.sizes
     base = None if previous is None else previous.base
@@ -238,58 +239,60 @@ def _offset(name: str, shape: tuple[int, ...], shards: Shards) -> tuple[int, ...
 
 
 def _same(meta: Meta, arrays: Mapping[str, Any], shards: Shards) -> dict[str, bytes]:
-    """The digests of what has to be the same on all ranks, by where it is in the checkpoint."""
-    said = {**meta.tree, "(schema)": meta.schema}
-    found = {name: orjson.dumps(value) for name, value in said.items()}
+    """The digests of what must be equal on all ranks, by its place in the checkpoint."""
+    values = {**meta.tree, "(schema)": meta.schema}
+    texts = {name: orjson.dumps(value) for name, value in values.items()}
     for name, shard in shards.items():
-        found[name] = f"{shard.local.dtype} {shard.shape}".encode()
+        texts[name] = f"{shard.local.dtype} {shard.shape}".encode()
     for name, array in arrays.items():
         host = on_host(array)
         blocks = range(-(-host.nbytes // layout.BLOCK))
         content = b"".join(digest(layout.gather(host, index)) for index in blocks)
-        found[name] = f"{host.dtype} {host.shape}".encode() + content
-    return {name: digest(value) for name, value in found.items()}
+        texts[name] = f"{host.dtype} {host.shape}".encode() + content
+    return {name: digest(text) for name, text in texts.items()}
 
 
-def _committed(
-    store: Store, told: Sequence[Written | Failure], made: Sequence[tuple[Meta, Previous]],
+def _commit(
+    store: Store, results: Sequence[Written | Failure], made: Sequence[tuple[Meta, Previous]],
     coordinator: Coordinator, cls: Any, key: bytes | None,
 ) -> _Outcome:  # fmt: skip
-    """Create the head, if all have written, and it fits."""
-    written = [one for one in told if isinstance(one, Written)]
-    failures = [one for one in told if isinstance(one, Failure)]
+    """Create the manifest, if all ranks have written and their files fit together."""
+    written = [one for one in results if isinstance(one, Written)]
+    failures = [one for one in results if isinstance(one, Failure)]
     if failures:
         return _Outcome(failure=failures[0])
-    found = attempt(coordinator, lambda: _check_saved(store, written, cls))
-    if isinstance(found, Failure):
-        return _Outcome(failure=found)
-    entry = attempt(coordinator, lambda: _create_manifest(store, made[0][0], written, found, key))
+    existing = attempt(coordinator, lambda: _check_saved(store, written, cls))
+    if isinstance(existing, Failure):
+        return _Outcome(failure=existing)
+    entry = attempt(
+        coordinator, lambda: _create_manifest(store, made[0][0], written, existing, key)
+    )
     if isinstance(entry, Failure):
         return _Outcome(failure=entry, manifest_tried=True)
     return _Outcome(evolve(entry, size=entry.size + sum(one.size for one in written)))
 
 
 def _check_saved(store: Store, written: Sequence[Written], cls: Any) -> list[Entry]:
-    """The same, and raise `StoreError` if they wrote to different places, as to each machine's.
+    """Check that the ranks' files fit together and are in this store; return its checkpoints.
 
-    Gives the checkpoints that are there.
+    Raises as `check_together`, and `StoreError` if a rank wrote elsewhere, as to a local disk.
     """
     check_together(written, cls)
-    found, rank_files = listed(store)
+    existing, rank_files = listed(store)
     _check_there(store, written, set(rank_files))
-    return found
+    return existing
 
 
 def check_together(written: Sequence[Written], cls: Any) -> None:
-    """Raise `InvalidCheckpoint` unless the ranks agree, and their shards make the whole."""
+    """Raise `InvalidCheckpoint` unless the ranks agree and their shards cover the arrays."""
     first, name = written[0], getattr(cls, "__name__", str(cls))
     for rank, one in enumerate(written):
         for at in first.same.keys() | one.same.keys():
             if one.same.get(at) != first.same.get(at):
                 raise InvalidCheckpoint(
-                    f"it is not the same on rank {rank}",
+                    f"it differs on rank {rank}",
                     where=f"{name}.{at}",
-                    hint="compute it alike on all ranks, or make the field a Shard",
+                    hint="compute the same on all ranks, or make the field a Shard",
                 )
     for at, (_, shape) in first.specs.items():
         boxes = [one.boxes[at] for one in written if at in one.boxes]
@@ -300,14 +303,14 @@ def _check_there(store: Store, written: Sequence[Written], there: set[str]) -> N
     for rank, one in enumerate(written):
         if one.file.name not in there and not _is_there(store, one.file.name):
             raise StoreError(
-                f"what rank {rank} has written is not there",
+                f"the file of rank {rank} is missing",
                 where=f"{store!r}: {one.file.name}",
                 hint="give all ranks one store, such as a directory that all machines share",
             )
 
 
 def _is_there(store: Store, name: str) -> bool:
-    """Ask for it by name: network file systems list what they remember."""
+    """Whether the file exists, by name: network file systems list from their cache."""
     try:
         with store.open(name):
             return True
@@ -316,20 +319,20 @@ def _is_there(store: Store, name: str) -> bool:
 
 
 def _create_manifest(
-    store: Store, meta: Meta, written: Sequence[Written], found: list[Entry], key: bytes | None
+    store: Store, meta: Meta, written: Sequence[Written], existing: list[Entry], key: bytes | None
 ) -> Entry:
     packed = manifest_from(meta, written, key)
-    return archive.create(store, meta.step, packed, archive.next_attempt(found, meta.step))
+    return archive.create(store, meta.step, packed, archive.next_attempt(existing, meta.step))
 
 
 def manifest_from(meta: Meta, written: Sequence[Written], key: bytes | None = None) -> Packed:
-    """The head of what the ranks have written, in the order of ranks."""
+    """The manifest of the ranks' files, in the order of ranks."""
     files = [one.file for one in written]
-    continued = dict.fromkeys(parent for one in written for parent in one.parents)
+    parents = dict.fromkeys(parent for one in written for parent in one.parents)
     specs = written[0].specs
     parts: dict[str, list[Part]] = {name: [] for name in specs}
     for source, one in enumerate(written, 1):
         for name, box in one.boxes.items():
             parts[name].append(Part(source, box))
-    given = {name: tuple(found) for name, found in parts.items()}
-    return container.pack_manifest(meta, specs, (*files, *continued), given, key)
+    given = {name: tuple(listed) for name, listed in parts.items()}
+    return container.pack_manifest(meta, specs, (*files, *parents), given, key)

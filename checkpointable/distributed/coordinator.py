@@ -1,8 +1,8 @@
-"""The ranks of a job, and how they come to one mind: alone, or over MPI.
+"""The ranks of a job, and how they agree: in a single process, or over MPI.
 
 A kernel that runs on many ranks (processes that do the same, each on a part) is saved and restored
-by all of them at once. What they have to tell each other goes through a `Coordinator`; nothing else
-in the package knows MPI.
+by all of them together. They communicate through a `Coordinator`; nothing else in the package uses
+MPI.
 """
 
 import time
@@ -16,37 +16,37 @@ from checkpointable.errors import InvalidKernel
 
 T = TypeVar("T")
 
-_FAN = 32  # ranks that one hears from: each of them costs it time, each level between waits too
-_SHORTEST, _LONGEST = 2e-5, 2e-3  # seconds between two looks
+_FAN = 32  # children of a rank in the tree: each costs it time, and so does each level
+_SHORTEST, _LONGEST = 2e-5, 2e-3  # seconds between two polls
 
 
 class Coordinator(Protocol):
-    """The ranks of a job. Each method is called by all of them, in the same order."""
+    """The ranks of a job. All of them call each method, in the same order."""
 
     @property
     def rank(self) -> int:
-        """The number of this one, from 0."""
+        """The number of this rank, from 0."""
         ...
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of ranks."""
         ...
 
     def gather(self, value: T, /) -> list[T]:
-        """Give rank 0 the values of all, by rank; the others an empty list."""
+        """Return the values of all ranks, in order, on rank 0, and an empty list on the others."""
         ...
 
     def broadcast(self, value: T, /) -> T:
-        """Give everyone the value of rank 0."""
+        """Return the value of rank 0 on all ranks."""
         ...
 
     def barrier(self) -> None:
-        """Return when all have come here."""
+        """Return when all ranks have called this."""
         ...
 
     def duplicate(self) -> "Coordinator":
-        """Another one, of the same ranks, to be used by another thread at the same time."""
+        """Return another coordinator of the same ranks, for use by another thread."""
         ...
 
 
@@ -78,7 +78,7 @@ class SingleProcess:
 
 
 def allreduce(coordinator: Coordinator, value: T, combine: Callable[[list[T]], T]) -> T:
-    """What `combine` makes of the values of all ranks, the same on each.
+    """Return `combine` of the values of all ranks, on all ranks.
 
     >>> allreduce(SingleProcess(), 3, max)
     3
@@ -93,7 +93,7 @@ def _duplicated(comm: Any) -> Any:
 
     if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
         raise InvalidKernel(
-            "MPI was begun without support for threads, which saves need",
+            "MPI was initialized without support for threads, which saves need",
             where="mpi4py.MPI.Query_thread()",
             hint='set mpi4py.rc.thread_level = "multiple" before importing mpi4py.MPI',
         )
@@ -104,12 +104,12 @@ def _duplicated(comm: Any) -> Any:
 class MpiCoordinator:
     """The ranks of an MPI communicator, by mpi4py: `pip install 'checkpointable[mpi]'`.
 
-    `comm` is that of all processes unless given. Start them by `mpiexec -n 4 python -m mpi4py
-    program.py`: without `-m mpi4py` a rank that fails leaves the others waiting for it.
+    `comm` is by default the communicator of all processes. Start them with `mpiexec -n 4 python -m
+    mpi4py program.py`: without `-m mpi4py` a rank that fails leaves the others waiting.
 
-    Waits by looking now and then, so that a rank that has nothing to do leaves its core alone.
-    Raises `InvalidKernel` if MPI cannot be used from several threads, since saves go on beside the
-    kernel.
+    It waits by polling with pauses, so that a rank with nothing to do leaves its core to others.
+    Raises `InvalidKernel` if MPI cannot be used from several threads, since saves run concurrently
+    with the kernel.
     """
 
     comm: Any = field(default=None, converter=_duplicated)
@@ -127,20 +127,20 @@ class MpiCoordinator:
     def gather(self, value: T, /) -> list[T]:
         """See `Coordinator`."""
         above, below = _neighbours(self.rank, self.size)
-        found = [(self.rank, value)]
+        values = [(self.rank, value)]
         for rank in below:
-            found += self._receive(rank)
+            values += self._receive(rank)
         if self.rank:
-            self._send([above], found)
+            self._send([above], values)
             return []
-        return [one for _, one in sorted(found, key=itemgetter(0))]
+        return [one for _, one in sorted(values, key=itemgetter(0))]
 
     def broadcast(self, value: T, /) -> T:
         """See `Coordinator`."""
         above, below = _neighbours(self.rank, self.size)
-        told: T = self._receive(above) if self.rank else value
-        self._send(below, told)
-        return told
+        received: T = self._receive(above) if self.rank else value
+        self._send(below, received)
+        return received
 
     def barrier(self) -> None:
         """See `Coordinator`."""
@@ -170,7 +170,7 @@ class MpiCoordinator:
 
 
 def _neighbours(rank: int, size: int) -> tuple[int, range]:
-    """Whom a rank tells, and who tell it: a tree, of so few levels that each costs little.
+    """The parent and the children of a rank in a tree of few levels.
 
     >>> _neighbours(0, 100), _neighbours(1, 100)
     ((-1, range(1, 33)), (0, range(33, 65)))
@@ -180,7 +180,7 @@ def _neighbours(rank: int, size: int) -> tuple[int, range]:
 
 
 def _wait(done: Callable[[], bool]) -> None:
-    """Look until it is done, less and less often."""
+    """Poll until it is done, less and less often."""
     pause = _SHORTEST
     while not done():
         time.sleep(pause)

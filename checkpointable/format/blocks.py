@@ -1,4 +1,4 @@
-"""The blocks of arrays, wherever these are: on the host, or on a device."""
+"""The blocks of arrays, on the host or on a device."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
@@ -9,17 +9,17 @@ from checkpointable.format import layout
 from checkpointable.format.layout import AnyArray, Bytes, Header, StoredArray, gather
 
 Place: TypeAlias = tuple[StoredArray, int]
-"""An array, and which of its blocks."""
+"""An array and the index of one of its blocks."""
 
 Read: TypeAlias = Callable[[Iterable[Place]], Iterator[Bytes]]
-"""Gives blocks, one after another; each is valid until the next is asked for."""
+"""Yields blocks in order, each valid until the next is requested."""
 
 Source: TypeAlias = AnyArray | LazyArray
-"""A host array, or a lazy one that lies in a region of a device."""
+"""A host array, or a lazy one in a region of a device."""
 
 
 def read(arrays: Mapping[str, Source], places: Iterable[Place]) -> Iterator[Bytes]:
-    """Give blocks of arrays; those of a host array that is contiguous are not copied."""
+    """Yield blocks of arrays; those of a contiguous host array are not copied."""
     pieces = (_piece(arrays[placed.name], placed, index) for placed, index in places)
     if not any(isinstance(array, LazyArray) for array in arrays.values()):
         return (piece for piece in pieces if not isinstance(piece, Region))
@@ -36,9 +36,9 @@ def _piece(array: Source, placed: StoredArray, index: int) -> Bytes | Region:
 
 
 def device_digests(arrays: Mapping[str, Source], header: Header) -> dict[str, bytes]:
-    """The digests of each array that lies on a device, computed there, all in one launch."""
+    """The digests of each array on a device, computed there in one launch per device."""
     regions = {n: a.region for n, a in arrays.items() if isinstance(a, LazyArray) and a.region}
-    found: dict[str, bytes] = {}
+    digests: dict[str, bytes] = {}
     for device in {region.device for region in regions.values()}:
         from checkpointable.arrays.cuda.digest import digests_of  # which imports Numba
 
@@ -47,5 +47,5 @@ def device_digests(arrays: Mapping[str, Source], header: Header) -> dict[str, by
         ends = accumulate(layout.DIGEST_SIZE[False] * header.arrays[name].blocks for name in names)
         begin = 0
         for name, end in zip(names, ends, strict=True):
-            found[name], begin = table[begin:end], end
-    return found
+            digests[name], begin = table[begin:end], end
+    return digests

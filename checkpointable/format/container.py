@@ -8,12 +8,12 @@ data     the arrays, widest alignment first, C order, without holes
          $seal      U8 [32]           SHA-256 of length, header and digests
 ```
 
-A signed file has SHA-256 in place of XXH3, `$digests U8 [blocks, 32]`, since other data of the same
-XXH3 can be made at will; and in the end `$hmac U8 [32]`, the HMAC-SHA-256 of digests and seal.
+A signed file has SHA-256 in place of XXH3, `$digests U8 [blocks, 32]`, since data with a given XXH3
+is easy to construct; and at the end `$hmac U8 [32]`, the HMAC-SHA-256 of digests and seal.
 
-The one metadata key, "checkpointable", says what the checkpoint is and which arrays it has; all
-else in the header follows from that. So the reader builds the header that the text calls for and
-demands the very same bytes: no duplicate, unknown or lying entry survives.
+The one metadata key, "checkpointable", describes the checkpoint and its arrays; everything else in
+the header follows from it. So the reader rebuilds the header from that text and demands the same
+bytes: no duplicate, unknown or false entry is accepted.
 
 Source: https://github.com/huggingface/safetensors#format (layout, names of dtypes).
 """
@@ -199,9 +199,9 @@ def _packed(draft: Header, read: Read, key: bytes | None, digests: Mapping[str, 
 
 
 def header_size(start: Bytes, file_size: int) -> int:
-    """Bytes from the beginning of the file to its data, by the file's first 8 bytes.
+    """The offset of the data, from the file's first 8 bytes.
 
-    At most 100 MB and `file_size`; whatever asks for more raises `CorruptCheckpoint`.
+    At most 100 MB and `file_size`; anything larger raises `CorruptCheckpoint`.
     """
     size = 8 + int.from_bytes(start[:8], "little")
     if len(start) < 8 or size % PAGE or size > min(file_size, strictjson.MAX_BYTES):
@@ -211,10 +211,10 @@ def header_size(start: Bytes, file_size: int) -> int:
 
 
 def parse(prefix: Bytes, file_size: int) -> Header:
-    """Read the header from the file's first `header_size()` bytes, in memory bounded by theirs.
+    """Parse the header in a file's first `header_size()` bytes, in memory bounded by their size.
 
-    Whatever the bytes, it raises only `CorruptCheckpoint`, or `InvalidCheckpoint` if they need
-    another version or ml_dtypes. Believe either when `check_seal` passes too.
+    Whatever the bytes, this raises only `CorruptCheckpoint`, or `InvalidCheckpoint` if they need
+    another version or ml_dtypes. Trust the result only if `check_seal` passes too.
     """
     prefix = bytes(prefix)
     if header_size(prefix, file_size) != len(prefix):
@@ -236,11 +236,11 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         or about.keys() | {*_FLAGS} != fields_dict(Meta).keys()
         or type(described) is not dict
     ):
-        raise CorruptCheckpoint("the metadata lacks a part, or has one too many", hint=USE_OLDER)
+        raise CorruptCheckpoint("the metadata lacks a part, or has an unknown one", hint=USE_OLDER)
     meta = Meta(**about)
     check_meta(meta, CorruptCheckpoint)
     sharded = meta.sharded
-    specs = {n: spec_from_json(n, said, sharded=sharded) for n, said in described.items()}
+    specs = {n: spec_from_json(n, entry, sharded=sharded) for n, entry in described.items()}
     named = parents_from_json(parents, sharded=sharded)
     if sharded:
         draft = plan_manifest(meta, specs, named, parts_from_json(described, specs, len(named)))
@@ -248,7 +248,7 @@ def parse(prefix: Bytes, file_size: int) -> Header:
         extents = extents_from_json(described, len(named)) if named else None
         draft = plan_layout(meta, specs, named, extents)
     if orjson.dumps(described) != orjson.dumps(arrays_to_json(draft)):
-        what = "the arrays lie otherwise than in a checkpoint"
+        what = "the arrays are not laid out as the format requires"
         raise CorruptCheckpoint(what, hint=f"{USE_OLDER}, or upgrade checkpointable")
     header = shifted(draft, len(prefix))
     if header.file_size != file_size:
@@ -260,10 +260,10 @@ def parse(prefix: Bytes, file_size: int) -> Header:
 
 
 def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
-    """Offsets in the file of digests and seal, of whatever version the file is.
+    """The offsets of digests and seal in a file of any version.
 
-    Every version has both, with this meaning: so damage to its number is told from a newer one.
-    Raises `CorruptCheckpoint` if the header, which `parse` refused, does not say where they are.
+    Every version has both, with the same meaning, so that a damaged version number can be told from
+    a newer version. Raises `CorruptCheckpoint` if the header, which `parse` refused, lacks them.
     """
     outer = strictjson.loads(bytes(prefix[8:]).rstrip(b" "), "the header")
     try:
@@ -282,12 +282,12 @@ def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
 
 
 def _upgrade(writer: Any) -> str:
-    """What to install; `writer` is as a newer format has it, so nothing is known of it."""
+    """What to install; `writer` is from a newer format, so it may be anything."""
     version = version_text(writer.get("checkpointable") if type(writer) is dict else None)
     return f"install checkpointable{f'>={version}' if version else ' in the version that wrote it'}"
 
 
 def version_text(version: Any) -> str:
-    """A version as a file tells it, if it can be one; else empty, since a hint may repeat it."""
+    """A version in a file if it looks like one, else empty, since a hint may show it."""
     known = type(version) is str and re.fullmatch(r"[0-9a-z.+!]{1,40}", version)
     return version if known else ""

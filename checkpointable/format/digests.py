@@ -1,4 +1,4 @@
-"""What makes a file trusted: the digest of each block, the seal over them, and the signature.
+"""The digest of each block, the seal over them, and the signature.
 
 Sources: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, canonical form), FIPS
 180-4 (SHA-256) and RFC 2104 (HMAC).
@@ -30,7 +30,7 @@ def digest(block: Bytes, *, signed: bool = False) -> bytes:
 def digests_of(
     arrays: Iterable[StoredArray], block: Callable[[StoredArray, int], Bytes], *, signed: bool
 ) -> dict[str, bytes]:
-    """The digests of arrays, by name, by some threads if they are large; `block` gives a block."""
+    """The digests of arrays by name, computed by threads; `block` returns a block's bytes."""
     shares = [
         (placed, range(begin, min(begin + _SHARE, placed.blocks)))
         for placed in arrays
@@ -41,22 +41,22 @@ def digests_of(
         placed, indices = share
         return b"".join(digest(block(placed, index), signed=signed) for index in indices)
 
-    found: dict[str, bytes] = {}
+    digests: dict[str, bytes] = {}
     tables = parallel_map(table, shares, THREADS, "digest")
     for (placed, _), part in zip(shares, tables, strict=True):
-        found[placed.name] = found.get(placed.name, b"") + part
-    return found
+        digests[placed.name] = digests.get(placed.name, b"") + part
+    return digests
 
 
 def seal(prefix: Bytes, table: Bytes) -> bytes:
-    """SHA-256 of a file's header, with its length, and its digests: 32 bytes."""
+    """SHA-256 of a file's length word, header and digest table: 32 bytes."""
     sha = hashlib.sha256(prefix)
     sha.update(table)
     return sha.digest()
 
 
 def signature(key: bytes, table: Bytes, seal: Bytes) -> bytes:
-    """HMAC-SHA-256 of digests and seal: 32 bytes."""
+    """HMAC-SHA-256 of the digest table and the seal: 32 bytes."""
     return hmac.digest(key, bytes(table) + bytes(seal), "sha256")
 
 
@@ -65,40 +65,41 @@ def check_block(
     index: int,
     block: Bytes,
     table: Bytes,
+    *,
     signed: bool = False,
     source: str = "",
 ) -> None:
-    """Raise `CorruptCheckpoint`, naming array and block, unless the table has this digest.
+    """Raise `CorruptCheckpoint`, naming the array and block, unless the table has its digest.
 
-    `source` says where it comes from, if that is another file.
+    `source` is the name of the parent that the block comes from, if any.
     """
     check_digest(placed, index, digest(block, signed=signed), table, source)
 
 
 def check_digest(
-    placed: StoredArray, index: int, found: bytes, table: Bytes, source: str = ""
+    placed: StoredArray, index: int, digest: bytes, table: Bytes, source: str = ""
 ) -> None:
-    """The same of a block that has been digested."""
-    begin = (placed.first_block + index) * len(found)
-    if found != table[begin : begin + len(found)]:
+    """Raise as `check_block` does, for a block whose digest is known."""
+    begin = (placed.first_block + index) * len(digest)
+    if digest != table[begin : begin + len(digest)]:
         where = f"array {placed.name!r}, block {index} of {placed.blocks}"
         where += f", in {source!r}" if source else ""
         raise CorruptCheckpoint("the data is damaged", where=where, hint=USE_OLDER)
 
 
-def check_seal(prefix: Bytes, table: Bytes, said: Bytes) -> None:
-    """Raise `CorruptCheckpoint` unless `said` seals these header bytes and digests."""
-    if seal(prefix, table) != said:
+def check_seal(prefix: Bytes, table: Bytes, stored: Bytes) -> None:
+    """Raise `CorruptCheckpoint` unless `stored` is the seal of the header and the digest table."""
+    if seal(prefix, table) != stored:
         raise CorruptCheckpoint("the seal does not match: the header is damaged", hint=USE_OLDER)
 
 
-def check_signature(key: bytes, header: Header, table: Bytes, seal: Bytes, said: Bytes) -> None:
+def check_signature(key: bytes, header: Header, table: Bytes, seal: Bytes, stored: Bytes) -> None:
     """Raise `CorruptCheckpoint` unless the file is signed with this key."""
     if not header.meta.signed:
         hint = "use one that was saved with the key, or load it without a key if you trust it"
-        raise CorruptCheckpoint("it is not signed, and a key was given", hint=hint)
-    if not hmac.compare_digest(signature(key, table, seal), said):
-        what = "the signature does not match: another key, or someone altered the file"
+        raise CorruptCheckpoint("it is not signed, but a key was given", hint=hint)
+    if not hmac.compare_digest(signature(key, table, seal), stored):
+        what = "the signature does not match: it is by another key, or the file was altered"
         raise CorruptCheckpoint(what, hint=USE_OLDER)
 
 

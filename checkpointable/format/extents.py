@@ -1,7 +1,7 @@
-"""Which blocks a delta holds itself, and where the others lie; no I/O.
+"""Which blocks a delta holds itself, and where the others are; no I/O.
 
-A delta refers to each block in the file that holds it, never by way of another delta: so reading a
-block opens one file, however long the chain.
+A delta refers to each block in the file that holds it, never through another delta, so reading a
+block opens one file however long the chain is.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Extents: TypeAlias = dict[str, tuple[Extent, ...]]
 
 @frozen(eq=False)
 class Base:
-    """What a delta is made against: a checkpoint's name, header, digests and seal."""
+    """The checkpoint that a delta is made against: its name, header, digests and seal."""
 
     name: str
     header: Header
@@ -29,7 +29,7 @@ class Base:
 
 
 def fits(base: Base, header: Header) -> bool:
-    """Say whether a delta against the base can be laid out as `header`: with the same arrays."""
+    """Whether a delta against the base can have this header: if the arrays are the same."""
     mine, its = header.arrays.values(), base.header.arrays.values()
     return base.header.meta.signed == header.meta.signed and (
         [(a.name, a.dtype, a.shape) for a in mine] == [(a.name, a.dtype, a.shape) for a in its]
@@ -37,7 +37,7 @@ def fits(base: Base, header: Header) -> bool:
 
 
 def difference(base: Base, table: Bytes) -> tuple[tuple[Parent, ...], Extents]:
-    """Parents and extents of a delta whose blocks have the digests of `table`.
+    """The parents and extents of a delta whose blocks have the digests in `table`.
 
     >>> from checkpointable.format.layout import BLOCK, Meta, plan_layout
     >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
@@ -52,7 +52,7 @@ def difference(base: Base, table: Bytes) -> tuple[tuple[Parent, ...], Extents]:
     changed = (old.reshape(rows) != new.reshape(rows)).any(axis=1)
     source, block = _places(base.header)
     source, block = np.where(changed, 0, source + 1), np.where(changed, 0, block)
-    # The files that the base refers to, itself among them, as far as they are still needed.
+    # The base and the files that it refers to, if they are still needed.
     files = [Parent(base.name, base.seal.hex()), *base.header.parents]
     needed = [number for number in np.unique(source).tolist() if number]
     numbers = np.zeros(len(files) + 1, np.int64)
@@ -62,7 +62,7 @@ def difference(base: Base, table: Bytes) -> tuple[tuple[Parent, ...], Extents]:
 
 
 def _extents(header: Header, source: Numbers, block: Numbers) -> Extents:
-    """The extents of each array, if all its blocks lie in these sources, at these places there."""
+    """The extents of each array, given the source of each block and its place there."""
     arrays = [placed for placed in header.arrays.values() if placed.blocks]
     begins = np.zeros(len(source) + 1, bool)
     begins[1:-1] = (source[1:] != source[:-1]) | ((source[1:] != 0) & (block[1:] != block[:-1] + 1))
@@ -82,11 +82,11 @@ def _extents(header: Header, source: Numbers, block: Numbers) -> Extents:
     for begin, *row in rows:
         name = owner.get(begin, name)
         extents[name].append(Extent(*row))
-    return {name: tuple(found) for name, found in extents.items()}
+    return {name: tuple(listed) for name, listed in extents.items()}
 
 
 def _places(header: Header) -> tuple[Numbers, Numbers]:
-    """Of each block the source that holds it, and its place among that one's own."""
+    """For each block the source that holds it, and its index among that file's own blocks."""
     extents = [extent for placed in header.arrays.values() for extent in placed.extents]
     rows = np.array([(e.source, e.first, e.count) for e in extents], np.int64).reshape(-1, 3)
     source, first, count = rows.T
@@ -95,10 +95,10 @@ def _places(header: Header) -> tuple[Numbers, Numbers]:
 
 
 def located(files: Sequence[Header]) -> tuple[Numbers, Numbers]:
-    """Of each block of a checkpoint the file that holds it, and the offset there.
+    """For each block of a checkpoint the number of the file that holds it, and the offset there.
 
     `files` are the headers of the checkpoint and of its parents. Raises `CorruptCheckpoint` if a
-    parent does not hold what it should.
+    parent lacks a block.
     """
     header = files[0]
     source, block = _places(header)
@@ -109,22 +109,22 @@ def located(files: Sequence[Header]) -> tuple[Numbers, Numbers]:
     offsets = np.zeros(header.blocks, np.int64)
     for number, file in enumerate(files):
         here = source == number
-        offsets[here], found = _own(file, block[here])
-        if (found != sizes[here]).any():
-            what = f"{header.parents[number - 1].name!r}, which it continues, lacks its blocks"
+        offsets[here], held = _own(file, block[here])
+        if (held != sizes[here]).any():
+            what = f"its parent {header.parents[number - 1].name!r} lacks its blocks"
             raise CorruptCheckpoint(what, hint=USE_OLDER)
     return source, offsets
 
 
 def _own(header: Header, blocks: Numbers) -> tuple[Numbers, Numbers]:
-    """Offsets and sizes of the file's own blocks of these numbers; size 0 if it has none such."""
+    """The offsets and sizes of a file's own blocks; size 0 where it has no such block."""
     arrays = [placed for placed in header.arrays.values() if placed.own_blocks]
     if not arrays:
         return np.zeros_like(blocks), np.zeros_like(blocks)
     first = np.array([placed.first_own for placed in arrays])
     count = np.array([placed.own_blocks for placed in arrays])
     begin = np.array([header.data_offset + placed.offset for placed in arrays])
-    # Only the last block of an array may be short: the last of its own, if it is among them.
+    # Only the last block of an array may be short; its last own one, if that is it.
     last = np.array(
         [layout.BLOCK if a.extents[-1].source else a.size(a.blocks - 1) for a in arrays]
     )

@@ -1,4 +1,4 @@
-"""What the header of a file says, as JSON, and what is made of it: nothing of it is believed."""
+"""The header of a file as JSON, written and parsed; nothing in it is trusted unchecked."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,10 @@ from checkpointable.format.layout import (
     check_array,
 )
 
-_MAX_PARENTS = {False: 256, True: 1 << 20}  # of a delta; of a head: its ranks' files, and theirs
+_MAX_PARENTS = {
+    False: 256,
+    True: 1 << 20,
+}  # of a delta; of a manifest: its rank files, and their parents
 _NATIVE = {
     "|b1": "BOOL", "|i1": "I8", "|u1": "U8", "<i2": "I16", "<u2": "U16", "<i4": "I32",
     "<u4": "U32", "<i8": "I64", "<u8": "U64", "<f2": "F16", "<f4": "F32", "<f8": "F64",
@@ -37,7 +40,7 @@ _NATIVE = {
 
 
 def check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
-    """Raise `error` unless each part is what `Meta` says, but for the tree."""
+    """Raise `error` unless each part, except the tree, is as `Meta` describes it."""
     if not (
         type(meta.schema) is dict
         and type(meta.kernel) is dict
@@ -53,7 +56,7 @@ def check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
 
 
 def spec_from_json(name: str, said: Any, *, sharded: bool) -> Spec:
-    """Dtype and shape of an array as a file says them; `CorruptCheckpoint` if it does not."""
+    """The dtype and shape of an array in a header; raises `CorruptCheckpoint` if invalid."""
     where = f"array {name!r}"
     keys = {"dtype", "shape", "shards" if sharded else "extents"}
     if type(said) is not dict or said.keys() != keys:
@@ -66,7 +69,7 @@ def spec_from_json(name: str, said: Any, *, sharded: bool) -> Spec:
 
 
 def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
-    """The parents that a file names; `CorruptCheckpoint` unless they are plain names and seals."""
+    """The parents in a header; raises `CorruptCheckpoint` unless they are names and seals."""
     pairs: list[Any] = [()]
     if type(said) is list and len(said) <= _MAX_PARENTS[sharded]:
         pairs = said
@@ -79,50 +82,52 @@ def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
             and not BAD_CHARACTER.search(pair[0])
             and re.fullmatch("[0-9a-f]{64}", pair[1])
         ):
-            raise CorruptCheckpoint("not the names of files that it continues", hint=USE_OLDER)
+            raise CorruptCheckpoint("invalid parents", hint=USE_OLDER)
     parents = tuple(Parent(*pair) for pair in pairs)
     if sharded and len({parent.name for parent in parents}) < len(parents):
-        raise CorruptCheckpoint("it names the file of a rank twice", hint=USE_OLDER)
+        raise CorruptCheckpoint("a rank's file is listed twice", hint=USE_OLDER)
     return parents
 
 
 def extents_from_json(described: Mapping[str, Any], parents: int) -> dict[str, tuple[Extent, ...]]:
-    """The extents of each array, for `plan_layout`; `CorruptCheckpoint` unless they can be those.
+    """The extents of each array, for `plan_layout`; raises `CorruptCheckpoint` if invalid.
 
-    No block of a parent is referred to twice, so what is read is at most what the files hold.
+    No block of a parent is referred to twice, so reading takes at most what the files hold.
     """
     extents: dict[str, tuple[Extent, ...]] = {}
-    least = [0] * (parents + 1)  # of each source, the block that may be referred to next
-    for name, said in described.items():
-        rows: list[Any] = said["extents"] if type(said["extents"]) is list else [None]
+    least = [0] * (parents + 1)  # the next block of each source that may be referred to
+    for name, entry in described.items():
+        rows: list[Any] = entry["extents"] if type(entry["extents"]) is list else [None]
         source = -1
         for row in rows:
             if not (
                 type(row) is list
                 and [type(part) for part in row] == [int, int, int]
                 and 0 <= row[0] <= parents
-                and least[row[0]] + (row[0] == source) <= row[1] < 2**43  # else one with the last
+                and least[row[0]] + (row[0] == source)
+                <= row[1]
+                < 2**43  # adjacent ones would be one
                 and 0 < row[2] < 2**43
             ):
-                raise CorruptCheckpoint("not the extents", where=f"array {name!r}", hint=USE_OLDER)
+                raise CorruptCheckpoint("invalid extents", where=f"array {name!r}", hint=USE_OLDER)
             source = row[0]
             least[source] = row[1] + row[2]
         extents[name] = tuple(Extent(*row) for row in rows)
     if not all(least[1:]):
-        raise CorruptCheckpoint("it continues a file and has nothing of it", hint=USE_OLDER)
+        raise CorruptCheckpoint("a parent is listed but never used", hint=USE_OLDER)
     return extents
 
 
 def parts_from_json(
     described: Mapping[str, Any], specs: Mapping[str, Spec], parents: int
 ) -> dict[str, tuple[Part, ...]]:
-    """The parts of each array, in a head; `CorruptCheckpoint` unless they make the whole.
+    """The parts of each array in a manifest; raises `CorruptCheckpoint` unless they cover it.
 
-    A rank's file has one part of an array, at most.
+    A rank's file has at most one part of an array.
     """
     parts: dict[str, tuple[Part, ...]] = {}
-    for name, said in described.items():
-        where, rows = f"array {name!r}", said["shards"]
+    for name, entry in described.items():
+        where, rows = f"array {name!r}", entry["shards"]
         rank, source = len(specs[name][1]), 0
         for row in rows if type(rows) is list else [None]:
             if not (
@@ -132,7 +137,7 @@ def parts_from_json(
                 and [len(part) for part in row[1:]] == [rank, rank]
                 and all(type(n) is int and 0 <= n < 2**62 for part in row[1:] for n in part)
             ):
-                raise CorruptCheckpoint("not the shards", where=where, hint=USE_OLDER)
+                raise CorruptCheckpoint("invalid shards", where=where, hint=USE_OLDER)
             source = row[0]
         parts[name] = tuple(Part(n, (tuple(offset), tuple(size))) for n, offset, size in rows)
         check_boxes([p.box for p in parts[name]], specs[name][1], where, CorruptCheckpoint)
@@ -140,7 +145,7 @@ def parts_from_json(
 
 
 def arrays_to_json(header: Header) -> dict[str, Any]:
-    """What the metadata says of the arrays."""
+    """The description of the arrays in the metadata."""
     return {
         name: {
             "dtype": dtype_to_json(placed.dtype, f"array {name!r}"),
@@ -156,7 +161,7 @@ def arrays_to_json(header: Header) -> dict[str, Any]:
 
 
 def prefix_of(text: str, draft: Header) -> bytes:
-    """Build length and header from the metadata's text and offsets that begin at the data."""
+    """Build the length and the header from the metadata and the offsets within the data."""
     tensors: dict[str, Any] = {"__metadata__": {METADATA: text}}
     elsewhere = bool(draft.parents) or draft.meta.sharded
     if elsewhere:

@@ -1,4 +1,4 @@
-"""Where the parts of a file lie: its arrays, their blocks, digests, seal and signature."""
+"""The layout of a file: its arrays, their blocks, digests, seal and signature."""
 
 import math
 import re
@@ -18,17 +18,17 @@ BLOCK = 1 << 20
 """Bytes in a block, the unit of digests; the last block of an array may be shorter."""
 
 PAGE = 4096
-"""Bytes of which the header has a multiple, so that the data is aligned to a page."""
+"""The header is padded to a multiple of this, so that the data is aligned to a page."""
 
 SEAL_SIZE = 32
-"""Bytes of a seal, and of a signature."""
+"""Bytes of a seal and of a signature."""
 
 DIGEST_SIZE = {False: 16, True: 32}
 """Bytes of a block's digest: XXH3-128, and in a signed file SHA-256."""
 
 METADATA, BLOCKS = "checkpointable", "$blocks"
 DIGESTS, SEAL, HMAC = "$digests", "$seal", "$hmac"
-"""The names of what a header has beside the arrays, and in a delta in their place."""
+"""The names of the tensors other than the arrays; `BLOCKS` replaces those in a delta."""
 
 USE_OLDER = "use an older checkpoint"
 
@@ -43,13 +43,13 @@ _MAX_RANK = 32
 
 @frozen
 class Meta:
-    """What a checkpoint says of itself; every part is JSON as orjson takes it.
+    """The metadata of a checkpoint; every part is JSON.
 
-    `schema` and `kernel` are objects, `step` is 0 to 2^63 - 1, `created` a time for people,
-    `nonce` the writer's random hex digits, `tree` the checkpoint without its arrays. `writer` is
-    an object of texts: the versions of `checkpointable` and of the `package` of the class.
-    `signed` says that the file ends with a signature, and is set by `pack`; `sharded` that it is
-    the head of a checkpoint whose arrays lie in the files of ranks.
+    `schema` and `kernel` are objects, `step` is 0 to 2^63 - 1, `created` is a time for people,
+    `nonce` the writer's random hex digits, and `tree` the checkpoint without its arrays. `writer`
+    is an object of strings: the versions of `checkpointable` and of the `package` of the class.
+    `signed`, which `pack` sets, means that the file ends with a signature; `sharded` that it is a
+    manifest, whose arrays are in the files of ranks.
     """
 
     schema: dict[str, Any]
@@ -65,8 +65,10 @@ class Meta:
 
 @frozen
 class Extent:
-    """Blocks of an array that lie one after another: `count` of them, in `source` from its own
-    block `first` on. Source 0 is the file itself, n the n-th of its parents."""
+    """`count` consecutive blocks of an array, which are in `source` from its own block `first`.
+
+    Source 0 is the file itself, n its n-th parent.
+    """
 
     source: int
     first: int
@@ -75,7 +77,7 @@ class Extent:
 
 @frozen
 class Parent:
-    """Another file that holds some of the blocks: its name, beside this one, and seal in hex."""
+    """Another file that holds some of the blocks: a sibling's name, and its seal in hex."""
 
     name: str
     seal: str
@@ -83,7 +85,7 @@ class Parent:
 
 @frozen
 class Part:
-    """What one of the ranks' files, the parent of number `source`, has of an array: this box."""
+    """The box of an array that a rank's file has, the parent of number `source`."""
 
     source: int
     box: Box
@@ -91,12 +93,12 @@ class Part:
 
 @frozen
 class StoredArray:
-    """One array of a file: what it is, and where; sizes and offsets in bytes.
+    """One array of a file: what it is and where; sizes and offsets in bytes.
 
-    `first_block` counts among the blocks of all arrays, `first_own` among those that lie in the
-    file itself: they are the same in a full checkpoint. Those of the array lie one after another
-    from `offset`, which counts from the beginning of the file's data. Of a sharded checkpoint's
-    head it has `parts` instead, and blocks that are counted, but lie nowhere as they are.
+    `first_block` is an index among the blocks of all arrays, `first_own` among those in the file
+    itself; they are equal in a full checkpoint. The array's own blocks are contiguous from
+    `offset`, which is relative to the beginning of the file's data. An array of a manifest has
+    `parts` instead, and no own blocks.
     """
 
     name: str
@@ -111,17 +113,17 @@ class StoredArray:
 
     @cached_property
     def bounds(self) -> tuple[Numbers, Numbers]:
-        """Where its parts begin and end, a row each: made once, however many boxes are read."""
+        """Where its parts begin and end, a row each; computed once for all boxes that are read."""
         return bounds([part.box for part in self.parts], len(self.shape))
 
     @property
     def blocks(self) -> int:
-        """How many blocks the array has: none if it has no bytes."""
+        """The number of blocks; 0 if the array has no bytes."""
         return -(-self.nbytes // BLOCK)
 
     @property
     def own_blocks(self) -> int:
-        """How many of them lie in the file itself."""
+        """The number of blocks in the file itself."""
         return sum(extent.count for extent in self.extents if not extent.source)
 
     def size(self, index: int) -> int:
@@ -129,7 +131,7 @@ class StoredArray:
         return min(BLOCK, self.nbytes - index * BLOCK)
 
     def own(self) -> Iterable[int]:
-        """The indices of the array's blocks that lie in the file itself."""
+        """The indices of the array's blocks that are in the file itself."""
         if self.own_blocks == self.blocks:
             return range(self.blocks)
         ends = accumulate(extent.count for extent in self.extents)
@@ -139,10 +141,10 @@ class StoredArray:
 
 @frozen
 class Header:
-    """What the header of a file says. `arrays` is in file order; `blocks` counts all of theirs.
+    """The header of a file; `arrays` are in file order, and `blocks` counts all of theirs.
 
-    A file with `parents` is a delta, some of whose blocks lie in those, or a head: then the first
-    of them are the ranks' files, and the others what these continue.
+    A file with `parents` is a delta, some of whose blocks are in those, or a manifest: then its
+    first parents are the rank files, and the others are the parents of these.
     """
 
     meta: Meta
@@ -157,32 +159,32 @@ class Header:
 
     @property
     def full_size(self) -> int:
-        """Bytes of all the arrays, wherever they lie."""
+        """Bytes of all arrays, in whichever files."""
         return sum(placed.nbytes for placed in self.arrays.values())
 
 
 def check_array(
     name: str, dtype: np.dtype[Any], shape: tuple[int, ...], error: type[InvalidCheckpoint]
 ) -> None:
-    """Raise `error` unless an array of this kind can be stored under this name."""
+    """Raise `error` unless an array of this dtype and shape can be stored under this name."""
     where = f"array {name!r}"
     if name in _RESERVED or BAD_CHARACTER.search(name) or len(name.encode()) > 255:
         hint = "use 1 to 255 bytes, without slash or control characters"
-        raise error("not a name for an array", where=where, hint=hint)
-    if dtype.subdtype is not None:  # NumPy makes more axes of it
+        raise error("not a valid name for an array", where=where, hint=hint)
+    if dtype.subdtype is not None:  # NumPy turns it into more axes
         raise error("an array's dtype cannot have a shape", where=where)
     if len(shape) > _MAX_RANK:
-        what = f"{len(shape)} dimensions, and at most {_MAX_RANK} can be stored"
+        what = f"{len(shape)} dimensions, but at most {_MAX_RANK} can be stored"
         raise error(what, where=where, hint="reshape the array")
-    # Zeros are left out, as NumPy does: it refuses the shape (0, 2**40, 2**40), too.
+    # Zeros are left out, as in NumPy, which refuses the shape (0, 2**40, 2**40), too.
     if math.prod(n for n in shape if n) * max(dtype.itemsize, 1) >= 2**63:
         raise error("larger than any memory", where=where)
 
 
 def in_order(specs: Mapping[str, Spec]) -> list[str]:
-    """The names of arrays as they come in a file: widest power of two in the itemsize first.
+    """The names of arrays in file order: the widest power of two in the itemsize first.
 
-    Then each is aligned without holes.
+    In this order each array is aligned without gaps.
     """
     sizes = {name: dtype.itemsize for name, (dtype, _) in specs.items()}
     return sorted(specs, key=lambda name: -(sizes[name] & -sizes[name]))
@@ -194,9 +196,9 @@ def plan_layout(
     parents: tuple[Parent, ...] = (),
     extents: Mapping[str, tuple[Extent, ...]] | None = None,
 ) -> Header:
-    """Place the arrays, as if the file had nothing before its data.
+    """Lay out the arrays, with offsets as if the data began at 0.
 
-    `extents` are those of a delta; their `first` in the file itself is found here. Raises
+    `extents` are those of a delta; their `first` in the file itself is computed here. Raises
     `CorruptCheckpoint` if they do not have as many blocks as the array.
     """
     arrays: dict[str, StoredArray] = {}
@@ -222,7 +224,7 @@ def plan_manifest(
     parents: tuple[Parent, ...],
     parts: Mapping[str, tuple[Part, ...]],
 ) -> Header:
-    """The same of a head, which has no data of its own; the parts are believed."""
+    """Lay out a manifest, which has no data of its own; the parts are not checked."""
     arrays: dict[str, StoredArray] = {}
     for name in in_order(specs):
         dtype, shape = specs[name]
@@ -234,7 +236,7 @@ def plan_manifest(
 def _header(
     meta: Meta, arrays: dict[str, StoredArray], parents: tuple[Parent, ...], blocks: int, size: int
 ) -> Header:
-    """What comes behind `size` bytes of data: digests, seal and signature."""
+    """The header of a file with `size` bytes of data, which digests, seal and signature follow."""
     seal = size + blocks * DIGEST_SIZE[meta.signed]
     signature = seal + SEAL_SIZE
     end = signature + SEAL_SIZE * meta.signed
@@ -244,7 +246,7 @@ def _header(
 def _own(
     name: str, extents: tuple[Extent, ...], first: int, nbytes: int
 ) -> tuple[tuple[Extent, ...], int, int]:
-    """Number an array's own blocks from `first`; say how many there are, and of how many bytes."""
+    """Number an array's own blocks from `first`; return also their number and their bytes."""
     places: list[Extent] = []
     blocks = here = 0
     for extent in extents:
@@ -253,26 +255,26 @@ def _own(
         blocks += extent.count
         places.append(place)
     if blocks != -(-nbytes // BLOCK):
-        what = f"its extents have {blocks} blocks, and its shape calls for others"
+        what = f"its extents have {blocks} blocks, which do not fit its shape"
         raise CorruptCheckpoint(what, where=f"array {name!r}", hint=USE_OLDER)
     ends_here = bool(places) and not places[-1].source
     return tuple(places), here, here * BLOCK - (-nbytes % BLOCK if ends_here else 0)
 
 
 def shifted(draft: Header, data_offset: int) -> Header:
-    """The same of a file whose data begins there."""
+    """The header with all offsets moved, so that the data begins at `data_offset`."""
     d, by = draft, data_offset - draft.data_offset
     offsets = (d.digests_offset + by, d.seal_offset + by, d.signature_offset + by, d.file_size + by)
     return Header(d.meta, d.arrays, d.parents, d.blocks, data_offset, *offsets)
 
 
 def gather(array: AnyArray, index: int) -> memoryview:
-    """Give the bytes of one block: a view if the array is contiguous, else a copy."""
+    """The bytes of one block: a view if the array is contiguous, else a copy."""
     begin, end = index * BLOCK, min((index + 1) * BLOCK, array.nbytes)
     if array.flags.c_contiguous:
         return array.reshape(-1).view(np.uint8).data[begin:end]
     size = array.itemsize
     first, last = begin // size, -(-end // size)  # the elements that the block touches
-    # As plain bytes: a copy of structured elements would leave their padding uninitialised.
+    # As plain bytes: a copy of structured elements would leave their padding uninitialized.
     part = array.view(f"V{size}").flat[first:last].view(np.uint8)
     return part.data[begin - first * size : end - first * size]

@@ -1,6 +1,7 @@
-"""The arrays of a checkpoint that is open, whole or in part; every byte is verified.
+"""Reading the arrays of an open checkpoint, whole or in part; every byte is verified.
 
-In a sharded one an array lies in the files of ranks, in parts; it is read as if it were in one.
+In a sharded checkpoint the parts of an array are in the files of ranks; it is read as if it were
+in one file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,13 +24,13 @@ from checkpointable.stores import FileReader, Remote
 from checkpointable.threads import THREADS, parallel_map
 
 _LEAST_BLOCKS = 4  # for a thread of its own
-_REQUESTS = 8  # at once, to a store that is far away
+_REQUESTS = 8  # concurrent ones, to a remote store
 
 
 def read_array(checkpoint: Opened, name: str, into: HostArray | None = None) -> HostArray:
-    """Read one array, by some threads if it is large; each block is verified while it is warm.
+    """Read one array, with threads if it is large; a block is verified while it is in the cache.
 
-    `into` is what it is read into: an array in C order, of the same dtype and shape.
+    `into` is the array to read into: in C order, of the same dtype and shape.
     """
     placed = checkpoint.header.arrays[name]
     return read_box(checkpoint, placed, ((0,) * len(placed.shape), placed.shape), into)
@@ -38,14 +39,14 @@ def read_array(checkpoint: Opened, name: str, into: HostArray | None = None) -> 
 def read_box(
     checkpoint: Opened, placed: StoredArray, box: Box, into: HostArray | None = None
 ) -> HostArray:
-    """Read a box of an array: the blocks that it touches, in the files of ranks too, and no others.
+    """Read a box of an array: only the blocks that it touches, in the files of ranks too.
 
-    `into` is what it is read into: an array of the same dtype and of the box's shape.
+    `into` is the array to read into: of the same dtype and of the box's shape.
     """
     parts = parts_of(checkpoint.header, placed, box)
-    # Each is opened before there is an array: its size is not to be believed until then.
+    # All are opened before the array is allocated: its size is not checked until then.
     files = [checkpoint.rank_file(source) if source else checkpoint for source, *_ in parts]
-    # np.empty would make S1 of S0.
+    # np.empty would turn S0 into S1.
     array: HostArray = np.ndarray(box[1], placed.dtype) if into is None else into
     for file, (source, here, local) in zip(files, parts, strict=True):
         with errors_at(file.name if source else ""):
@@ -56,9 +57,9 @@ def read_box(
 
 
 def parts_of(header: Header, placed: StoredArray, box: Box) -> list[tuple[int, Box, Box]]:
-    """Which files a box of an array lies in, as parents are numbered, and which box of it each has.
+    """The files that hold a box of an array, by number of the parent, and what each has of it.
 
-    That comes twice: as it is in the array, and as in the file. No I/O.
+    That is a box twice: relative to the array, and relative to the file's part. No I/O.
     """
     if not header.meta.sharded:
         return [(0, box, box)]
@@ -67,7 +68,7 @@ def parts_of(header: Header, placed: StoredArray, box: Box) -> list[tuple[int, B
 
 
 def _from(origin: tuple[int, ...], box: Box) -> Box:
-    """The same box, counted from another place."""
+    """A box relative to another origin."""
     return tuple(n - first for n, first in zip(box[0], origin, strict=True)), box[1]
 
 
@@ -76,14 +77,14 @@ def _slices(box: Box) -> Any:
 
 
 def read_rows(checkpoint: Opened, name: str, begin: int, end: int) -> HostArray:
-    """Read a range of an array's first axis: the blocks that it touches, and no others."""
+    """Read a range of an array's first axis: only the blocks that it touches."""
     placed = checkpoint.header.arrays[name]
     rest = placed.shape[1:]
     return read_box(checkpoint, placed, ((begin, *[0] * len(rest)), (end - begin, *rest)))
 
 
 def lazy_array(checkpoint: Opened, name: str) -> LazyArray:
-    """An array that is read when it is used, and of which a slice reads no more than its box."""
+    """An array that is read when it is used; a slice reads no more than its box."""
     placed = checkpoint.header.arrays[name]
 
     def part(box: Box) -> HostArray:
@@ -100,7 +101,7 @@ def lazy_array(checkpoint: Opened, name: str) -> LazyArray:
 def mapped_array(checkpoint: Opened, name: str) -> HostArray:
     """A read-only view of an array in its file, not verified.
 
-    It is read, and verified, if it lies in pieces, or in a store that has no files to map.
+    If its blocks are not contiguous, or the store has no files to map, it is read and verified.
     """
     placed = checkpoint.header.arrays[name]
     source, offset = 0, checkpoint.header.data_offset + placed.offset
@@ -120,7 +121,7 @@ def mapped_array(checkpoint: Opened, name: str) -> HostArray:
 
 
 def _fill(checkpoint: Opened, placed: StoredArray, blocks: range, data: memoryview) -> None:
-    """Read blocks that follow one another, by some threads if they are many."""
+    """Read consecutive blocks, with threads if there are many."""
     if runs := _runs(checkpoint, placed, blocks):
 
         def read_run(run: range) -> None:
@@ -132,15 +133,15 @@ def _fill(checkpoint: Opened, placed: StoredArray, blocks: range, data: memoryvi
     threads = max(1, min(THREADS, len(blocks) // _LEAST_BLOCKS))
     read = partial(_read_blocks, checkpoint, placed, data, blocks[0])
     shares = [blocks[share::threads] for share in range(threads)]
-    found = parallel_map(read, shares, threads, "read")
-    if errors := [failed for failed in found if failed is not None]:
-        raise min(errors, key=itemgetter(0))[1]  # of the first block that is damaged
+    results = parallel_map(read, shares, threads, "read")
+    if errors := [failure for failure in results if failure is not None]:
+        raise min(errors, key=itemgetter(0))[1]  # of the first damaged block
 
 
 def _read_blocks(
     checkpoint: Opened, placed: StoredArray, data: memoryview, first: int, indices: Iterable[int]
 ) -> tuple[int, CheckpointableError] | None:
-    """Read these blocks into their places, up to the first that fails; say which, and how."""
+    """Read these blocks into their places; return the first that fails, with its error."""
     for index in indices:
         try:
             read_block(checkpoint, placed, index, data[(index - first) * layout.BLOCK :])
@@ -150,67 +151,68 @@ def _read_blocks(
 
 
 def is_remote(checkpoint: Opened) -> bool:
-    """Whether reading it takes requests to another machine."""
+    """Whether reading the checkpoint takes requests to another machine."""
     return _part(checkpoint) > 0
 
 
 def _part(checkpoint: Opened) -> int:
-    """The bytes worth asking for at once where a file is far away; 0 if none is."""
+    """The bytes worth requesting at once if a file is remote; 0 if none is."""
     return max(file.part if isinstance(file, Remote) else 0 for file in checkpoint.files)
 
 
 def _runs(checkpoint: Opened, placed: StoredArray, blocks: range) -> list[range]:
-    """Blocks that are read at once: neighbours in a file that is far away; none if no file is."""
+    """Runs of blocks to request at once: neighbours in a remote file; none if no file is."""
     part = _part(checkpoint)
     if not part or not blocks:
         return []
     breaks = set(blocks[:: max(1, part // layout.BLOCK)])
     if checkpoint.header.parents:
         own = slice(placed.first_block + blocks[0], placed.first_block + blocks[-1] + 1)
-        moved = np.diff(checkpoint.source[own]) != 0
-        moved |= np.diff(checkpoint.offsets[own]) != layout.BLOCK
-        breaks.update((np.flatnonzero(moved) + blocks[0] + 1).tolist())
+        breaks_here = np.diff(checkpoint.source[own]) != 0
+        breaks_here |= np.diff(checkpoint.offsets[own]) != layout.BLOCK
+        breaks.update((np.flatnonzero(breaks_here) + blocks[0] + 1).tolist())
     edges = [*sorted(breaks), blocks[-1] + 1]
     return [range(begin, end) for begin, end in pairwise(edges)]
 
 
 def _read_run(checkpoint: Opened, placed: StoredArray, run: range, buffer: memoryview) -> None:
-    """Read such blocks into the buffer's beginning, and verify them."""
+    """Read a run of blocks to the beginning of the buffer, and verify them."""
     size = (run[-1] - run[0]) * layout.BLOCK + placed.size(run[-1])
     source = _read_unchecked(checkpoint, placed, run[0], buffer[:size])
     for index in run:
         begin = (index - run[0]) * layout.BLOCK
         block, signed = buffer[begin : begin + placed.size(index)], checkpoint.header.meta.signed
-        digests.check_block(placed, index, block, checkpoint.table, signed, source)
+        digests.check_block(placed, index, block, checkpoint.table, signed=signed, source=source)
 
 
 def read_block(
     checkpoint: Opened, placed: StoredArray, index: int, buffer: memoryview
 ) -> memoryview:
-    """Read one block of an array into the buffer's beginning, verify it, and return that part."""
+    """Read one block to the beginning of the buffer, verify it, and return that part."""
     header, block = checkpoint.header, buffer[: placed.size(index)]
     if header.meta.sharded:
         block[:] = _assemble(checkpoint, placed, index * layout.BLOCK, len(block))
         return block
     source = _read_unchecked(checkpoint, placed, index, block)
-    digests.check_block(placed, index, block, checkpoint.table, header.meta.signed, source)
+    signed = header.meta.signed
+    digests.check_block(placed, index, block, checkpoint.table, signed=signed, source=source)
     return block
 
 
 def _assemble(checkpoint: Opened, placed: StoredArray, begin: int, size: int) -> memoryview:
-    """So many bytes of a sharded array, as if it were in one piece, from one of them on."""
+    """Assemble a range of bytes of a sharded array from its parts."""
     item = placed.dtype.itemsize
     first, last = begin // item, -(-(begin + size) // item)  # the elements that they touch
     boxes = selection.boxes_of(placed.shape, first, last)
-    found = [read_box(checkpoint, placed, box).reshape(-1) for box in boxes]
-    whole = np.concatenate([part.view(np.uint8) for part in found])
+    parts = [read_box(checkpoint, placed, box).reshape(-1) for box in boxes]
+    whole = np.concatenate([part.view(np.uint8) for part in parts])
     return whole.data[begin - first * item : begin - first * item + size]
 
 
 def _read_unchecked(
     checkpoint: Opened, placed: StoredArray, index: int, buffer: memoryview, begin: int = 0
 ) -> str:
-    """Fill the buffer from a block, from its byte `begin` on; say which parent it is in."""
+    """Fill the buffer from a block, from byte `begin` of it; return the parent that holds it."""
     header = checkpoint.header
     offset = header.data_offset + placed.offset + index * layout.BLOCK
     if header.parents:
@@ -221,16 +223,16 @@ def _read_unchecked(
 
 
 def _source(checkpoint: Opened, placed: StoredArray, index: int) -> tuple[int, str]:
-    """The number of the file that a block lies in, and its name if it is a parent."""
+    """The number of the file that holds a block, and its name if it is a parent."""
     parents = checkpoint.header.parents
     source = int(checkpoint.source[placed.first_block + index]) if parents else 0
     return source, parents[source - 1].name if source else ""
 
 
 def read_to_devices(checkpoint: Opened, arrays: Mapping[str, LazyArray]) -> None:
-    """Read arrays to where they lie on devices; verified there, so on all the way.
+    """Read arrays into their memory on devices, and verify them there.
 
-    Blocks are on their way from the file while those before are on their way to the device.
+    Blocks are read from the file while the previous ones are copied to the device.
     """
     from checkpointable.arrays.cuda import transfer  # which imports Numba
 
@@ -239,16 +241,16 @@ def read_to_devices(checkpoint: Opened, arrays: Mapping[str, LazyArray]) -> None
         for name, array in arrays.items():
             if array.region is not None:
                 upload(array.region, partial(_read_bytes, checkpoint, header.arrays[name]))
-    for name, found in device_digests(arrays, header).items():
+    for name, computed in device_digests(arrays, header).items():
         placed, size = header.arrays[name], layout.DIGEST_SIZE[False]
         for index in range(placed.blocks):
-            own = found[index * size : (index + 1) * size]
+            digest = computed[index * size : (index + 1) * size]
             _, parent = _source(checkpoint, placed, index)
-            digests.check_digest(placed, index, own, table, parent)
+            digests.check_digest(placed, index, digest, table, parent)
 
 
 def _read_bytes(checkpoint: Opened, placed: StoredArray, begin: int, buffer: memoryview) -> None:
-    """Fill the buffer from an array, from its byte `begin` on, by some threads."""
+    """Fill the buffer from an array, from its byte `begin`, with threads."""
 
     def read(index: int) -> None:
         first = max(begin, index * layout.BLOCK)
@@ -263,7 +265,7 @@ def _read_bytes(checkpoint: Opened, placed: StoredArray, begin: int, buffer: mem
 def verify(checkpoint: Opened) -> Header:
     """Read all of a checkpoint and check the digests.
 
-    In memory for a single block; for a few larger parts if it is far away.
+    This takes memory for one block, or for a few larger parts if the store is remote.
     """
     if checkpoint.header.meta.sharded:
         parts = (part for array in checkpoint.header.arrays.values() for part in array.parts)

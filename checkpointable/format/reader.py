@@ -1,6 +1,6 @@
-"""A checkpoint open for reading, with the files that it continues: nothing of them is believed.
+"""Opening a checkpoint and its parents; nothing in a file is trusted before it is checked.
 
-Nothing here knows what the arrays mean, or where the files are kept.
+This module knows neither what the arrays mean nor where the files are kept.
 """
 
 import threading
@@ -19,24 +19,26 @@ from checkpointable.format.layout import Bytes, Header, Parent, Part, StoredArra
 from checkpointable.stores import Reader
 
 Siblings: TypeAlias = Callable[[str], Reader]
-"""Opens the file of another name beside this one; it stays open as long as this one."""
+"""Opens a sibling file by name; it stays open as long as this one."""
 
-_TOGETHER = "load it from where they are"
+_TOGETHER = "load it from the store that has them"
 
 _NONE: Numbers = np.zeros(0, np.int64)
 
 
 def _no_ranks(source: int) -> "Opened":
-    raise CorruptCheckpoint("it lies in the files of ranks, which are not at hand", hint=_TOGETHER)
+    raise CorruptCheckpoint(
+        "its data is in the files of ranks, which are not accessible", hint=_TOGETHER
+    )
 
 
 @frozen(eq=False)
 class Opened:
-    """A checkpoint open for reading: `files` are itself and its parents, `name` is for errors.
+    """A checkpoint open for reading: `files` are its own and its parents', `name` is for errors.
 
-    Of each block, `source` and `offsets` say in which file it lies, and where; they are empty if
-    all lie in the first. Of a sharded one the files of ranks are opened when they are needed, by
-    `rank_file`, which gives that of the parent of a number.
+    `source` and `offsets` have for each block the number of its file and the offset there; they are
+    empty if all blocks are in the first file. The rank files of a sharded checkpoint are opened
+    when needed, by `rank_file`, which takes the number of a parent.
     """
 
     header: Header
@@ -49,12 +51,12 @@ class Opened:
     rank_file: "Callable[[int], Opened]" = _no_ranks
 
     def as_base(self) -> Base:
-        """What a delta can be made against."""
+        """This checkpoint as the base of a delta."""
         return Base(self.name, self.header, self.table, self.seal)
 
 
 def read_header(reader: Reader) -> Header:
-    """Read what a file says of itself: its header only, however large the file."""
+    """Read the header of a file, and nothing else."""
     return container.parse(_read_prefix(reader), reader.size)
 
 
@@ -71,17 +73,17 @@ def opened(
     step: int | None = None,
     key: bytes | None = None,
 ) -> Opened:
-    """Read header and digest table, and check the seal over both; none of the arrays' data.
+    """Read the header and the digest table, and check the seal over both; no array is read.
 
-    The files that it continues are opened by `siblings`, and their seals are checked as well. If
-    `step` is given, as a name in a store does, it has to be of that step; with a key all have to be
-    signed with it. Raises `CorruptCheckpoint`.
+    `siblings` opens the parents, whose seals are checked as well. If `step` is given, as by a name
+    in a store, the checkpoint must be of that step; with a key all files must be signed with it.
+    Raises `CorruptCheckpoint`.
     """
     sealed = read_sealed(reader, name=name, step=step, key=key)
     if not sealed.header.parents:
         return sealed
     if siblings is None:
-        what = f"it continues {len(sealed.header.parents)} other files, which are not at hand"
+        what = f"it needs {len(sealed.header.parents)} other files, which are not accessible"
         raise CorruptCheckpoint(what, hint=_TOGETHER)
     if sealed.header.meta.sharded:
         return evolve(sealed, rank_file=_RankFiles(sealed.header, siblings, key))
@@ -90,88 +92,89 @@ def opened(
     for parent in sealed.header.parents:
         with _about(parent):
             files.append(siblings(parent.name))
-            found = read_sealed(files[-1], key=key)
-        _check_parent(parent, found)
-        headers.append(found.header)
+            opened_parent = read_sealed(files[-1], key=key)
+        _check_parent(parent, opened_parent)
+        headers.append(opened_parent.header)
     source, offsets = located(headers)
     return evolve(sealed, files=tuple(files), source=source, offsets=offsets)
 
 
 @contextmanager
 def _about(parent: Parent) -> Iterator[None]:
-    """Say of an error that it is about what another file needs."""
+    """Turn an error about a parent into one about the file that needs it."""
     try:
         yield
     except (NoCheckpoint, InvalidCheckpoint) as error:
-        what = f"{parent.name!r}, which it continues, cannot be read: {error.what}"
+        what = f"its parent {parent.name!r} cannot be read: {error.what}"
         raise CorruptCheckpoint(what, hint=layout.USE_OLDER) from error
 
 
-def _check_parent(parent: Parent, found: Opened) -> None:
-    if found.seal.hex() != parent.seal:
-        what = f"{parent.name!r}, which it continues, is another file than it was"
+def _check_parent(parent: Parent, file: Opened) -> None:
+    if file.seal.hex() != parent.seal:
+        what = f"its parent {parent.name!r} is not the file that this delta was made against"
         raise CorruptCheckpoint(what, hint=layout.USE_OLDER)
 
 
 @define(eq=False)
 class _RankFiles:
-    """Opens the files of ranks, each once; for many threads."""
+    """Opens the rank files of a sharded checkpoint, each once; safe for threads."""
 
-    head: Header
+    manifest: Header
     siblings: Siblings
     key: bytes | None
-    found: dict[int, Opened] = field(factory=dict)
+    files: dict[int, Opened] = field(factory=dict)
     guard: threading.Lock = field(factory=threading.Lock)
 
     @cached_property
     def due(self) -> dict[int, list[tuple[StoredArray, Part]]]:
-        """What each file has to have, by its number."""
+        """The parts that each file must have, by its number."""
         due: dict[int, list[tuple[StoredArray, Part]]] = {}
-        for array in self.head.arrays.values():
+        for array in self.manifest.arrays.values():
             for part in array.parts:
                 due.setdefault(part.source, []).append((array, part))
         return due
 
     def __call__(self, source: int) -> Opened:
         with self.guard:
-            if source not in self.found:
-                parent = self.head.parents[source - 1]
+            if source not in self.files:
+                parent = self.manifest.parents[source - 1]
                 with _about(parent):
                     reader = self.siblings(parent.name)
-                    made = opened(reader, self.siblings, name=parent.name, key=self.key)
-                _check_parent(parent, made)
-                self._check_parts(source, made)
-                self.found[source] = made
-            return self.found[source]
+                    file = opened(reader, self.siblings, name=parent.name, key=self.key)
+                _check_parent(parent, file)
+                self._check_parts(source, file)
+                self.files[source] = file
+            return self.files[source]
 
-    def _check_parts(self, source: int, found: Opened) -> None:
-        """Raise `CorruptCheckpoint` unless the file has the parts that the head says."""
+    def _check_parts(self, source: int, file: Opened) -> None:
+        """Raise `CorruptCheckpoint` unless the file has the parts that the manifest lists."""
         for array, part in self.due.get(source, []):
-            own = found.header.arrays.get(array.name)
-            if own is None or (own.dtype, own.shape) != (array.dtype, part.box[1]):
-                what = f"it has not the shard of array {array.name!r} that the head says"
-                raise CorruptCheckpoint(what, where=found.name, hint=layout.USE_OLDER)
+            shard = file.header.arrays.get(array.name)
+            if shard is None or (shard.dtype, shard.shape) != (array.dtype, part.box[1]):
+                what = f"it lacks the shard of array {array.name!r} that the manifest lists"
+                raise CorruptCheckpoint(what, where=file.name, hint=layout.USE_OLDER)
 
 
 def read_sealed(
     reader: Reader, *, name: str = "", step: int | None = None, key: bytes | None = None
 ) -> Opened:
-    """The same, but what lies in the files that it continues is out of reach."""
+    """Open a file as `opened` does, but without its parents: only its own blocks can be read."""
     digests.check_key(key)
     prefix = _read_prefix(reader)
     try:
         header = container.parse(prefix, reader.size)
     except CorruptCheckpoint:
         raise
-    except InvalidCheckpoint:  # or damage that looks like it
+    except InvalidCheckpoint:  # or damage that looks like another version
         _read_seal(reader, prefix, *container.find_seal(prefix, reader.size))
         raise
     table, seal = _read_seal(reader, prefix, header.digests_offset, header.seal_offset)
     if key is not None:
-        said = read_bytes(reader, header.signature_offset, reader.size - header.signature_offset)
-        digests.check_signature(key, header, table, seal, said)
+        begin = header.signature_offset
+        signature = read_bytes(reader, begin, reader.size - begin)
+        digests.check_signature(key, header, table, seal, signature)
     if step is not None and header.meta.step != step:
-        what = f"it is of step {header.meta.step}, and its name says {step}"
+        what = f"it is of step {header.meta.step}, but its name says {step}"
         raise CorruptCheckpoint(what, hint="rename nothing in a store; use an older checkpoint")
     return Opened(header, table, seal, (reader,), name=name)
 
@@ -184,17 +187,17 @@ def _read_seal(reader: Reader, prefix: bytes, begin: int, offset: int) -> tuple[
 
 
 def read_bytes(reader: Reader, offset: int, size: int) -> bytes:
-    """So many bytes of a file, from one of them on."""
+    """Read `size` bytes of a file from an offset."""
     buffer = bytearray(size)
     reader.read_into(offset, memoryview(buffer))
     return bytes(buffer)
 
 
 def raw_bytes(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
-    """Yield all of an open file, by blocks of at most 1 MiB; each is valid until the next.
+    """Yield the bytes of an open file, in blocks of at most 1 MiB, each valid until the next.
 
-    Of a delta, what lies in itself. Raises `CorruptCheckpoint` where it is damaged; without the key
-    of a signed file, its signature is given as it is.
+    Of a delta these are its own bytes, without its parents'. Raises `CorruptCheckpoint` where the
+    file is damaged; without the key of a signed file, its signature is not checked.
     """
     reader, header = file.files[0], file.header
     prefix = read_bytes(reader, 0, header.data_offset)
@@ -205,7 +208,7 @@ def raw_bytes(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
         for index in placed.own():
             block = buffer[: placed.size(index)]
             reader.read_into(offset, block)
-            digests.check_block(placed, index, block, file.table, header.meta.signed)
+            digests.check_block(placed, index, block, file.table, signed=header.meta.signed)
             yield block
             offset += len(block)
     if offset != header.digests_offset:
@@ -213,9 +216,8 @@ def raw_bytes(file: Opened, key: bytes | None = None) -> Iterator[Bytes]:
     yield file.table
     yield file.seal
     if header.meta.signed:
-        said = read_bytes(
-            reader, header.signature_offset, header.file_size - header.signature_offset
-        )
+        begin = header.signature_offset
+        signature = read_bytes(reader, begin, header.file_size - begin)
         if key is not None:
-            digests.check_signature(key, header, file.table, file.seal, said)
-        yield said
+            digests.check_signature(key, header, file.table, file.seal, signature)
+        yield signature

@@ -1,7 +1,7 @@
-"""Which blocks of an array a box of it touches, and how the box is put together of them; no I/O.
+"""Which blocks a box of an array touches, and how the box is assembled from them; no I/O.
 
-An array lies in C order, so a box lies in pieces of it: one a row, unless it is as wide as the
-array. It is read by slabs of some rows, of each the blocks that the pieces touch and no others.
+An array is stored in C order, so a box consists of pieces: one for each row, unless it is as wide
+as the array. It is read in slabs of rows; of each slab only the blocks that the pieces touch.
 """
 
 import math
@@ -17,10 +17,10 @@ from checkpointable.format import layout
 from checkpointable.format.layout import AnyArray, StoredArray
 
 Fill: TypeAlias = Callable[[range, memoryview], None]
-"""Reads blocks of an array that follow one another into the beginning of a buffer."""
+"""Reads consecutive blocks of an array to the beginning of a buffer."""
 
 SLAB = 32 << 20
-"""Bytes of an array that a slab spans, at most, unless a single row is longer."""
+"""The most bytes of an array that a slab spans, unless a single row is longer."""
 
 
 def read_box(placed: StoredArray, box: Box, out: AnyArray, fill: Fill) -> None:
@@ -35,7 +35,7 @@ def read_box(placed: StoredArray, box: Box, out: AnyArray, fill: Fill) -> None:
 
 
 def blocks_of(placed: StoredArray, box: Box) -> Iterator[range]:
-    """The blocks that `read_box` asks for, in that order; two slabs may have one in common.
+    """The blocks that `read_box` reads, in that order; two slabs may have one in common.
 
     >>> from checkpointable.format.layout import Meta, plan_layout
     >>> meta = Meta({}, {}, step=1, created="", nonce="", tree={})
@@ -53,10 +53,10 @@ def blocks_of(placed: StoredArray, box: Box) -> Iterator[range]:
 
 
 class _Slab(NamedTuple):
-    """Rows of a box: their `place` in it, and the `shape` of what is asked for.
+    """Rows of a box: their `place` in it, and the `shape` of what is read.
 
-    They are rows of shape `inner`, of each from `offset` on; element `first` of the array is the
-    first one's first.
+    The rows have shape `inner`, and are read from `offset` in each; element `first` of the array is
+    the first element of the first row.
     """
 
     place: tuple[int | slice, ...]
@@ -69,7 +69,7 @@ class _Slab(NamedTuple):
 def _slabs(
     placed: StoredArray, box: Box, first: int = 0, at: tuple[int, ...] = ()
 ) -> Iterator[_Slab]:
-    """The slabs of a box, within the part `at` of it, that has element `first` as its first."""
+    """The slabs of a box, within its part `at`, whose first element is `first`."""
     offset, lengths = (part[len(at) :] for part in box)
     inner = placed.shape[len(at) + 1 :]
     row = math.prod(inner) * placed.dtype.itemsize
@@ -85,10 +85,10 @@ def _slabs(
 
 
 def _blocks(placed: StoredArray, slab: _Slab) -> tuple[int, int, list[range]]:
-    """Where the blocks that a slab touches begin and end in the array; and these blocks."""
+    """The blocks that a slab touches, and where they begin and end in the array."""
     size = placed.dtype.itemsize
     begin, length, gap = _span(slab.shape, slab.inner, slab.offset)
-    if gap * size < layout.BLOCK:  # then none lies in a gap
+    if gap * size < layout.BLOCK:  # no block fits into a gap
         begin = (begin + slab.first) * size
         touched = [range(begin // layout.BLOCK, -(-(begin + length * size) // layout.BLOCK))]
     else:
@@ -105,7 +105,7 @@ def _read_slab(placed: StoredArray, slab: _Slab, out: AnyArray, fill: Fill) -> N
     span = np.empty(high - low, np.uint8)
     for blocks in touched:
         fill(blocks, span.data[blocks.start * layout.BLOCK - low :])
-    # A view of the rows, though of the last one there may be only the part that is asked for.
+    # A view of the rows, although the last one may be cut off after the part that is read.
     strides = [math.prod(slab.inner[i:]) * size for i in range(len(slab.inner) + 1)]
     begin = slab.first * size + sum(o * s for o, s in zip(slab.offset, strides[1:], strict=True))
     # As plain bytes: a copy of structured elements would leave out their padding.
@@ -116,7 +116,7 @@ def _read_slab(placed: StoredArray, slab: _Slab, out: AnyArray, fill: Fill) -> N
 def _span(
     shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
 ) -> tuple[int, int, int]:
-    """Where a box begins, how long it is from there to its end, and its longest gap; in elements.
+    """The begin of a box, its length up to its end, and its longest gap, in elements.
 
     >>> _span((2, 3), (10,), (4,))
     (4, 13, 7)
@@ -135,7 +135,7 @@ def _span(
 def _pieces(
     shape: tuple[int, ...], inner: tuple[int, ...], offset: tuple[int, ...]
 ) -> tuple[Numbers, int]:
-    """Where the pieces of a box begin that lie in one go, in elements, and how long they are."""
+    """Where the contiguous pieces of a box begin, and their length, in elements."""
     whole = len(inner)  # the axes from here on are as wide as the array
     while whole and shape[whole] == inner[whole - 1]:
         whole -= 1
@@ -150,7 +150,7 @@ def _pieces(
 
 
 def _touched(first: Numbers, last: Numbers) -> list[range]:
-    """The blocks that pieces begin and end in, and those between, as ranges; they are in order."""
+    """The blocks that pieces in order touch, as ranges."""
     breaks = np.flatnonzero(first[1:] > last[:-1] + 1).tolist()
     begins = [0, *(n + 1 for n in breaks)]
     ends = [*breaks, -1]
@@ -158,7 +158,7 @@ def _touched(first: Numbers, last: Numbers) -> list[range]:
 
 
 def boxes_of(shape: tuple[int, ...], begin: int, end: int) -> Iterator[Box]:
-    """The boxes that elements `begin` to `end` of an array in C order are, one after another.
+    """The boxes that make up elements `begin` to `end` of an array in C order, in order.
 
     >>> [*boxes_of((3, 4), 2, 9)]
     [((0, 2), (1, 2)), ((1, 0), (1, 4)), ((2, 0), (1, 1))]
@@ -168,7 +168,7 @@ def boxes_of(shape: tuple[int, ...], begin: int, end: int) -> Iterator[Box]:
             yield (), ()
         return
     row = math.prod(shape[1:])
-    whole = range(-(-begin // row), end // row)  # rows of which all is wanted
+    whole = range(-(-begin // row), end // row)  # the rows that are whole
     edges = [begin, *(n * row for n in (whole.start, whole.stop) if whole), end]
     for low, high in pairwise(edges):
         if low >= high:

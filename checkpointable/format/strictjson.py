@@ -1,4 +1,4 @@
-"""JSON with bounds: what is written can be read, and what is read is what was written."""
+"""JSON within bounds, whose only accepted spelling is the one that is written."""
 
 import re
 from typing import Any
@@ -8,10 +8,10 @@ import orjson
 from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint
 
 MAX_BYTES = 100_000_000
-"""The longest text, as safetensors bounds its header."""
+"""The longest text: the bound of safetensors for its header."""
 
 MAX_TOKENS = 5_000_000
-"""The most values: parsed JSON takes up to 28 times its text, without this bound."""
+"""The most values: without this bound parsed JSON takes up to 28 times the memory of its text."""
 
 _NUMBER = re.compile(rb"[0-9+\-.eE]+")
 
@@ -19,7 +19,7 @@ BULK = "put bulk data in arrays: everything else of a checkpoint goes into its h
 
 
 def dumps(value: Any) -> bytes:
-    """Write a value; `InvalidCheckpoint` if it nests too deeply, or is over the limits."""
+    """Write a value; raises `InvalidCheckpoint` if it nests too deeply or exceeds the limits."""
     try:
         text = orjson.dumps(value)
     except orjson.JSONEncodeError as error:
@@ -34,9 +34,9 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(text: bytes, what: str) -> dict[str, Any]:
-    """Parse an object, which must be spelt as orjson spells it: so no key occurs twice.
+    """Parse an object, which must be spelled as orjson spells it, so that no key occurs twice.
 
-    How floats are spelt is left aside, since versions of orjson differ in that.
+    The spelling of floats is not checked, since versions of orjson differ in it.
     """
     try:
         value = orjson.loads(text) if _tokens(text) <= MAX_TOKENS else None
@@ -51,7 +51,7 @@ def loads(text: bytes, what: str) -> dict[str, Any]:
 
 
 def _alike(again: bytes, text: bytes) -> bool:
-    """Say whether nothing differs but floats: no other number has become one, as 2^64 would."""
+    """Whether only floats are spelled differently; no integer became one, as 2^64 would."""
     if _NUMBER.sub(b"0", again) != _NUMBER.sub(b"0", text):
         return False
     pairs = zip(_NUMBER.finditer(again), _NUMBER.finditer(text), strict=True)

@@ -1,4 +1,4 @@
-"""The exit codes of a run, and of what starts it again."""
+"""The exit codes of a run and of its supervisor."""
 
 from checkpointable.errors import (
     CorruptCheckpoint,
@@ -8,26 +8,23 @@ from checkpointable.errors import (
 )
 
 EX_PREEMPTED = 75
-"""Exit code after a signal that stops: the state is saved, start me again (EX_TEMPFAIL)."""
-
+"""After a signal that stops the run: the state is saved, start it again (EX_TEMPFAIL)."""
 
 EX_GAVE_UP = 1
-"""Exit code after too many failures without one new checkpoint."""
-
+"""After too many failures without a new checkpoint."""
 
 EX_USAGE = 64
-"""Exit code for wrong usage: starting it again will not help."""
-
+"""Wrong usage: starting it again does not help."""
 
 EX_CONFIG = 78
-"""Exit code where kernel, checkpoint class or checkpoints do not fit: starting again won't help."""
+"""Kernel, checkpoint class or checkpoints do not fit: starting it again does not help."""
 
 
 def exit_code(error: BaseException) -> int:
-    """78 where starting again cannot help unless something is mended or chosen otherwise, else 1.
+    """The exit code for an error: 78 if starting again cannot help, else 1.
 
     >>> exit_code(InvalidKernel("no advance")), exit_code(CorruptCheckpoint("cut short"))
     (78, 1)
     """
-    to_mend = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint)
-    return EX_CONFIG if to_mend and not isinstance(error, CorruptCheckpoint) else 1
+    permanent = isinstance(error, InvalidKernel | UnsupportedType | InvalidCheckpoint)
+    return EX_CONFIG if permanent and not isinstance(error, CorruptCheckpoint) else 1

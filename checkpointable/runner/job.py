@@ -85,7 +85,7 @@ class Job:
     def save(self, *, full: bool) -> Saving:
         """See `Actions`."""
         on_all(self._ranks, lambda: check_health(self.kernel))
-        self.link.tell("saving", self.kernel.step)
+        self.link.send("saving", self.kernel.step)
         return complete(self.checkpointer.save(full=full))
 
     def dirty(self, saved: Saved) -> float:
@@ -110,7 +110,7 @@ class Job:
 
     def progress(self, progress: Progress) -> None:
         """See `Actions`."""
-        self.link.tell("step", progress.step)
+        self.link.send("step", progress.step)
         self._emit_of_tiers()
         if self.callback is not None and self._ranks.rank == 0:
             self.callback(progress)
@@ -140,10 +140,10 @@ class Job:
 
     def _restore(self, until: int) -> Restored | None:
         begin = self.now()
-        restored = complete(self.checkpointer.restore_latest(partial(self.link.tell, "reading")))
+        restored = complete(self.checkpointer.restore_latest(partial(self.link.send, "reading")))
         self._emit_of_tiers()
         step = self.kernel.step
-        self.link.tell("restored", step)
+        self.link.send("restored", step)
         if restored is None:
             self.emit(events.Started(step, until))
             return None
@@ -158,7 +158,7 @@ class Job:
         loop.settle(wait=True) if self._ranks.size == 1 else loop.wait()
 
     def _prune(self, saved: Saved) -> tuple[str, ...]:
-        pruned = archive.prune(self._store, self.keep, sound=saved.name)
+        pruned = archive.prune(self._store, self.keep, valid=saved.name)
         return tuple(entry.name for entry in pruned)
 
     def _emit_of_tiers(self) -> None:
@@ -169,7 +169,7 @@ class Job:
         """Whether to wait longer for the slow tier, whose count of bytes is `copied`."""
         if copied != self._flushed:  # shows the supervisor that the run is alive
             self._flushed = copied
-            self.link.tell("saving", self.kernel.step)
+            self.link.send("saving", self.kernel.step)
         self._emit_of_tiers()
         stopped = self.signals.stopped_by is not None
         return not stopped or self.grace is None or self.signals.stopped_ago() < self.grace

@@ -1,7 +1,8 @@
-"""The run's side of supervision: it tells its progress, and why it ends, to who has started it.
+"""The run's side of supervision: it reports its progress, and why it ends, to its supervisor.
 
-`checkpointable.supervisor` starts a program with one end of a socket, and names it in the
-environment; the first `run` in that program finds it. Without one, nothing here does anything.
+`checkpointable.supervisor` starts a program with one end of a socket, whose number is in the
+environment; the first `run` in that program uses it. Without a supervisor nothing here has any
+effect.
 """
 
 import faulthandler
@@ -18,9 +19,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from checkpointable.errors import (
-    CheckpointableError,
-)
+from checkpointable.errors import CheckpointableError
 from checkpointable.runner.exit_codes import exit_code
 
 if TYPE_CHECKING:
@@ -30,19 +29,19 @@ VARIABLE = "CHECKPOINTABLE_SUPERVISED"
 """The environment variable with the socket's number, the run's directory and the grace time."""
 
 ENDED = "ended.json"
-"""The file in the run's directory in which a supervised run says why it ended."""
+"""The file in the run's directory with the reason why a supervised run ended."""
 
 WHERE = signal.SIGRTMAX - 1
-"""The signal at which a supervised run writes where it is; nobody else is likely to use it."""
+"""The signal that makes a supervised run dump its tracebacks; hardly used by others."""
 
 
-_DONTWAIT = 0x40  # MSG_DONTWAIT of Linux: importing `socket` takes a while
+_DONTWAIT = 0x40  # MSG_DONTWAIT of Linux; importing `socket` takes a while
 
 
 class Link:
-    """What a run tells its supervisor; nothing at all if it has none.
+    """The connection of a run to its supervisor; without one it has no effect.
 
-    `directory` is the run's; `None` for a run that nobody supervises.
+    `directory` is the run's, or None without a supervisor.
     """
 
     def __init__(
@@ -52,27 +51,27 @@ class Link:
         self.directory = directory
         self._step: object = None
 
-    def tell(self, what: str, about: object = "") -> None:
-        """Send one word, and what it is about. Never waits, and never fails."""
-        if what == "step":
-            self._step = about
+    def send(self, word: str, value: object = "") -> None:
+        """Send a word with a value. Never waits, and never fails."""
+        if word == "step":
+            self._step = value
         if self._channel is not None:
-            with suppress(OSError):  # it is full: more will follow; it is closed: see `_watch`
-                self._channel.send(f"{what} {about}".encode(), _DONTWAIT)
+            with suppress(OSError):  # full: more will follow; closed: see `_watch`
+                self._channel.send(f"{word} {value}".encode(), _DONTWAIT)
 
     def ended(self, code: int, what: str = "", *, error: str = "", trace: str = "") -> None:
-        """Say why the run ends, in `ENDED`, and by which exit code if that does not get lost."""
+        """Record in `ENDED` why the run ends, and its exit code, which may get lost in a pipe."""
         if self.directory is not None:
             facts = {"code": code, "step": self._step, "error": error, "what": what}
             scratch = self.directory / f".{ENDED}.tmp"
-            with suppress(OSError):  # the disk may be full; then the exit code has to do
+            with suppress(OSError):  # the disk may be full; then the exit code must do
                 scratch.write_bytes(orjson.dumps({**facts, "traceback": trace}))
                 scratch.replace(self.directory / ENDED)
-            self.tell("ended", code)
+            self.send("ended", code)
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Pass errors on, and say that the run ends by them."""
+        """Record an error as the reason why the run ends, and pass it on."""
         try:
             yield
         except SystemExit as stop:
@@ -89,34 +88,34 @@ class Link:
 def link() -> Link:
     """The link of this process to its supervisor.
 
-    If the supervisor dies, this process gets SIGTERM, and after the grace time SIGKILL. Its death
-    is seen by the end of the socket, which also tells of a death before we began to listen.
+    If the supervisor dies, this process gets SIGTERM, and SIGKILL after the grace time. The death
+    is noticed by the end of the socket, which also shows one that came before we listen.
     """
-    given = os.environ.pop(VARIABLE, "")  # so that what we start is not taken for us
+    given = os.environ.pop(VARIABLE, "")  # so that a process that we start does not use it
     if not given:
         return Link()
     import socket  # here, since few runs need it
 
-    found = orjson.loads(given)
+    settings = orjson.loads(given)
     try:
-        channel = socket.socket(fileno=found["socket"])
+        channel = socket.socket(fileno=settings["socket"])
     except OSError as error:
         raise CheckpointableError(
-            f"the supervisor's socket is not there: {error}",
-            where=f"file descriptor {found['socket']}",
-            hint="what starts the program must keep the descriptor open",
+            f"the supervisor's socket cannot be used: {error}",
+            where=f"file descriptor {settings['socket']}",
+            hint="the command between must pass the descriptor on to the program",
         ) from None
     channel.set_inheritable(False)
     channel.setblocking(True)
     faulthandler.register(WHERE)
-    threading.Thread(target=_watch, args=(channel, found["grace"]), daemon=True).start()
-    made = Link(channel, Path(found["directory"]))
-    made.tell("attached", os.getpid())
-    return made
+    threading.Thread(target=_watch, args=(channel, settings["grace"]), daemon=True).start()
+    link = Link(channel, Path(settings["directory"]))
+    link.send("attached", os.getpid())
+    return link
 
 
 def no_link() -> Link:
-    """None, though the environment names one: it is for another rank of the job."""
+    """No link, even if the environment has one, which is for rank 0 of the job."""
     os.environ.pop(VARIABLE, None)
     return Link()
 

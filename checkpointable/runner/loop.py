@@ -262,7 +262,7 @@ class Loop:
             self.skipped = True
             self.actions.emit(events.Skipped(self.kernel.step, why))
 
-    def _save(self, full: bool | None = None) -> None:
+    def _save(self, *, full: bool | None = None) -> None:
         """Begin a save when the previous one has ended; without `full`, a full one if due."""
         begin, stalled = self._now(), self.stalled
         self.settle(wait=True)
@@ -277,7 +277,7 @@ class Loop:
         self.saved_step, self.saved_at = self.kernel.step, self._now()
         standing = self.saved_at - begin - pruning
         begun = self.saved_at - saving.stall
-        self.flight = _Flight(saving, self.kernel.step, begun, standing, self._kind(full))
+        self.flight = _Flight(saving, self.kernel.step, begun, standing, self._kind(full=full))
         self.stalled += standing
 
     def _full_is_due(self) -> bool:
@@ -285,7 +285,7 @@ class Loop:
         moment = Moment(self.kernel.step, self.full_step, now - self.full_at, now - self.begun)
         return self.full is not None and self.full.due(moment) > Due.NO
 
-    def _kind(self, full: bool) -> str:
+    def _kind(self, *, full: bool) -> str:
         return "delta" if self.delta and not full else "full"
 
     def settle(self, *, wait: bool) -> None:
@@ -323,7 +323,7 @@ class Loop:
         left = None
         if self.grace is not None:
             left = self.grace - self.inputs.stopped_ago
-        for kind in dict.fromkeys([self._kind(self._full_is_due()), self._kind(False)]):
+        for kind in dict.fromkeys([self._kind(full=self._full_is_due()), self._kind(full=False)]):
             durations[kind] = self.costs.predicted(kind)
         flush = None if self.flight is None else self._flush_seconds(self.flight, now)
         if self.saved_step == self.kernel.step:

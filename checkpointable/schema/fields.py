@@ -66,12 +66,13 @@ def _default(cls: Any, name: str, attribute: Any) -> Callable[[], Any] | None:
     if attribute is not None:
         default: Any = attribute.default
         convert: Any = attribute.converter
-        made = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
+        is_factory = isinstance(default, attrs.Factory)  # type: ignore[arg-type]
         # A Converter object may need the instance, as a factory may.
-        needs_self = isinstance(convert, attrs.Converter) or (made and default.takes_self)
+        needs_self = isinstance(attribute.converter, attrs.Converter)
+        needs_self = needs_self or (is_factory and default.takes_self)
         if default is attrs.NOTHING or needs_self:
             return None
-        make: Callable[[], Any] = default.factory if made else lambda: default
+        make: Callable[[], Any] = default.factory if is_factory else lambda: default
         return make if convert is None else lambda: convert(make())
     if is_named_tuple(cls):
         defaults = cls._field_defaults

@@ -1,4 +1,4 @@
-"""How the children of a supervisor ended: by their exit codes, and by what they said themselves."""
+"""How the children of a supervisor ended, by their exit codes and their own records."""
 
 import signal
 from contextlib import suppress
@@ -13,10 +13,10 @@ from checkpointable.runner import ENDED, EX_CONFIG, EX_GAVE_UP, EX_PREEMPTED, EX
 
 @frozen
 class Attempt:
-    """One child: from which step it came how far, in how long, and how it ended.
+    """One child: its first and last step, its duration in seconds, and how it ended.
 
-    `cause` is "done", "preempted" or what went wrong; `code` its exit code, below 0 for a signal;
-    `traceback` its own, or the end of what it wrote to stderr.
+    `cause` is "done", "preempted" or what went wrong; `code` is its exit code, below 0 for a
+    signal; `traceback` is its own, or the end of its stderr.
     """
 
     number: int
@@ -30,9 +30,9 @@ class Attempt:
 
 @frozen
 class Outcome:
-    """How it all ended: the exit `code`, `why`, the last `step`, how many `attempts` there were.
+    """How supervision ended: the exit `code`, `why`, the last `step`, the number of `attempts`.
 
-    `failed` are the attempts since the last new checkpoint. As text it is the report of a failure.
+    `failed` are the attempts since the last new checkpoint. `str()` is the report of a failure.
     """
 
     code: int
@@ -51,39 +51,39 @@ class Outcome:
 
 
 def read_ended(directory: Path) -> dict[str, Any]:
-    """What the run in this directory said of its end; nothing if it could not."""
+    """What the run in this directory recorded about its end; empty if it could not."""
     with suppress(OSError, ValueError):
-        found = orjson.loads((directory / ENDED).read_bytes())
-        if isinstance(found, dict):
-            return found
+        record = orjson.loads((directory / ENDED).read_bytes())
+        if isinstance(record, dict):
+            return record
     return {}
 
 
-def outcome_of(returncode: int, said: dict[str, Any], stalled: str) -> tuple[int, str]:
-    """The code and the cause of an end, from the exit code and from what the run said itself.
+def outcome_of(returncode: int, record: dict[str, Any], stalled: str) -> tuple[int, str]:
+    """The code and the cause of an end, from the exit code and the run's own record.
 
     >>> outcome_of(-11, {}, "")
     (-11, 'signal SIGSEGV')
     >>> outcome_of(0, {"code": 75}, "")  # the exit code was lost in a pipe
     (75, 'preempted')
     """
-    code, error, what = said.get("code"), said.get("error"), said.get("what", "")
-    told = f"{error}: {what}" if error else ""
+    code, error, what = record.get("code"), record.get("error"), record.get("what", "")
+    text = f"{error}: {what}" if error else ""
     if (returncode, code) == (0, 0):
         return 0, "done"
     if stalled:
         return EX_PREEMPTED if EX_PREEMPTED in (returncode, code) else -signal.SIGKILL, stalled
-    for known, cause in ((EX_PREEMPTED, "preempted"), (EX_CONFIG, told), (EX_USAGE, told)):
+    for known, cause in ((EX_PREEMPTED, "preempted"), (EX_CONFIG, text), (EX_USAGE, text)):
         if known in (returncode, code):
             return known, cause or f"exit code {known}"
-    if told and returncode >= 0:
-        return returncode or EX_GAVE_UP, told
-    if returncode < 0 or returncode > 128:  # a shell's way to say it
+    if text and returncode >= 0:
+        return returncode or EX_GAVE_UP, text
+    if returncode < 0 or returncode > 128:  # as shells report it
         number = -returncode if returncode < 0 else returncode - 128
         with suppress(ValueError):
             name = signal.Signals(number).name
             hint = ", by a person or for lack of memory" if number == signal.SIGKILL else ""
             return returncode, f"signal {name}{hint}"
     if returncode == 0:
-        return EX_GAVE_UP, "exit code 0, but no run came to its end"
+        return EX_GAVE_UP, "exit code 0, but no run finished"
     return returncode, f"exit code {returncode}"

@@ -1,7 +1,8 @@
-"""The main job in a child process, started again whenever it fails: `supervise`.
+"""`supervise`: the main job in a child process, which is started again when it fails.
 
-A process whose CUDA context was hit by an illegal access, or that hangs, cannot mend itself. This
-one imports neither Numba nor the kernel: it starts, watches and ends a program that calls `run`.
+A process whose CUDA context is broken by an illegal access, or that hangs, cannot recover by
+itself. This one imports neither Numba nor the kernel: it starts, watches and ends a program that
+calls `run`.
 """
 
 import os
@@ -35,7 +36,7 @@ __all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "exponential", "supervi
 Backoff: TypeAlias = Callable[[int], float]
 """Seconds to wait before the next attempt, given how many failed in a row, from 1."""
 
-_TICK_SECONDS = 0.2  # between two looks at what is told by no message: signals, silence
+_TICK_SECONDS = 0.2  # between two checks for signals and silence
 _SLICES = 64
 _END = ".safetensors"
 
@@ -114,7 +115,7 @@ def supervise(
 
 
 class _Job:
-    """One supervision; its methods are the parts of the loop."""
+    """One supervision of a run; its methods are the parts of the loop."""
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class _Job:
                 return self._outcome(EX_PREEMPTED, "stopped by a signal", attempt)
 
     def _attempt(self, number: int) -> Attempt:
-        """Run one child to its end."""
+        """Run one child until it ends."""
         (self.directory / ENDED).unlink(missing_ok=True)
         begin, self.reading, self.phase = time.monotonic(), "", "start"
         self.first_step = self.step = self._newest_step()
@@ -174,57 +175,60 @@ class _Job:
             raise
         finally:
             stderr = child.close()
-        said = read_ended(self.directory)
-        code, cause = outcome_of(child.process.returncode, said, stalled)
+        record = read_ended(self.directory)
+        code, cause = outcome_of(child.process.returncode, record, stalled)
         if self.reading and code not in (0, EX_PREEMPTED):
             cause += f", while it read {self.reading}"
-            if stalled or said.get("error") in (None, "DeviceLost"):  # others have refused it
+            if stalled or record.get("error") in (
+                None,
+                "DeviceLost",
+            ):  # else the reader reported it
                 name, deaths = self.deaths
                 self.deaths = (self.reading, deaths + 1 if name == self.reading else 1)
-        seconds, trace = time.monotonic() - begin, said.get("traceback") or stderr
+        seconds, trace = time.monotonic() - begin, record.get("traceback") or stderr
         return Attempt(number, self.first_step, self.step, seconds, code, cause, trace)
 
     def _follow(self, child: Child) -> str:
-        """Listen to a child until it has ended; returns how it hung, if it was ended for that."""
+        """Follow a child until it has ended; return how it hung, if it was ended for that."""
         stalled, quiet, before, kill_at = "", 0.0, time.monotonic(), None
         while not child.ended():
-            heard = child.receive(_TICK_SECONDS)
+            messages = child.receive(_TICK_SECONDS)
             now = time.monotonic()
-            # One tick at most, so that time in which we were stopped ourselves does not count.
+            # At most one tick, so that time in which this process was stopped does not count.
             quiet += min(now - before, 2 * _TICK_SECONDS)
             before = now
-            for word, about in heard:
-                self._hear(word, about, quiet)
+            for word, value in messages:
+                self._handle(word, value, quiet)
                 quiet = 0.0
             if kill_at is None:
                 limit = self._limit()
                 if quiet > limit:
                     stalled = f"hang: no step for {quiet:.1f} s ({self.phase})"
-                    self._tell(Stalled(self.step, quiet, limit))
+                    self._emit(Stalled(self.step, quiet, limit))
                     child.dump_tracebacks()
                 if stalled or self.signals:
                     child.terminate()
                     kill_at = now + self.limits.grace
             elif now > kill_at or self.signals.count(signal.SIGINT) > 1:
                 child.kill()
-        for word, about in child.receive(0):
-            self._hear(word, about, quiet)
+        for word, value in child.receive(0):
+            self._handle(word, value, quiet)
         return stalled
 
-    def _hear(self, word: str, about: str, seconds: float) -> None:
+    def _handle(self, word: str, value: str, seconds: float) -> None:
         if word == "reading":
-            self.reading = about
+            self.reading = value
         elif word == "restored":
             self.reading, self.deaths = "", ("", 0)
-            self.first_step = self.step = int(about)
+            self.first_step = self.step = int(value)
         elif word == "step":
             if self.phase == "step":
                 self.slices.append(seconds)
-            self.step, self.phase = int(about), "step"
+            self.step, self.phase = int(value), "step"
         elif word == "saving":
             self.phase = "save"
         elif word == "ended":
-            self.phase = "end" if about == "0" else "failure"
+            self.phase = "end" if value == "0" else "failure"
 
     def _limit(self) -> float:
         if self.phase == "failure":
@@ -234,7 +238,7 @@ class _Job:
         return max(self.limits.minimum, self.limits.factor * max(self.slices, default=0.0))
 
     def _quarantine(self) -> None:
-        """Put the checkpoint aside whose readers died, if another one can be used instead."""
+        """Rename the checkpoint whose readers crashed, if an older one can be used instead."""
         name, deaths = self.deaths
         names = [entry.name for entry in entries(self.store)]
         if deaths < 2 or not isinstance(self.store, Renames) or name not in names[1:]:
@@ -242,15 +246,15 @@ class _Job:
         taken = {entry.name for entry in self.store.list()}
         stem, end = name.removesuffix(_END), ".quarantined{}" + _END
         tries = (stem + end.format(f".{n}" if n else "") for n in range(len(taken) + 1))
-        now = next(new for new in tries if new not in taken)
-        self.store.rename(name, now)
+        new_name = next(new for new in tries if new not in taken)
+        self.store.rename(name, new_name)
         self.deaths = ("", 0)
-        self._tell(Quarantined(step_of(name) or 0, name, now))
+        self._emit(Quarantined(step_of(name) or 0, name, new_name))
 
     def _wait(self, attempt: Attempt) -> None:
-        """Wait before the next attempt; a signal ends that."""
+        """Wait before the next attempt, until a signal arrives."""
         delay = self.backoff(max(len(self.failed), 1))
-        self._tell(Restarted(attempt.number + 1, attempt.step, attempt.cause, delay))
+        self._emit(Restarted(attempt.number + 1, attempt.step, attempt.cause, delay))
         end = time.monotonic() + delay
         while not self.signals and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, _TICK_SECONDS))
@@ -259,14 +263,14 @@ class _Job:
         failed = () if code in (0, EX_PREEMPTED) else tuple(dict.fromkeys([*self.failed, attempt]))
         outcome = Outcome(code, why, attempt.step, attempt.number, failed)
         if failed:
-            self._tell(GaveUp(attempt.step, attempt.number, why))
+            self._emit(GaveUp(attempt.step, attempt.number, why))
         return outcome
 
     def _newest_step(self) -> int:
-        found = entries(self.store)
-        return found[-1].step if found else 0
+        checkpoints = entries(self.store)
+        return checkpoints[-1].step if checkpoints else 0
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         to_file(self.directory)(event)
         self.on_event(event)
 
@@ -277,7 +281,7 @@ def _directory(store: Store, given: str | os.PathLike[str] | None) -> Path:
     if isinstance(store, LocalStore):
         return store.path
     raise StoreError(
-        "supervision needs a directory, for its log and for what the child says",
+        "supervision needs a directory, for its log and the child's records",
         where=repr(store),
-        hint="give directory=, a local one",
+        hint="pass directory=, a local one",
     )

@@ -1,4 +1,4 @@
-"""One of two stores: whether it works, which is told; what both have; the locks of both."""
+"""One of two stores, and whether it works; listing and locking both."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,48 +15,49 @@ from checkpointable.stores import Buffer, Entry, Store, exactly
 
 @define(eq=False)
 class Tier:
-    """One of the stores. `lost` says that it fails, `listing_failed` that it could not be listed.
+    """One of the stores.
 
-    `was_empty` says that it had nothing when it was listed.
+    `lost` is whether it fails, `listing_failed` whether it could not be listed, and `was_empty`
+    whether it had nothing when it was listed last.
     """
 
     store: Store
     address: str
-    tell: Callable[[Event], object]
+    emit: Callable[[Event], object]
     lost: bool = False
     listing_failed: bool = False
     was_empty: bool = False
     _guard: threading.Lock = field(factory=threading.Lock, repr=False)
 
     def fails(self, error: BaseException) -> None:
-        """Tell that it is lost, once."""
+        """Report once that the tier is lost."""
         with self._guard:
             known, self.lost = self.lost, True
         if not known:
-            self.tell(events.TierLost(self.address, in_one_line(error)))
+            self.emit(events.TierLost(self.address, in_one_line(error)))
 
     def works(self) -> None:
-        """Tell that it is back, if it was lost."""
+        """Report that the tier works again, if it was lost."""
         with self._guard:
             known, self.lost = self.lost, False
         if known:
-            self.tell(events.TierBack(self.address))
+            self.emit(events.TierBack(self.address))
 
 
 Held: TypeAlias = list[tuple[Tier, AbstractContextManager[None]]]
-"""Locks that are held."""
+"""The locks that are held."""
 
 
 def listed(fast: Tier, slow: Tier) -> list[Entry]:
-    """What either has, the fast one's entries first; a tier that cannot be listed is left out.
+    """The blobs of both tiers, the fast one's first; a tier that cannot be listed is left out.
 
-    Raises what it raised if the other one has nothing, and it may have something.
+    Raises its error if the other tier has nothing, and this one may have something.
     """
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     errors: list[tuple[Tier, StoreError]] = []
     for tier in (fast, slow):
-        if tier is slow and tier.listing_failed and found:
-            continue  # nobody waits for it
+        if tier is slow and tier.listing_failed and entries:
+            continue  # it is not worth waiting for
         try:
             blobs = [*tier.store.list()]
         except StoreError as error:
@@ -65,20 +66,20 @@ def listed(fast: Tier, slow: Tier) -> list[Entry]:
             errors.append((tier, error))
         else:
             tier.listing_failed, tier.was_empty = False, not blobs
-            found = {entry.name: entry for entry in blobs} | found
-    if errors and not found and (len(errors) == 2 or not errors[0][0].was_empty):
+            entries = {entry.name: entry for entry in blobs} | entries
+    if errors and not entries and (len(errors) == 2 or not errors[0][0].was_empty):
         raise errors[0][1]
-    return [*found.values()]
+    return [*entries.values()]
 
 
 def locked(fast: Tier, slow: Tier) -> Held:
-    """Take the locks of both, or of the one that can be had; `StoreLocked` of either passes."""
+    """Lock both tiers, or the one that works; raises `StoreLocked` if either is locked."""
     held: Held = []
     errors: list[StoreError] = []
     try:
         for tier in (fast, slow):
             if tier is slow and tier.lost and held:
-                continue  # nobody waits for it; what is copied takes it by itself
+                continue  # it is not worth waiting for; copying locks it by itself
             try:
                 lock = tier.store.lock()
                 lock.__enter__()
@@ -97,7 +98,7 @@ def locked(fast: Tier, slow: Tier) -> Held:
 
 
 def release(held: Held) -> None:
-    """Give the locks back; what fails then is told."""
+    """Release the locks; a tier that fails then is reported."""
     for tier, lock in reversed(held):
         try:
             lock.__exit__(None, None, None)
@@ -106,7 +107,7 @@ def release(held: Held) -> None:
 
 
 class Source:
-    """Chunks that may be asked for again, and the error that they themselves have raised."""
+    """Chunks that may be iterated again, and the error that they raised themselves."""
 
     def __init__(self, chunks: Iterable[Buffer], size: int, name: str) -> None:
         self._chunks, self._size, self._name = chunks, size, name

@@ -1,4 +1,4 @@
-"""Two stores as one: durable in the fast one, then copied to the slow one in the background."""
+"""Two stores as one: durable in the fast tier, then copied to the slow one by a thread."""
 
 import os
 import time
@@ -33,22 +33,22 @@ from checkpointable.stores import (
 from checkpointable.tiers.copier import Copier, Unfit
 from checkpointable.tiers.tier import Held, Source, Tier, listed, locked, release
 
-_MOST_EVENTS = 1000  # that nobody has asked for
+_MOST_EVENTS = 1000  # that were not drained
 
 
 class Tiered:
-    """A fast store and a slow one, as one: of the node, say, and of the bucket that outlives it.
+    """A fast store and a slow one as one, such as a node's disk and a bucket that outlives it.
 
     `fast` and `slow` are directories, addresses or stores. A checkpoint is durable in the fast tier
     when `create` returns; a thread copies it to the slow one, verified on the way, and never before
-    what it continues. The slow tier has the newest, and of the others what `keep` says (default:
-    all); what a run's own `keep` says is about the fast tier. If `pending` are still to be copied,
-    the next `create` waits. With a `key` only what is signed with it is copied.
+    its parents. The slow tier keeps the newest, and of the others what `keep` says (default: all);
+    a run's own `keep` is for the fast tier. While `pending` checkpoints are still to be copied, the
+    next `create` waits. With a `key` only checkpoints that are signed with it are copied.
 
-    It lists and reads what either has, the fast one's first. If a tier fails, the other one does
-    alone: a slow tier is tried again at each `create`, and after ever longer pauses; what the fast
-    one cannot take is written to the slow one at once. If it takes nothing for `timeout` seconds,
-    a slow tier has failed, too. `drain_events()` returns what has happened; `run` reports
+    It lists and reads what either tier has, the fast one first. If a tier fails, the other one
+    continues alone: a slow tier is retried at each `create`, and after increasing pauses; what the
+    fast one cannot take is written to the slow one directly. A slow tier that takes nothing for
+    `timeout` seconds has failed, too. `drain_events()` returns what has happened; `run` reports
     it.
 
     >>> import attrs
@@ -61,7 +61,7 @@ class Tiered:
     >>> tiered = Tiered(fast, slow)
     >>> save(tiered, Walk(step=7), step=7).name
     'step-000000000007.safetensors'
-    >>> tiered.flush()  # until the slow one has it, too
+    >>> tiered.flush()  # until the slow tier has it too
     True
     >>> [entry.name for entry in slow.list()]
     ['step-000000000007.safetensors']
@@ -78,7 +78,7 @@ class Tiered:
         timeout: float = 60.0,
     ) -> None:
         if type(pending) is not int or pending < 1:
-            raise ValueError(f"pending is {pending!r}, and must be a number from 1")
+            raise ValueError(f"pending is {pending!r}, but must be an int of at least 1")
         check_key(key)
         self.fast, self.slow = open_store(fast), open_store(slow)
         self.pending = pending
@@ -86,7 +86,7 @@ class Tiered:
         self._fast = Tier(self.fast, _address(fast), self._events.append)
         self._slow = Tier(self.slow, _address(slow), self._events.append)
         self._copier = Copier(self._fast, self._slow, keep, key, timeout)
-        self._lock = SharedLock(self._take, release)
+        self._lock = SharedLock(self._acquire, release)
 
     def __repr__(self) -> str:
         return f"Tiered({self._fast.address!r}, {self._slow.address!r})"
@@ -122,19 +122,19 @@ class Tiered:
     def create(self, name: str, size: int, chunks: Iterable[Buffer], /) -> None:
         """See `checkpointable.stores.Create`.
 
-        Raises `NoCheckpoint` for a delta if the fast tier lacks what it continues.
+        Raises `NoCheckpoint` for a delta if the fast tier lacks its parents.
         """
         check_name(name)
         self._copier.wait_for_room(self.pending)
         if self._slow_has(name):
-            raise CheckpointExists("the slow tier has one of this name", where=name)
+            raise CheckpointExists("the slow tier has a checkpoint of this name", where=name)
         parents = chunks.header.parents if isinstance(chunks, Packed) else ()
         source = Source(chunks, size, name)
         try:
             if self._lacks(parents):
                 if is_delta(name):
-                    raise NoCheckpoint("what it continues is not in the fast tier", where=name)
-                raise _NotInFast("what it is made of is not in the fast tier", where=name)
+                    raise NoCheckpoint("its parents are not in the fast tier", where=name)
+                raise _NotInFast("its rank files are not in the fast tier", where=name)
             self.fast.create(name, size, source)
         except (CheckpointExists, StoreLocked):
             raise
@@ -163,32 +163,32 @@ class Tiered:
         return False
 
     def _lacks(self, parents: Sequence[Parent]) -> bool:
-        """Whether one of these is not in the fast tier, or not to be relied on there."""
+        """Whether the fast tier lacks one of these files, or has it damaged."""
         if not parents:
             return False
-        there = {entry.name for entry in self.fast.list()} - self._copier.bad
-        return not there.issuperset(parent.name for parent in parents)
+        names = {entry.name for entry in self.fast.list()} - self._copier.distrusted
+        return not names.issuperset(parent.name for parent in parents)
 
     def _create_in_slow(
         self, name: str, size: int, source: Source, parents: Sequence[Parent], why: StoreError
     ) -> None:
-        """Write to the slow tier what the fast one could not take, and `why`."""
+        """Write to the slow tier what the fast one could not take; `why` is its error."""
         begin, step = time.monotonic(), step_of(name) or 0
         try:
             with self._copier.changing:
                 self._copier.bring(parents, step)
                 self.slow.create(name, size, source)
                 self._copier.unclaimed -= {parent.name for parent in parents}
-                if is_rank_file(name):  # which a prune would take, until there is a head
+                if is_rank_file(name):  # which a prune would delete before there is a manifest
                     self._copier.unclaimed.add(name)
         except (CheckpointExists, StoreLocked):
             raise
         except (Unfit, CheckpointableError) as error:
             if error is source.error:
                 raise
-            if not isinstance(error, StoreError):  # of what it continues
+            if not isinstance(error, StoreError):  # of a parent
                 if is_delta(name):
-                    what = "what it continues is in neither tier"
+                    what = "a parent is in neither tier"
                     raise NoCheckpoint(what, where=name) from error
                 raise why from error
             self._slow.fails(error)
@@ -208,48 +208,48 @@ class Tiered:
             yield self._opened(name, stack)
 
     def _opened(self, name: str, stack: ExitStack) -> Reader:
-        found: list[CheckpointableError] = []
+        errors: list[CheckpointableError] = []
         tiers = [self._fast, self._slow]
-        for tier in reversed(tiers) if name in self._copier.bad else tiers:
+        for tier in reversed(tiers) if name in self._copier.distrusted else tiers:
             try:
                 return stack.enter_context(tier.store.open(name))
             except NoCheckpoint as error:
-                found.append(error)
+                errors.append(error)
             except (StoreError, InvalidCheckpoint) as error:
-                found.insert(0, error)
-        raise found[0]
+                errors.insert(0, error)
+        raise errors[0]
 
     def list(self) -> Iterator[Entry]:
-        """See `checkpointable.stores.List`; a tier that cannot be listed is told, and left out.
+        """See `checkpointable.stores.List`; a tier that cannot be listed is reported and left out.
 
-        Raises what it raised if the other one has nothing, and it may have something.
+        Raises its error if the other tier has nothing, and this one may have something.
         """
         return iter(listed(self._fast, self._slow))
 
     def delete(self, name: str, /) -> None:
-        """See `checkpointable.stores.Delete`: from both."""
+        """See `checkpointable.stores.Delete`: from both tiers."""
         check_name(name)
-        gone, errors = False, list[StoreError]()
+        deleted, errors = False, list[StoreError]()
         with self._copier.changing:
             for store in (self.fast, self.slow):
                 try:
                     store.delete(name)
-                    gone = True
+                    deleted = True
                 except NoCheckpoint as error:
                     errors.append(error)
                 except StoreError as error:
                     errors.insert(0, error)
             self._copier.forget([name])
             self._copier.unclaimed.discard(name)
-        if errors and not (gone and isinstance(errors[0], NoCheckpoint)):
+        if errors and not (deleted and isinstance(errors[0], NoCheckpoint)):
             raise errors[0]
-        self._copier.bad.discard(name)
+        self._copier.distrusted.discard(name)
 
     def lock(self) -> AbstractContextManager[None]:
-        """See `checkpointable.stores.Lock`: of both, or of the one that can be had."""
+        """See `checkpointable.stores.Lock`: of both tiers, or of the one that works."""
         return self._lock.held()
 
-    def _take(self) -> Held:
+    def _acquire(self) -> Held:
         held = locked(self._fast, self._slow)
         self._copier.wake()
         return held
@@ -314,7 +314,7 @@ class _ValidView:
 
 
 class _NotInFast(StoreError):
-    """The fast tier does not fail, and is not the place."""
+    """The fast tier works, but cannot hold this checkpoint."""
 
 
 def _address(where: str | os.PathLike[str] | Store) -> str:

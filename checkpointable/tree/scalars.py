@@ -104,14 +104,6 @@ def _items(payload: Any, length: int) -> list[Any]:
     return items
 
 
-def _encode_int(value: int) -> Any:
-    return value if -(1 << 63) <= value < (1 << 64) else {"$int": hex(value)}
-
-
-def _decode_int(payload: Any) -> int:
-    return int(expect(payload, str), 16)
-
-
 def _encode_float(value: float) -> Any:
     if value - value == 0.0:
         return value
@@ -134,10 +126,6 @@ def _encode_str(value: str) -> Any:
     except UnicodeEncodeError:  # lone surrogates, which UTF-8 and so JSON cannot hold
         return {"$str": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()}
     return value
-
-
-def _decode_str(payload: Any) -> str:
-    return _decode_bytes(payload).decode("utf-8", "surrogatepass")
 
 
 def _decode_bytes(payload: Any) -> bytes:
@@ -181,11 +169,6 @@ def _decode_time(cls: Any, payload: Any) -> Any:
     return naive.replace(fold=expect(fold, int), tzinfo=_decode_zone(zone))
 
 
-def _decode_timedelta(payload: Any) -> datetime.timedelta:
-    days, seconds, microseconds = (expect(i, int) for i in _items(payload, 3))
-    return datetime.timedelta(days, seconds, microseconds)
-
-
 def _encode_path(value: PurePath) -> Any:
     kind = "Path" if isinstance(value, Path) else type(value).__name__
     return {"$path": [kind, _encode_str(str(value))]}
@@ -194,11 +177,6 @@ def _encode_path(value: PurePath) -> Any:
 def _decode_path(payload: Any) -> PurePath:
     kind, text = _items(payload, 2)
     return _PATHS[expect(kind, str)](expect(decode(text), str))
-
-
-def _decode_complex(payload: Any) -> complex:
-    real, imag = (expect(decode(part), float) for part in _items(payload, 2))
-    return complex(real, imag)
 
 
 def _encode_numpy(value: np.generic) -> list[Any]:
@@ -228,7 +206,7 @@ def _decode_numpy(payload: Any) -> np.generic:
 _ENCODERS: dict[type, Callable[[Any], Any]] = {
     type(None): lambda v: v,
     bool: lambda v: v,
-    int: _encode_int,
+    int: lambda v: v if -(1 << 63) <= v < (1 << 64) else {"$int": hex(v)},
     float: _encode_float,
     complex: lambda v: {"$complex": [_encode_float(v.real), _encode_float(v.imag)]},
     str: _encode_str,
@@ -246,15 +224,15 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
 }
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "$int": _decode_int,
+    "$int": lambda p: int(expect(p, str), 16),
     "$float": _decode_float,
-    "$complex": _decode_complex,
-    "$str": _decode_str,
+    "$complex": lambda p: complex(*(expect(decode(part), float) for part in _items(p, 2))),
+    "$str": lambda p: _decode_bytes(p).decode("utf-8", "surrogatepass"),
     "$bytes": _decode_bytes,
     "$datetime": lambda p: _decode_time(datetime.datetime, p),
     "$date": lambda p: datetime.date.fromisoformat(expect(p, str)),
     "$time": lambda p: _decode_time(datetime.time, p),
-    "$timedelta": _decode_timedelta,
+    "$timedelta": lambda p: datetime.timedelta(*(expect(n, int) for n in _items(p, 3))),
     "$uuid": lambda p: UUID(expect(p, str)),
     "$decimal": lambda p: Decimal(expect(p, str)),
     "$path": _decode_path,

@@ -123,7 +123,7 @@ def test_if_none_verifies_it_is_an_error_and_not_a_fresh_start(store: Store) -> 
     for step in (1, 2):
         save(store, state(step), step)
         damage(store, name_of(step))
-    with pytest.raises(NoCheckpoint, match="none verifies"):
+    with pytest.raises(NoCheckpoint, match="none is valid"):
         latest(store, State)
 
 

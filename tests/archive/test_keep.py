@@ -253,7 +253,7 @@ def test_nothing_that_happens_leaves_nothing_to_resume_from(
             store.left = number % 4
         before, _ = newest_valid(store, lambda name: verify(store, name))
         with suppress(StoreError):
-            prune(store, keep, sound=sound)
+            prune(store, keep, valid=sound)
         store.left = 10**9
         found, _ = newest_valid(store, lambda name: verify(store, name))
         assert found is not None

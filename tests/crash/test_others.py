@@ -63,7 +63,7 @@ def save_and_prune(root: str) -> None:
     store = LocalStore(root)
     for step in range(2, 301):
         entry = archive.save(store, state(step, ""), step)
-        prune(store, last(1), sound=entry.name)
+        prune(store, last(1), valid=entry.name)
 
 
 def test_a_reader_always_finds_one_while_another_process_prunes(tmp_path: Path) -> None:

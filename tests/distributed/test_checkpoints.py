@@ -239,7 +239,7 @@ class TestAgreement:
             kernel.table[3] += rank == 2
 
         store = MemoryStore()
-        with pytest.raises(InvalidCheckpoint, match="not the same on rank 2") as caught:
+        with pytest.raises(InvalidCheckpoint, match="it differs on rank 2") as caught:
             shared(store, filled((6, 5), "<f8"), rows((6, 5), 3), spoil=spoil)
         assert caught.value.where == "GridCheckpoint.table"
         assert names(store) == set()
@@ -249,7 +249,7 @@ class TestAgreement:
             kernel.step += rank
 
         with pytest.raises(
-            InvalidCheckpoint, match="rank 1: it is at step 2, and rank 0 at step 1"
+            InvalidCheckpoint, match="rank 1: it is at step 2, but rank 0 at step 1"
         ):
             shared(MemoryStore(), filled((6, 5), "<f8"), rows((6, 5), 2), spoil=spoil)
 
@@ -363,7 +363,7 @@ class TestFaults:
         memory, shape = MemoryStore(), (6, 20)
         shared(memory, filled(shape, "<f8"), rows(shape, 3))
         memory.delete(next(n for n in names(memory) if "rank-0001" in n))
-        with pytest.raises(NoCheckpoint, match="none verifies"):
+        with pytest.raises(NoCheckpoint, match="none is valid"):
             read_back(memory, shape, "<f8", rows(shape, 2))
 
     def test_an_empty_store_restores_nothing(self) -> None:

@@ -198,7 +198,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Job:
         ("the store is full", "StoreFull: rank 2: no space is left"),
         ("the store is full within", "StoreFull: rank 1: no space is left"),
         ("the store is full at the head", "StoreFull: rank 0: no space is left"),
-        ("the stores are apart", "StoreError: rank 0: what rank 1 has written is not there"),
+        ("the stores are apart", "StoreError: rank 0: the file of rank 1 is missing"),
         ("the store is for one", "StoreError: rank 1: not a store that many ranks can write to"),
         ("checkpoint raises", "CheckpointableError: rank 1: ZeroDivisionError: by the kernel"),
         (
@@ -209,14 +209,14 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Job:
         ("can_checkpoint raises", "CheckpointableError: rank 1: ZeroDivisionError: by the kernel"),
         ("can_checkpoint says no", "NotNow: the kernel could not be checkpointed for 0 seconds"),
         ("the device is lost", "DeviceLost: rank 1: the device was lost: an illegal address"),
-        ("an array differs", "InvalidCheckpoint: rank 0: it is not the same on rank 1"),
-        ("a value differs", "InvalidCheckpoint: rank 0: it is not the same on rank 2"),
-        ("the step differs", "InvalidCheckpoint: rank 1: it is at step 7, and rank 0 at step 6"),
+        ("an array differs", "InvalidCheckpoint: rank 0: it differs on rank 1"),
+        ("a value differs", "InvalidCheckpoint: rank 0: it differs on rank 2"),
+        ("the step differs", "InvalidCheckpoint: rank 1: it is at step 7, but rank 0 at step 6"),
         (
             "shards overlap",
             "InvalidCheckpoint: rank 0: the shards [0:8, 0:16] and [7:15, 0:16] overlap",
         ),
-        ("shards of other shapes", "InvalidCheckpoint: rank 0: it is not the same on rank 1"),
+        ("shards of other shapes", "InvalidCheckpoint: rank 0: it differs on rank 1"),
         (
             "an element is nobody's",
             "InvalidCheckpoint: rank 0: the shards leave a gap: 16 of 384 elements are in no shard",
@@ -262,7 +262,7 @@ def test_damage_for_one_rank_sends_all_back_to_the_same_step(tmp_path: Path) -> 
     assert ran["head"][2][1][1].endswith("the seal does not match: the header is damaged")
     assert passed_over(ran["file"]) == (12, [30, 24, 18])
     assert ran["file"][2][2][1].endswith("cannot be read: nothing is there")
-    assert ran["oldest"] == "NoCheckpoint: the store holds 5 checkpoints, and none verifies:"
+    assert ran["oldest"] == "NoCheckpoint: the store holds 5 checkpoints, but none is valid:"
 
 
 def passed_over(told: Any) -> tuple[int, list[int]]:
@@ -393,6 +393,6 @@ def test_a_job_whose_supervisor_dies_stops_with_its_state_saved(tmp_path: Path) 
 def test_a_supervisor_does_not_try_again_what_all_ranks_refuse(tmp_path: Path) -> None:
     outcome, _ = supervised(tmp_path, 3, "rows", 60, "steps", "differs", 15)
     assert (outcome.code, outcome.attempts) == (78, 1)
-    assert outcome.why == "InvalidCheckpoint: rank 0: it is not the same on rank 1"
+    assert outcome.why == "InvalidCheckpoint: rank 0: it differs on rank 1"
     others = [orjson.loads((tmp_path / f"rank-{rank}.json").read_bytes()) for rank in (1, 2)]
     assert all(one["told"] for one in others)  # by rank 0, before another may end the job

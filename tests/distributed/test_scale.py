@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import cluster, manifests
-from benchmarks.cluster import Saves, lost
+from benchmarks import manifests
+from benchmarks.simulations import cluster
+from benchmarks.simulations.cluster import Saves, lost
 from checkpointable import LocalStore, archive
 from checkpointable.distributed.checkpoints import check_together, manifest_from
 from checkpointable.distributed.coordinator import _neighbours

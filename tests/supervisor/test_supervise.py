@@ -167,7 +167,7 @@ def test_an_error_of_the_configuration_is_final_whatever_the_exit_code(tmp_path:
 def test_success_is_what_the_run_says_too(tmp_path: Path) -> None:
     outcome, _ = supervised([sys.executable, "-c", "pass"], tmp_path, failures=1)
     assert outcome.code == 1
-    assert "exit code 0, but no run came to its end" in outcome.why
+    assert "exit code 0, but no run finished" in outcome.why
 
 
 def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_the_limit_is_learned_from_the_slices(tmp_path: Path) -> None:
     told += [("saving", "4", 1), ("step", "5", 40), ("ended", "1", 1)]
     found = [job._limit()]
     for word, about, seconds in told:
-        job._hear(word, about, seconds)
+        job._handle(word, about, seconds)
         found.append(job._limit())
     assert found == [60, 3, 3, 20, 20, 60, 20, 3]
 

@@ -552,7 +552,7 @@ class History(RuleBasedStateMachine):
         good = self.tiered._copier.copy_missing()
         if good and self.keep is None:
             lost = {name for tier, name in self.damaged if tier == "fast"}
-            fit = set(names(self.bare["fast"])) - lost - self.tiered._copier.bad
+            fit = set(names(self.bare["fast"])) - lost - self.tiered._copier.distrusted
             assert fit <= set(names(self.bare["slow"]))
 
     @rule(tier=TIERS)

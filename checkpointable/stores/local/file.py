@@ -71,11 +71,11 @@ def _publish(file: int, scratch: str, folder: int, name: str, where: Path) -> No
 
 @contextmanager
 def open_reader(
-    path: str | os.PathLike[str], follow_symlinks: bool = True
+    path: str | os.PathLike[str], *, follow_symlinks: bool = True
 ) -> Iterator["FileReader"]:
     """Open one file for reading.
 
-    Raises `NoCheckpoint` if nothing is there, `CorruptCheckpoint` if it is no regular file.
+    Raises `NoCheckpoint` if nothing is there, `CorruptCheckpoint` if it is not a regular file.
     """
     # Without O_NONBLOCK, a pipe of that name would hang us.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC

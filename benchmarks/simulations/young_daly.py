@@ -1,6 +1,6 @@
 """What saving and failures cost a run, by the interval between saves; and where `young_daly` lies.
 
-    python -m benchmarks.young_daly
+    python -m benchmarks.simulations.young_daly
 
 Simulated, as in `tests/runner/test_when.py`: the loop of `run`, on a clock that advances by the
 work done. Each run does 40 h of steps; saves stall it for 3 s, and slow its steps by a fifth for
@@ -17,7 +17,7 @@ from checkpointable import every, young_daly
 from checkpointable.runner.when import When, optimum_interval
 from tests.helpers.simulated_run import World
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 STEPS = 144_000  # of a second
 SEEDS = 12
 RESTORE = 30.0

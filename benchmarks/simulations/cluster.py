@@ -1,6 +1,6 @@
 """What a job of up to 10,000 GPUs loses to saves and failures, by interval and tiers: simulated.
 
-    python -m benchmarks.cluster
+    python -m benchmarks.simulations.cluster
 
 No machine like that was at hand. The assumptions are in `Cluster`, each with where it is from; the
 model is in `lost`. All in seconds and GiB. `tests/distributed/test_scale.py` compares it
@@ -24,12 +24,12 @@ from typing import Any
 from attrs import asdict, evolve, frozen
 
 if not __package__:
-    sys.path.insert(0, str(Path(__file__).parent.parent))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks._plot import shares
 from checkpointable.runner.when import optimum_interval
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 YEAR = 365 * 86400.0
 GPUS = (8, 32, 128, 512, 1024, 2048, 4096, 8192, 10_000)
 FAILURES = 4000  # in each simulated run
