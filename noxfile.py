@@ -1,4 +1,4 @@
-"""Everything that is run on this project: `nox` alone lints, checks types and tests."""
+"""Every check of this project: `nox` alone runs lint, types, tests and ptx."""
 
 import nox
 
@@ -6,7 +6,7 @@ nox.options.sessions = ["lint", "types", "tests", "ptx"]
 nox.options.error_on_missing_interpreters = False
 
 DEEP_STATES = {"CRASH_STATES_LIMIT": f"{2**18}", "CRASH_STATES_ROUNDS": "10"}
-"""How many subsets of what is pending are tried at each crash, and how often all is recorded."""
+"""How many subsets of the pending writes are tried at each crash, and how often all is recorded."""
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -33,12 +33,12 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default suite, on the Python that runs nox: 6 minutes on 2 cores."""
     session.install("-e", ".[cli,test]")
-    session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)  # one of them waits
+    session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)  # 3: many wait
 
 
 @nox.session
 def ptx(session: nox.Session) -> None:
-    """Every CUDA kernel to machine code, and numba-cuda's simulator; no device is needed."""
+    """Compile every CUDA kernel, and run numba-cuda's simulator; no device is needed."""
     session.install("-e", ".[cli,cuda13,testing]", "pytest>=8.4")
     files = ["arrays/ptx", "arrays/test_device_arrays.py", "arrays/test_simulated.py"]
     files = session.posargs or [f"tests/{name}" for name in (*files, "kernels/test_devices.py")]
@@ -49,15 +49,15 @@ def ptx(session: nox.Session) -> None:
 
 
 @nox.session
-def faces(session: nox.Session) -> None:
-    """Arrays of torch and JAX, on the host."""
+def interop(session: nox.Session) -> None:
+    """Test arrays of torch and JAX on the host."""
     session.install("-e", ".[test]", "torch>=2.6", "jax>=0.6")
     session.run("pytest", "-W", "error", *(session.posargs or ["tests/arrays/test_interop.py"]))
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """What needs a CUDA device; arrays of CuPy, torch and JAX where these are installed."""
+    """Test what needs a CUDA device, with arrays of CuPy, torch and JAX if they are installed."""
     session.install("-e", ".[cli,cuda,test]")
     session.run("pytest", "-m", "gpu", *session.posargs)
 
@@ -93,7 +93,7 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """2,000 times SIGKILL at a random moment, and of a run of each kernel of the gallery."""
+    """2,000 kills at random moments of saves, and some of runs of every kernel of the gallery."""
     session.install("-e", ".[cli,test]")
     env = {"HYPOTHESIS_PROFILE": "deep"}
     session.run("pytest", "tests/crash/test_random_kills.py", env=env)
@@ -102,19 +102,19 @@ def kills(session: nox.Session) -> None:
 
 @nox.session
 def grace(session: nox.Session) -> None:
-    """100 times SIGTERM at a random moment of a real run: saved and gone in time? 5 minutes."""
+    """100 times SIGTERM at a random moment of a real run, which must save and exit: 5 minutes."""
     session.install("-e", ".[cli,test]")
     session.run("python", "-m", "tests.supervisor.grace", *session.posargs)
 
 
 @nox.session
 def power(session: nox.Session) -> None:
-    """300 power cuts each on ext4, XFS and LazyFS, for root; what is not installed is left out."""
+    """300 power cuts each on ext4, XFS and LazyFS, as root; those not installed are left out."""
     session.install("-e", ".[cli,test]")
     for name in ("ext4", "xfs", "lazyfs"):
         cuts = session.posargs or ["--cuts", "300"]
         command = ["python", "-m", "tests.crash.power", "--file-system", name, *cuts]
-        session.run(*command, success_codes=[0, 77])  # 77: not possible here, and it says why
+        session.run(*command, success_codes=[0, 77])  # 77: not possible here; the output has why
 
 
 @nox.session
@@ -126,7 +126,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Kernels under supervision, harmed at random: 10 minutes."""
+    """Supervised kernels with faults at random moments: 10 minutes."""
     session.install("-e", ".[cli,test]")
     session.run("python", "-m", "tests.supervisor.soak", *(session.posargs or ["--minutes", "10"]))
 
@@ -144,9 +144,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_gpu(session: nox.Session) -> None:
-    """Device arrays compared with the limits of a GPU, which it needs: 8 minutes.
+    """Compare device arrays with the limits of a GPU, which is needed: 8 minutes.
 
-    With torch, which brings a CUDA of its own, only if it is installed: `python -m benchmarks.gpu`.
+    torch brings a CUDA of its own: to compare with it, install it, run `python -m benchmarks.gpu`.
     """
     session.install("-e", ".[cli,cuda]", *group("bench"))
     session.run("python", "-m", "benchmarks.gpu", *session.posargs)
@@ -154,20 +154,20 @@ def bench_gpu(session: nox.Session) -> None:
 
 @nox.session
 def bench_smoke(session: nox.Session) -> None:
-    """The GPU benchmark at tiny sizes in Numba's simulator, where it measures nothing."""
+    """Run the GPU benchmark at tiny sizes in Numba's simulator, where it measures nothing."""
     session.install("-e", ".[cli,test]", *group("bench"))
     session.run("pytest", "tests/gpu_benchmark.py")
 
 
 @nox.session
 def bench_crash_states(session: nox.Session) -> None:
-    """What is lost in every crash state: ours and the peers."""
+    """What every crash state loses, in this library and in its peers."""
     session.install("-e", ".", "pytest", *group("bench"), *group("peers"))
     session.run("python", "-m", "benchmarks.crash_states", *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job: `wave` on PREM to the end."""
+    """Run the main example, `wave` on PREM, to its end."""
     session.install("-e", ".[cli]")
     session.run("checkpointable", "run", "wave", "--store", f"{session.create_tmp()}/wave")

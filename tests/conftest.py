@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from checkpointable.testing import KernelTests
 
-# Numba's threads wait for each other asleep: on cores that other tests want, too, spinning takes
-# three times as long. Read when their library is loaded, here and in each process from here.
+# Numba's threads sleep while they wait for each other: other tests need the cores, and spinning
+# takes three times as long. The variable is read when OpenMP is loaded, in child processes too.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
@@ -31,14 +31,14 @@ if os.environ.get("HYPOTHESIS_PROFILE") == "deep":
 
 
 _LEFT_BY_MPICH = [("/tmp", "hydra_hwloc_xmlfile_*"), ("/dev/shm", "mpich_shm_*")]
-"""What ranks and their launcher leave behind when a test kills them, at places of their choice."""
+"""What ranks and their launcher leave behind when a test kills them; TMPDIR does not move it."""
 
 _STARTED = time.time()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have everything temporary, of child processes too, in one directory, and delete it."""
+    """Keep all temporary files, of child processes too, in one directory, and delete it."""
     tmp_path_factory.getbasetemp()  # pytest's own directory stays where it is
     directory = tempfile.TemporaryDirectory(prefix="checkpointable-tests-")
     with directory as folder, pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The benchmark of a real device, at tiny sizes in Numba's simulator, where it measures nothing."""
+"""The benchmark of a real device at tiny sizes in Numba's simulator, where it measures nothing."""
 
 import os
 import subprocess
@@ -26,17 +26,17 @@ def benchmark(folder: Path, *arguments: str, simulated: str) -> subprocess.Compl
 
 
 def test_a_smoke_test_names_every_figure_and_keeps_none(tmp_path: Path) -> None:
-    said = benchmark(tmp_path, "--smoke", simulated="1")
-    assert said.returncode == 0, said.stderr
-    assert "the figures mean nothing" in said.stdout
-    assert [name for name in FIGURES if name not in said.stdout] == []
+    ended = benchmark(tmp_path, "--smoke", simulated="1")
+    assert ended.returncode == 0, ended.stderr
+    assert "the figures mean nothing" in ended.stdout
+    assert [name for name in FIGURES if name not in ended.stdout] == []
     assert not [*tmp_path.iterdir()]
 
 
-def test_without_a_device_it_says_so_in_a_line(tmp_path: Path) -> None:
+def test_without_a_device_one_line_reports_it(tmp_path: Path) -> None:
     for simulated in ("0", "1"):
-        said = benchmark(tmp_path, simulated=simulated)
-        assert said.returncode == 1
-        assert said.stdout == ""
-        assert said.stderr.startswith("nothing is measured: ")
-        assert said.stderr.count("\n") == 1
+        ended = benchmark(tmp_path, simulated=simulated)
+        assert ended.returncode == 1
+        assert ended.stdout == ""
+        assert ended.stderr.startswith("nothing is measured: ")
+        assert ended.stderr.count("\n") == 1

@@ -1,6 +1,6 @@
 """Arrays of other libraries, on the host: captured and restored in place.
 
-Each is tested where it is installed, as by `nox -s faces`; `test_gpu.py` tests them on a device.
+Each is tested where it is installed, as by `nox -s interop`; `test_gpu.py` tests them on a device.
 """
 
 import asyncio
