@@ -137,16 +137,16 @@ def decode(
         return from_older(header.meta.tree, lazy, stored, cls, newer=_requirement(header, cls))
     due = {name: (placed.dtype, placed.shape) for name, placed in header.arrays.items()}
     places = {} if into is None else in_place(into, due)
-    found: dict[str, Any] = _on_devices(checkpoint, into) if into and arrays == "read" else {}
+    loaded: dict[str, Any] = _on_devices(checkpoint, into) if into and arrays == "read" else {}
     shards = {f"{field}.local" for field in shard_fields(cls)} if arrays == "shards" else set()
-    for name in [name for name in header.arrays if name not in found]:
+    for name in [name for name in header.arrays if name not in loaded]:
         if arrays == "lazy" or name in shards:
-            found[name] = lazy_array(checkpoint, name)
+            loaded[name] = lazy_array(checkpoint, name)
         elif arrays == "mmap":
-            found[name] = mapped_array(checkpoint, name)
+            loaded[name] = mapped_array(checkpoint, name)
         else:
-            found[name] = read_array(checkpoint, name, places.get(name))
-    return from_tree(header.meta.tree, found, cls)
+            loaded[name] = read_array(checkpoint, name, places.get(name))
+    return from_tree(header.meta.tree, loaded, cls)
 
 
 def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,9 +167,9 @@ def _on_devices(checkpoint: Opened, into: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     from checkpointable.arrays.cuda import snapshot  # which imports Numba
 
-    found = snapshot.allocate_like(live, staging)
-    read_to_devices(checkpoint, found)
-    return dict(found)
+    loaded = snapshot.allocate_like(live, staging)
+    read_to_devices(checkpoint, loaded)
+    return dict(loaded)
 
 
 def _requirement(header: Header, cls: Any) -> str:

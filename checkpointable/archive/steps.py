@@ -15,13 +15,9 @@ from checkpointable.archive.codec import Arrays, Into
 from checkpointable.archive.names import (
     Entry,
     entries,
-    is_delta,
-    is_rank_file,
-    is_sharded,
     name_of,
     next_attempt,
     parsed,
-    rank_file_name,
     step_of,
 )
 from checkpointable.errors import (
@@ -36,30 +32,6 @@ from checkpointable.format import Base, Header, Opened, Packed, read_arrays
 from checkpointable.format import reader as opening
 from checkpointable.protocol import KernelMetadata
 from checkpointable.stores import Open, Store, Tiers
-
-__all__ = [
-    "Entry",
-    "Found",
-    "Skipped",
-    "at_step",
-    "create",
-    "entries",
-    "is_delta",
-    "is_rank_file",
-    "is_sharded",
-    "latest",
-    "load",
-    "name_of",
-    "newest_valid",
-    "next_attempt",
-    "opened",
-    "rank_file_name",
-    "read_header",
-    "save",
-    "step_of",
-    "valid_at",
-    "verify",
-]
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -248,9 +220,9 @@ def latest(
             on_read(name)
         return load(view, name, cls, key=key, into=into)
 
-    found, skipped = newest_valid(store, from_any_view(store, read))
-    if found is not None:
-        return Found(*found, skipped)
+    newest, skipped = newest_valid(store, from_any_view(store, read))
+    if newest is not None:
+        return Found(*newest, skipped)
     if not skipped:
         return None
     raise none_is_valid(skipped)

@@ -42,7 +42,7 @@ Panels = list[tuple[str, Picture]]
 
 
 @frozen(eq=False)
-class Found:
+class Content:
     """A checkpoint as it was read: the figures of its arrays, and the requested pictures.
 
     Of one that is far away `whole` is False, and there are figures only of what was asked for.
@@ -102,19 +102,19 @@ def show(
             check_plot(plot)
         secret = read_key(key)
         if is_file:
-            where, note, found = place, "", _read_file(place, secret, asked)
+            where, note, content = place, "", _read_file(place, secret, asked)
             name = path.name
         else:
-            entry, note, found = _find(store_at(place), place, step, secret, asked)
+            entry, note, content = _find(store_at(place), place, step, secret, asked)
             where, name = path_in(place, entry.name), entry.name
         if plot is not None:
-            draw(plot, f"{name}, step {found.header.meta.step}", found.panels)
+            draw(plot, f"{name}, step {content.header.meta.step}", content.panels)
     if as_json:
-        _print_json(where, found, array)
+        _print_json(where, content, array)
     elif array:
-        _print_array(where + note, found)
+        _print_array(where + note, content)
     else:
-        _print_text(where + note, found, keyed=secret is not None)
+        _print_text(where + note, content, keyed=secret is not None)
     if plot is not None and not as_json:
         print_text(f"drawn in {plot}")
 
@@ -130,7 +130,7 @@ def _step_and_array(place: str, words: list[str], *, is_file: bool) -> tuple[int
     return step, left[0] if left else ""
 
 
-def _read(checkpoint: Opened, asked: _Asked) -> Found:
+def _read(checkpoint: Opened, asked: _Asked) -> Content:
     header = checkpoint.header
     if asked.array and asked.array not in header.arrays:
         names = ", ".join(header.arrays) or "none"
@@ -147,25 +147,25 @@ def _read(checkpoint: Opened, asked: _Asked) -> Found:
             panels += [(a.name, one) for one in drawn]
     whole = bool(asked.array) or asked.plot or not is_remote(checkpoint)
     figures = {a.name: statistics(checkpoint, a) if whole else Statistics() for a in arrays}
-    return Found(header, whole, figures, sketches, panels)
+    return Content(header, whole, figures, sketches, panels)
 
 
-def _read_file(place: str, key: bytes | None, asked: _Asked) -> Found:
+def _read_file(place: str, key: bytes | None, asked: _Asked) -> Content:
     with opened_file(place, key=key) as checkpoint:
         return _read(checkpoint, asked)
 
 
 def _find(
     store: Store, place: str, step: int | None, key: bytes | None, asked: _Asked
-) -> tuple[Entry, str, Found]:
+) -> tuple[Entry, str, Content]:
     """Read the newest valid checkpoint (of a step); warn of those passed over."""
 
-    def read(name: str) -> Found:
+    def read(name: str) -> Content:
         with archive.opened(store, name, key=key) as checkpoint:
             return _read(checkpoint, asked)
 
     with errors_at(place):
-        found, entry, skipped = (
+        content, entry, skipped = (
             _newest(store, read) if step is None else archive.valid_at(store, step, read)
         )
     for passed, error in skipped:
@@ -174,10 +174,10 @@ def _find(
         )
     count = sum(step in (None, entry.step) for entry in archive.entries(store))
     verified = "newest that verifies" if skipped else "newest"
-    return entry, f" ({verified} of {count})" if count > 1 else "", found
+    return entry, f" ({verified} of {count})" if count > 1 else "", content
 
 
-def _newest(store: Store, read: Callable[[str], Found]) -> tuple[Found, Entry, archive.Skipped]:
+def _newest(store: Store, read: Callable[[str], Content]) -> tuple[Content, Entry, archive.Skipped]:
     newest, skipped = archive.newest_valid(store, read)
     if newest is not None:
         return *newest, skipped
@@ -186,14 +186,14 @@ def _newest(store: Store, read: Callable[[str], Found]) -> tuple[Found, Entry, a
     raise NoCheckpoint("no checkpoints", hint="give the store that the run saves into")
 
 
-def _print_json(where: str, found: Found, array: str) -> None:
-    header = found.header
+def _print_json(where: str, content: Content, array: str) -> None:
+    header = content.header
     meta = header.meta
     arrays = [
         {"name": a.name, "dtype": str(a.dtype), "shape": a.shape, "bytes": a.nbytes}
-        | asdict(found.figures[a.name])
+        | asdict(content.figures[a.name])
         for a in header.arrays.values()
-        if a.name in found.figures
+        if a.name in content.figures
     ]
     if array:
         print_json({"path": where, "step": meta.step, **arrays[0]})
@@ -204,16 +204,16 @@ def _print_json(where: str, found: Found, array: str) -> None:
     print_json({"path": where, **about, **rest, "tree": meta.tree, "arrays": arrays})
 
 
-def _print_array(where: str, found: Found) -> None:
+def _print_array(where: str, content: Content) -> None:
     """Print one array: its line of the table, and sketches if there are any."""
-    print_text(f"{where}, step {found.header.meta.step}")
-    _print_arrays(found)
-    for name, picture in found.sketches:
+    print_text(f"{where}, step {content.header.meta.step}")
+    _print_arrays(content)
+    for name, picture in content.sketches:
         print_text(f"\n{name}{picture.part}\n{sketched(picture)}")
 
 
-def _print_text(where: str, found: Found, *, keyed: bool) -> None:
-    header = found.header
+def _print_text(where: str, content: Content, *, keyed: bool) -> None:
+    header = content.header
     meta = header.meta
     kernel = _named(meta.kernel.get("id"), meta.kernel.get("version"))
     facts = {
@@ -222,7 +222,11 @@ def _print_text(where: str, found: Found, *, keyed: bool) -> None:
         "step": meta.step,
         "created": meta.created,
         "size": f"{size_text(whole_size(header))}, "
-        + ("every byte verified" if found.whole else "of which the header was read: name an ARRAY"),
+        + (
+            "every byte verified"
+            if content.whole
+            else "of which the header was read: name an ARRAY"
+        ),
     }
     if meta.sharded:
         ranks = {part.source for array in header.arrays.values() for part in array.parts}
@@ -238,22 +242,22 @@ def _print_text(where: str, found: Found, *, keyed: bool) -> None:
     print_text("\n".join(tree_lines(meta.tree, header.arrays)))
     if header.arrays:
         print_text("\narrays")
-        _print_arrays(found)
+        _print_arrays(content)
 
 
 def _named(name: Any, version: Any) -> str:
     return f"{name}, version {version}"
 
 
-def _print_arrays(found: Found) -> None:
+def _print_arrays(content: Content) -> None:
     """Print a table that folds its cells to fit a terminal, and is as wide as needed elsewhere."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in ("name", "dtype", "shape"):
         table.add_column(title, overflow="fold")
     for title in ("bytes", "min", "max", "mean", "NaN"):
         table.add_column(title, justify="right", no_wrap=True)
-    for name, s in found.figures.items():
-        a = found.header.arrays[name]
+    for name, s in content.figures.items():
+        a = content.header.arrays[name]
         cells = [clean(a.name), str(a.dtype), shape_text(a), size_text(a.nbytes)]
         cells += [_number(x) for x in (s.min, s.max, s.mean, s.nan_count)]
         table.add_row(*map(Text, cells))

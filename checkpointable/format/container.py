@@ -268,17 +268,17 @@ def find_seal(prefix: Bytes, file_size: int) -> tuple[int, int]:
     outer = strictjson.loads(bytes(prefix[8:]).rstrip(b" "), "the header")
     try:
         begin, end = outer[DIGESTS]["data_offsets"]
-        found, found_end = outer[SEAL]["data_offsets"]
+        seal_begin, seal_end = outer[SEAL]["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        begin = end = found = found_end = -1
+        begin = end = seal_begin = seal_end = -1
     if not (
-        all(type(offset) is int for offset in (begin, end, found, found_end))
-        and 0 <= begin <= end == found == found_end - SEAL_SIZE
-        and len(prefix) + found_end <= file_size
+        all(type(offset) is int for offset in (begin, end, seal_begin, seal_end))
+        and 0 <= begin <= end == seal_begin == seal_end - SEAL_SIZE
+        and len(prefix) + seal_end <= file_size
         and end - begin <= max(strictjson.MAX_BYTES, file_size // 2**15)
     ):
         raise CorruptCheckpoint("the header does not say where its seal is", hint=USE_OLDER)
-    return len(prefix) + begin, len(prefix) + found
+    return len(prefix) + begin, len(prefix) + seal_begin
 
 
 def _upgrade(writer: Any) -> str:

@@ -55,24 +55,24 @@ def check_meta(meta: Meta, error: type[InvalidCheckpoint]) -> None:
         raise error("the metadata is not that of a checkpoint", where=f"step {meta.step!r}")
 
 
-def spec_from_json(name: str, said: Any, *, sharded: bool) -> Spec:
+def spec_from_json(name: str, value: Any, *, sharded: bool) -> Spec:
     """The dtype and shape of an array in a header; raises `CorruptCheckpoint` if invalid."""
     where = f"array {name!r}"
     keys = {"dtype", "shape", "shards" if sharded else "extents"}
-    if type(said) is not dict or said.keys() != keys:
+    if type(value) is not dict or value.keys() != keys:
         raise CorruptCheckpoint("not the description of an array", where=where, hint=USE_OLDER)
-    dtype, shape = dtype_from_json(said["dtype"], where), said["shape"]
+    dtype, shape = dtype_from_json(value["dtype"], where), value["shape"]
     if type(shape) is not list or not all(type(n) is int and 0 <= n < 2**63 for n in shape):
         raise CorruptCheckpoint("not a shape", where=where, hint=USE_OLDER)
     check_array(name, dtype, tuple(shape), CorruptCheckpoint)
     return dtype, tuple(shape)
 
 
-def parents_from_json(said: Any, *, sharded: bool) -> tuple[Parent, ...]:
+def parents_from_json(value: Any, *, sharded: bool) -> tuple[Parent, ...]:
     """The parents in a header; raises `CorruptCheckpoint` unless they are names and seals."""
     pairs: list[Any] = [()]
-    if type(said) is list and len(said) <= _MAX_PARENTS[sharded]:
-        pairs = said
+    if type(value) is list and len(value) <= _MAX_PARENTS[sharded]:
+        pairs = value
     for pair in pairs:
         if not (
             type(pair) is list

@@ -63,8 +63,8 @@ def parts_of(header: Header, placed: StoredArray, box: Box) -> list[tuple[int, B
     """
     if not header.meta.sharded:
         return [(0, box, box)]
-    found = ((placed.parts[i], here) for i, here in overlapping(box, *placed.bounds))
-    return [(part.source, here, _from(part.box[0], here)) for part, here in found]
+    overlaps = ((placed.parts[i], here) for i, here in overlapping(box, *placed.bounds))
+    return [(part.source, here, _from(part.box[0], here)) for part, here in overlaps]
 
 
 def _from(origin: tuple[int, ...], box: Box) -> Box:

@@ -31,8 +31,6 @@ from checkpointable.stores import LocalStore, Renames, Store, open_store
 from checkpointable.supervisor.child import Child, alone, end_orphan
 from checkpointable.supervisor.outcome import Attempt, Outcome, outcome_of, read_ended
 
-__all__ = ["EX_GAVE_UP", "Attempt", "Limits", "Outcome", "exponential", "supervise"]
-
 Backoff: TypeAlias = Callable[[int], float]
 """Seconds to wait before the next attempt, given how many failed in a row, from 1."""
 

@@ -16,8 +16,9 @@ from checkpointable import LocalStore, MemoryStore, StoreError, run
 from checkpointable.archive import entries, name_of
 from checkpointable.events import FILE, Event, GaveUp, Quarantined, Restarted, Stalled, from_json
 from checkpointable.runner.link import VARIABLE
+from checkpointable.supervisor import Limits, Outcome, exponential, supervise
 from checkpointable.supervisor.child import ended
-from checkpointable.supervisor.supervise import Limits, Outcome, _Job, exponential, supervise
+from checkpointable.supervisor.supervise import _Job
 from tests.cli.common import damage
 from tests.helpers.equality import same
 from tests.helpers.kernels import Counter, after

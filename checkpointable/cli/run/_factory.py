@@ -30,16 +30,16 @@ def find_factory(name: str) -> Callable[..., Any]:
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Any = importlib.import_module(module_name)
+        target: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise _wrong(f"there is no module {error.name!r}, here or installed") from None
     for part in path.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
+        target = getattr(target, part, None)
+    if not callable(target):
         raise _wrong(f"module {module_name!r} has no class or function {path!r}")
-    return typing.cast("Callable[..., Any]", found)
+    return typing.cast("Callable[..., Any]", target)
 
 
 def _wrong(what: str) -> Exception:

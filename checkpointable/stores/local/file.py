@@ -199,10 +199,10 @@ def _has_proc() -> bool:
 def _withdraw(folder: int, name: str, file: int, where: Path, error: BaseException) -> None:
     """Remove the name again, if it is this file's, and say in the error whether that worked."""
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return
-    if not os.path.samestat(found, os.fstat(file)):
+    if not os.path.samestat(status, os.fstat(file)):
         return
     try:
         os.unlink(name, dir_fd=folder)

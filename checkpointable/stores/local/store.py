@@ -111,8 +111,8 @@ class _SharedStore(LocalStore):
 
 
 def _scan(path: Path) -> Iterator[Entry]:
-    with os.scandir(path) as found:
-        for item in found:
+    with os.scandir(path) as items:
+        for item in items:
             with suppress(FileNotFoundError):  # deleted meanwhile
                 if not name_fault(item.name) and item.is_file(follow_symlinks=False):
                     status = item.stat(follow_symlinks=False)
@@ -192,8 +192,8 @@ def _say_nothing(file: int) -> None:
 
 def _holder(file: int) -> str:
     try:
-        said = orjson.loads(os.pread(file, 4096, 0).partition(b"\n")[0])
-        return f"pid {said['pid']!r:.20} on host {said['host']!r:.255}"
+        holder = orjson.loads(os.pread(file, 4096, 0).partition(b"\n")[0])
+        return f"pid {holder['pid']!r:.20} on host {holder['host']!r:.255}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "its pid is not known"
 

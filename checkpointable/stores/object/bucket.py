@@ -56,7 +56,7 @@ _HINT = "check the address, the credentials and the network, then try again"
 
 
 @frozen(eq=False)
-class Found:
+class SmallObject:
     """A small object as it was read: its bytes, its version, and when it was last written."""
 
     body: bytes
@@ -93,12 +93,12 @@ class Bucket:
         place, mark, query = self.address.partition("?")
         return f"{place.rstrip('/')}/{key}{mark}{query}"
 
-    def get(self, key: str) -> Found:
+    def get(self, key: str) -> SmallObject:
         """Read a small object; the body of a larger one is left empty."""
         with self._errors(key):
-            found = obstore.get(self.remote, self._path(key))
-            body = bytes(found.bytes()) if found.meta["size"] <= _SMALL else b""
-            return Found(body, _version(found.meta), found.meta["last_modified"])
+            result = obstore.get(self.remote, self._path(key))
+            body = bytes(result.bytes()) if result.meta["size"] <= _SMALL else b""
+            return SmallObject(body, _version(result.meta), result.meta["last_modified"])
 
     def exists(self, key: str) -> bool:
         """Whether an object exists."""
@@ -187,8 +187,8 @@ class Bucket:
     def _translated(self, error: Exception, where: str) -> StoreError | CorruptCheckpoint:
         """The `StoreError` for an error of obstore."""
         text = str(error)
-        status = found[1] if (found := _STATUS.search(text)) else ""
-        code = f" ({found[1]})" if (found := _CODE.search(text)) else ""
+        status = match[1] if (match := _STATUS.search(text)) else ""
+        code = f" ({match[1]})" if (match := _CODE.search(text)) else ""
         what = f"the server answered {status}{code}"
         if not status:
             first = _REQUEST.sub(r"\1: ", text.partition("\n")[0])

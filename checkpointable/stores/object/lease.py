@@ -81,18 +81,18 @@ class Lease:
         )
         over, failure = True, StoreError("the lease could not be acquired")
         for _ in range(_TRIES):
-            found = self._read()
-            if found and found[0].nonce == me.nonce:
-                self._begin(me, found[1])
+            current = self._read()
+            if current and current[0].nonce == me.nonce:
+                self._begin(me, current[1])
                 return over
-            if found and found[0].nonce and not found[0].is_dead():
-                if not self._is_over(found[2]):
-                    what = f"another writer holds the store: {found[0]}"
+            if current and current[0].nonce and not current[0].is_dead():
+                if not self._is_over(current[2]):
+                    what = f"another writer holds the store: {current[0]}"
                     raise StoreLocked(what, where=self._bucket.address, hint=_HINT)
                 over = False
             self._since = time.monotonic()
             try:
-                self._bucket.put(KEY, _bytes(me), found[1] if found else "create")
+                self._bucket.put(KEY, _bytes(me), current[1] if current else "create")
             except (
                 StoreError
             ) as error:  # it may have been written all the same; the next read shows
@@ -116,12 +116,12 @@ class Lease:
         try:
             self._version = self._bucket.put(KEY, _bytes(mine), self._version)
         except StoreError:  # or it was written, and the answer was lost
-            found = self._read()
-            if not found or found[0].nonce != mine.nonce:
-                self._lost = f"{found[0]} has it" if found else "its lease was removed"
+            current = self._read()
+            if not current or current[0].nonce != mine.nonce:
+                self._lost = f"{current[0]} has it" if current else "its lease was removed"
                 return
-            self._version = found[1]
-            if found[0].turn != mine.turn:
+            self._version = current[1]
+            if current[0].turn != mine.turn:
                 return
         self._me, self._since = mine, asked
 
@@ -149,10 +149,10 @@ class Lease:
 
     def _read(self) -> "tuple[Holder, Version, datetime] | None":
         try:
-            found = self._bucket.get(KEY)
+            current = self._bucket.get(KEY)
         except NoCheckpoint:
             return None
-        return _holder(found.body), found.version, found.modified
+        return _holder(current.body), current.version, current.modified
 
     def _is_over(self, since: "datetime") -> bool:
         return probe(self._bucket) - since >= timedelta(seconds=self._seconds)

@@ -90,17 +90,17 @@ class ObjectStore:
 
     def list(self) -> Iterator[Entry]:
         """See `checkpointable.stores.List`; no upload is opened."""
-        commits = {found.key.removeprefix(f"{HEADS}/"): found for found in self._bucket.list(HEADS)}
+        commits = {one.key.removeprefix(f"{HEADS}/"): one for one in self._bucket.list(HEADS)}
         uploads = _uploads(self._bucket)  # after the commit objects, so that each has its upload
         for text, commit in commits.items():
             if (name := unescaped(text)) is None:
                 continue
-            found = uploads[text]
-            if len(found) > 1:  # of attempts that failed
+            candidates = uploads[text]
+            if len(candidates) > 1:  # of attempts that failed
                 with suppress(NoCheckpoint, CorruptCheckpoint):
                     key = self._key(name)
-                    found = [upload for upload in found if upload.key == key]
-            for upload in found[:1]:  # none if it was deleted meanwhile
+                    candidates = [upload for upload in candidates if upload.key == key]
+            for upload in candidates[:1]:  # none if it was deleted meanwhile
                 yield Entry(name, upload.size, commit.modified.timestamp())
 
     def delete(self, name: str, /) -> None:
@@ -179,16 +179,18 @@ class ObjectStore:
     def _sweep(self) -> None:
         """Remove uploads without a commit object, as killed writers leave them."""
         uploads = _uploads(self._bucket)
-        commits = {found.key.removeprefix(f"{HEADS}/") for found in self._bucket.list(HEADS)}
-        for text, found in uploads.items():
+        commits = {one.key.removeprefix(f"{HEADS}/") for one in self._bucket.list(HEADS)}
+        for text, candidates in uploads.items():
             name = unescaped(text)
             if name is None:  # probes of the server, which others may be making now
-                found = [one for one in found if time.time() - one.modified.timestamp() > _DAY]
-            elif len(found) > 1 or text not in commits:
-                found = [*self._leftovers(name, found)]
+                candidates = [
+                    one for one in candidates if time.time() - one.modified.timestamp() > _DAY
+                ]
+            elif len(candidates) > 1 or text not in commits:
+                candidates = [*self._leftovers(name, candidates)]
             else:
                 continue
-            for upload in found:
+            for upload in candidates:
                 delete_upload(self._bucket, upload.key)
 
     def _leftovers(self, name: str, uploads: Iterable[Listed]) -> Iterator[Listed]:
@@ -229,6 +231,6 @@ def _address(store: "Remote", prefix: str) -> str:
 def _uploads(bucket: Bucket) -> dict[str, list[Listed]]:
     """All uploads, by the name as it is escaped in keys."""
     uploads: dict[str, list[Listed]] = defaultdict(list)
-    for found in bucket.list(UPLOADS):
-        uploads[found.key.split("/")[1]].append(found)
+    for upload in bucket.list(UPLOADS):
+        uploads[upload.key.split("/")[1]].append(upload)
     return uploads

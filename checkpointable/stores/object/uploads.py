@@ -77,7 +77,7 @@ def escaped(name: str) -> str:
     >>> escaped("step-1 ä.safetensors"), escaped("50%\n")
     ('step-1 ä.safetensors', '50%25%0A')
     """
-    return _ESCAPED.sub(lambda found: quote(found[0], safe=""), name)
+    return _ESCAPED.sub(lambda match: quote(match[0], safe=""), name)
 
 
 def unescaped(text: str) -> str | None:
