@@ -62,8 +62,8 @@ def test_what_is_shown_runs_as_printed(page: str, n: int, tmp_path: Path, heat: 
         (tmp_path / "heat.py").write_text(BLOCKS[0])
     if "\nclass Test" in block or "\ndef test_" in block:
         program = "import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
-        said = run_program(program, tmp_path, PYTHONPATH=heat)
-        assert re.search(r"^[1-9]\d* passed", said, re.MULTILINE)
+        output = run_program(program, tmp_path, PYTHONPATH=heat)
+        assert re.search(r"^[1-9]\d* passed", output, re.MULTILINE)
     else:
         program = "import runpy; runpy.run_path('test_program.py', run_name='__main__')"
         run_program(program, tmp_path, PYTHONPATH=heat)
@@ -90,9 +90,9 @@ try:
 except AssertionError as broken:
     print(broken)
 """
-    said, shown = run_program(program, tmp_path), (ROOT / "README.md").read_text()
+    output, shown = run_program(program, tmp_path), (ROOT / "README.md").read_text()
     digits = re.compile(r"\d[\d.e-]*")  # the last ones depend on the processor
-    assert digits.sub("0", f"```text\n{said}```") in digits.sub("0", shown)
+    assert digits.sub("0", f"```text\n{output}```") in digits.sub("0", shown)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_the_persistent_example_is_saved_between_its_launches_and_resumes(tmp_pa
     cells = np.sin(np.arange(128) ** 2.0).reshape(2, 64)
     for _ in range(5):
         cells = (np.roll(cells, 1, axis=1) + cells + np.roll(cells, -1, axis=1)) / 3
-    found = load_file(tmp_path / "run" / name_of(5))
-    assert np.array_equal(found["cells"], cells)
+    results = load_file(tmp_path / "run" / name_of(5))
+    assert np.array_equal(results["cells"], cells)
 
 
 def test_the_cupy_example_says_what_is_missing(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def batch_commands() -> dict[str, list[str]]:
     commands = {}
     for path in SCRIPTS:
         script = path.read_text().replace("\\\n", " ")
-        found = re.search(r"^srun (checkpointable run .*)$", script, re.MULTILINE)
-        assert found is not None
-        commands[path.stem] = shlex.split(found[1].replace("$seed", "7"))
+        results = re.search(r"^srun (checkpointable run .*)$", script, re.MULTILINE)
+        assert results is not None
+        commands[path.stem] = shlex.split(results[1].replace("$seed", "7"))
     job = (ROOT / "examples/kubernetes.yaml").read_text()
     lists = re.findall(r"(?:command|args): \[(.*)\]\n", job)
     commands["kubernetes"] = [word.strip('"') for word in ", ".join(lists).split(", ")]

@@ -14,13 +14,13 @@ from tests.helpers.mpiexec import ROOT, ring, run_on_ranks, saved
 
 
 def test_the_mpi_example_goes_on_on_another_number_of_ranks(tmp_path: Path) -> None:
-    store, said = tmp_path / "run", []
+    store, output = tmp_path / "run", []
     for size, until in ((3, 30), (2, 50)):
         words = ("-m", "mpi4py", "examples/heat_mpi.py", str(store), str(until), "64")
         ended = run_on_ranks(size, *words)
         assert ended.returncode == 0, ended.stderr
-        said.append(ended.stdout)
-    assert said == ["from step 0 to 30, saved 1 times\n", "from step 30 to 50, saved 1 times\n"]
+        output.append(ended.stdout)
+    assert output == ["from step 0 to 30, saved 1 times\n", "from step 30 to 50, saved 1 times\n"]
     assert saved(store).temperature[:].tobytes() == ring(50, 64).tobytes()
 
 

@@ -31,29 +31,29 @@ from tests.runner.test_signals import Signalled
 
 
 def events_of(kernel: Any, store: Any, until: int, **options: Any) -> list[Event]:
-    told: list[Event] = []
-    run(kernel, store, until, on_event=told.append, **options)
-    return told
+    reported: list[Event] = []
+    run(kernel, store, until, on_event=reported.append, **options)
+    return reported
 
 
 def test_a_run_tells_what_happens_to_it() -> None:
     store = MemoryStore()
-    told = events_of(Counter(), store, 30, save=every(steps=10), keep=last(2))
-    assert [type(event) for event in told] == [Started, Saved, Saved, Saved, Pruned, Finished]
-    saved = [event for event in told if isinstance(event, Saved)]
+    reported = events_of(Counter(), store, 30, save=every(steps=10), keep=last(2))
+    assert [type(event) for event in reported] == [Started, Saved, Saved, Saved, Pruned, Finished]
+    saved = [event for event in reported if isinstance(event, Saved)]
     assert [(s.step, s.name, s.kind, s.dirty) for s in saved] == [
         (step, name_of(step), "full", 1.0) for step in (10, 20, 30)
     ]
-    assert told[4] == Pruned((name_of(10),), time=told[4].time)
+    assert reported[4] == Pruned((name_of(10),), time=reported[4].time)
 
 
 def test_a_run_that_resumes_tells_from_what_and_what_it_passed_over() -> None:
     store = MemoryStore()
     run(Counter(), store, 20, save=every(steps=10))
     damage(store, name_of(20))
-    told = events_of(Counter(), store, 20)
-    assert [type(event) for event in told] == [FellBack, Restored, Saved, Finished]
-    fell, restored = told[:2]
+    reported = events_of(Counter(), store, 20)
+    assert [type(event) for event in reported] == [FellBack, Restored, Saved, Finished]
+    fell, restored = reported[:2]
     assert isinstance(fell, FellBack)
     assert isinstance(restored, Restored)
     assert (fell.step, fell.name, restored.step, restored.name) == (
@@ -63,17 +63,17 @@ def test_a_run_that_resumes_tells_from_what_and_what_it_passed_over() -> None:
 
 
 def test_a_run_that_is_stopped_tells_why_and_what_is_saved() -> None:
-    told: list[Event] = []
+    reported: list[Event] = []
     with pytest.raises(Preempted):
-        run(Signalled(), MemoryStore(), 10**6, on_event=told.append)
-    assert [type(event) for event in told] == [Started, Stopping, Saved, Stopped]
+        run(Signalled(), MemoryStore(), 10**6, on_event=reported.append)
+    assert [type(event) for event in reported] == [Started, Stopping, Saved, Stopped]
 
 
 def test_a_delta_tells_its_share() -> None:
     store = MemoryStore()
     with small_blocks(64):
-        told = events_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
-    first, *others = [event for event in told if isinstance(event, Saved)]
+        reported = events_of(Sweep(), store, 40, save=every(steps=10), delta=True, keep=last(9))
+    first, *others = [event for event in reported if isinstance(event, Saved)]
     assert (first.kind, first.dirty) == ("full", 1.0)
     for event in others:
         assert event.kind == "delta"
@@ -92,9 +92,9 @@ def lines(store: Path) -> list[Event | None]:
 
 
 def test_a_directory_has_them_from_run_to_run(tmp_path: Path) -> None:
-    told = events_of(Counter(), tmp_path, 20, save=every(steps=10))
-    told += events_of(Counter(), tmp_path, 30)
-    assert lines(tmp_path) == told
+    reported = events_of(Counter(), tmp_path, 20, save=every(steps=10))
+    reported += events_of(Counter(), tmp_path, 30)
+    assert lines(tmp_path) == reported
     assert [e.step for e in entries(LocalStore(tmp_path))] == [10, 20, 30]
 
 
@@ -139,8 +139,8 @@ def test_the_log_has_them_and_warns_of_what_went_wrong(caplog: pytest.LogCapture
     damage(store, name_of(20))
     with caplog.at_level(logging.INFO, "checkpointable"):
         run(Counter(), store, 20)
-    found = [(r.name, r.levelname, r.getMessage().split()[0]) for r in caplog.records]
-    assert found == [
+    result = [(r.name, r.levelname, r.getMessage().split()[0]) for r in caplog.records]
+    assert result == [
         ("checkpointable", "WARNING", "FellBack"),
         ("checkpointable", "INFO", "Restored"),
         ("checkpointable", "INFO", "Saved"),

@@ -41,8 +41,8 @@ def mypy(stripped: Path) -> Errors:
     return list(_mypy_errors(ended.stdout))
 
 
-def _mypy_errors(said: str) -> Iterator[tuple[Path, int, str]]:
-    for line in said.splitlines():
+def _mypy_errors(output: str) -> Iterator[tuple[Path, int, str]]:
+    for line in output.splitlines():
         if ": error:" in line:
             match = _ERROR.fullmatch(line)
             assert match, line
@@ -55,9 +55,9 @@ def pyright(stripped: Path) -> Errors:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     return [
-        (Path(found["file"]).resolve(), found["range"]["start"]["line"] + 1, found["rule"])
-        for found in json.loads(ended.stdout)["generalDiagnostics"]
-        if found["severity"] == "error"
+        (Path(result["file"]).resolve(), result["range"]["start"]["line"] + 1, result["rule"])
+        for result in json.loads(ended.stdout)["generalDiagnostics"]
+        if result["severity"] == "error"
     ]
 
 
@@ -77,8 +77,8 @@ def _pyright_project(stripped: Path) -> Path:
 @pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
 def errors(request: pytest.FixtureRequest, stripped: Path) -> Errors:
     """What a checker, run once over everything, says."""
-    said: Errors = request.param(stripped)
-    return said
+    output: Errors = request.param(stripped)
+    return output
 
 
 def test_what_is_right_is_accepted_and_inferred(stripped: Path, errors: Errors) -> None:

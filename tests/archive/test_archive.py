@@ -84,11 +84,11 @@ def test_the_newest_is_of_the_highest_step_not_the_last_written(store: Store) ->
     for step in (10, 9, 100, 2):
         save(store, state(step), step)
     assert [e.step for e in entries(store)] == [2, 9, 10, 100]
-    found = latest(store, State)
-    assert found is not None
-    assert same(found.checkpoint, state(100))
-    assert found.entry.name == "step-000000000100.safetensors"
-    assert found.skipped == ()
+    result = latest(store, State)
+    assert result is not None
+    assert same(result.checkpoint, state(100))
+    assert result.entry.name == "step-000000000100.safetensors"
+    assert result.skipped == ()
 
 
 def test_an_empty_store_has_no_latest(store: Store) -> None:
@@ -101,10 +101,10 @@ def test_latest_falls_back_and_says_why(store: Store, at: int) -> None:
     for step in (1, 2, 3):
         save(store, state(step), step)
     damage(store, name_of(3), at)
-    found = latest(store, State)
-    assert found is not None
-    assert same(found.checkpoint, state(2))
-    ((entry, error),) = found.skipped
+    result = latest(store, State)
+    assert result is not None
+    assert same(result.checkpoint, state(2))
+    ((entry, error),) = result.skipped
     assert entry.step == 3
     assert isinstance(error, CorruptCheckpoint)
     assert name_of(3) in str(error)
@@ -140,9 +140,9 @@ def test_a_newer_format_is_no_reason_to_fall_back_but_damage_to_its_number_is(
     for step in (1, 2):
         save(store, state(step), step)
     rewrite(store, name_of(2), lambda data: data.replace(b'format\\":1', b'format\\":2'))
-    found = latest(store, State)
-    assert found is not None
-    assert found.entry.step == 1
+    result = latest(store, State)
+    assert result is not None
+    assert result.entry.step == 1
     rewrite(store, name_of(2), seal_again)
     with pytest.raises(InvalidCheckpoint, match="format 2"):
         latest(store, State)
@@ -158,9 +158,9 @@ def test_a_step_saved_again_is_a_new_attempt_and_the_newest(store: Store) -> Non
     for value in (5, 6, 7):
         save(store, state(value), 3)
     assert [e.attempt for e in entries(store)] == [0, 1, 2]
-    found = latest(store, State)
-    assert found is not None
-    assert found.checkpoint.step == 7
+    result = latest(store, State)
+    assert result is not None
+    assert result.checkpoint.step == 7
     damage(store, name_of(3, 2))
     assert at_step(store, 3, State).checkpoint.step == 6
 
@@ -257,9 +257,9 @@ def test_no_order_of_saves_damage_and_pruning_leaves_nothing_sound(
     sound = {e.name for e in entries(store) if is_sound(store, e.name)}
     if sound:
         prune(store, last(n))
-        found = latest(store, Other)
-        assert found is not None
-        assert found.entry.name == max(sound, key=lambda name: _order(name))
+        result = latest(store, Other)
+        assert result is not None
+        assert result.entry.name == max(sound, key=lambda name: _order(name))
 
 
 def _order(name: str) -> tuple[int, int]:

@@ -230,10 +230,10 @@ def test_damage_in_a_parent_names_block_and_file_and_an_older_one_is_found() -> 
     with pytest.raises(CorruptCheckpoint, match="damaged") as caught:
         load(store, names[2], State)
     assert f"array 'grid', block 1 of 6, in {names[1]!r}" in caught.value.where
-    found = archive.latest(store, State)
-    assert found is not None
-    assert found.entry.name == names[0]
-    assert [entry.name for entry, _ in found.skipped] == [names[2], names[1]]
+    result = archive.latest(store, State)
+    assert result is not None
+    assert result.entry.name == names[0]
+    assert [entry.name for entry, _ in result.skipped] == [names[2], names[1]]
 
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["", "signed"])
@@ -359,8 +359,8 @@ def test_extents_that_no_writer_makes_are_refused(extents: Any, parents: int) ->
 def test_extents_may_have_gaps() -> None:
     """Of a parent not all is needed any more, and who knows in which order shards come."""
     rows = [[1, 0, 1], [1, 5, 1], [0, 0, 2], [1, 6, 1]]
-    found = extents_from_json({"a": {"extents": rows}}, 1)
-    assert found == {"a": tuple(Extent(*row) for row in rows)}
+    result = extents_from_json({"a": {"extents": rows}}, 1)
+    assert result == {"a": tuple(Extent(*row) for row in rows)}
 
 
 def test_a_delta_of_one_with_gaps_refers_to_each_block_where_it_is() -> None:

@@ -64,9 +64,9 @@ def of(loss: float) -> Callable[[], Any]:
 
 histories = st.lists(
     st.tuples(st.integers(0, 200), st.floats(0, 20_000), st.floats()),
-    unique_by=lambda said: said[0],
+    unique_by=lambda output: output[0],
     min_size=1,
-).map(lambda said: [KeptStep(step, created, of(loss)) for step, created, loss in sorted(said)])
+).map(lambda output: [KeptStep(step, created, of(loss)) for step, created, loss in sorted(output)])
 
 
 @given(keeps, histories, st.data())
@@ -244,8 +244,8 @@ def test_nothing_that_happens_leaves_nothing_to_resume_from(
                 newest = sound = save(store, step, newest if what == "delta" else None)
         elif what == "damage":
             damage(store, entries(store)[-1].name)
-            found, _ = newest_valid(store, lambda name: verify(store, name))
-            if found is None:  # that was all there was, which no policy can help
+            result, _ = newest_valid(store, lambda name: verify(store, name))
+            if result is None:  # that was all there was, which no policy can help
                 return
         elif what == "older":  # a restart fell back to an earlier step, and goes on from there
             step = max(step - number, 0)
@@ -255,10 +255,10 @@ def test_nothing_that_happens_leaves_nothing_to_resume_from(
         with suppress(StoreError):
             prune(store, keep, valid=sound)
         store.left = 10**9
-        found, _ = newest_valid(store, lambda name: verify(store, name))
-        assert found is not None
+        result, _ = newest_valid(store, lambda name: verify(store, name))
+        assert result is not None
         assert before is not None
-        assert found[1] == before[1]
+        assert result[1] == before[1]
 
 
 class Killed(Exception):

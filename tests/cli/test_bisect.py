@@ -109,16 +109,16 @@ numbers = (st.integers(-9, 9).map(str) | st.sampled_from(["a", "b"])).map(lambda
 
 def joined(parts: tuple[tuple[str, str], str, tuple[str, str]]) -> tuple[str, str]:
     (x, in_python), op, (y, other) = parts
-    said = f"({in_python} {op} {other})"
-    return f"({x} {op} {y})", f"bool{said}" if op in ("and", "or") else said
+    output = f"({in_python} {op} {other})"
+    return f"({x} {op} {y})", f"bool{output}" if op in ("and", "or") else output
 
 
 arithmetic = st.recursive(
     numbers,
     lambda inner: (
         st.tuples(inner, st.sampled_from([*OPERATORS, "and", "or"]), inner).map(joined)
-        | inner.map(lambda said: (f"(not {said[0]})", f"(not {said[1]})"))
-        | inner.map(lambda said: (f"abs({said[0]})", f"abs({said[1]})"))
+        | inner.map(lambda output: (f"(not {output[0]})", f"(not {output[1]})"))
+        | inner.map(lambda output: (f"abs({output[0]})", f"abs({output[1]})"))
     ),
     max_leaves=8,
 )
@@ -127,9 +127,9 @@ arithmetic = st.recursive(
 @example(("abs(not a) - abs(not b)",) * 2, 0, 0)
 @example(("-(+abs(not a))",) * 2, 0, 0)
 @given(arithmetic, st.integers(-9, 9), st.integers(-9, 9))
-def test_numbers_hold_as_in_python(said: tuple[str, str], a: int, b: int) -> None:
-    found = parse_expression(said[0]).holds({"a": a, "b": b}, ARRAYS.__getitem__)
-    assert found == bool(eval(said[1], {}, {"a": a, "b": b}))
+def test_numbers_hold_as_in_python(output: tuple[str, str], a: int, b: int) -> None:
+    result = parse_expression(output[0]).holds({"a": a, "b": b}, ARRAYS.__getitem__)
+    assert result == bool(eval(output[1], {}, {"a": a, "b": b}))
 
 
 @given(st.integers(1, 40), st.data())
@@ -150,10 +150,10 @@ def test_bisect_finds_the_first(count: int, data: st.DataObject) -> None:
         with pytest.raises(NoCheckpoint):
             _first(store, "run", holds, as_json=True)
         return
-    found, before = _first(store, "run", holds, as_json=True)
+    result, before = _first(store, "run", holds, as_json=True)
     after = [i for i in sound if i >= first]
-    assert (found.step if found else None) == (after[0] if after else None)
-    if found is not None:
+    assert (result.step if result else None) == (after[0] if after else None)
+    if result is not None:
         assert (before.step if before else None) == max(
             [i for i in sound if i < first], default=None
         )
@@ -173,37 +173,37 @@ def archive_of(count: int) -> Any:
 def test_bisect_says_how_to_run_again(cli: Cli) -> None:
     for step in range(1, 9):
         save(step, np.array([1.0, np.nan if step >= 6 else 2.0]), where="my run")
-    told = cli("bisect", "my run", "isnan(field)")
-    assert told.code == 0
-    assert told.out.splitlines()[-3:] == [
+    reported = cli("bisect", "my run", "isnan(field)")
+    assert reported.code == 0
+    assert reported.out.splitlines()[-3:] == [
         f"first in step 6 ({archive.name_of(6)}), and not in step 5 before it",
         "to run again from there, with the options it had:",
         "  checkpointable fork 'my run' 5 'my run-from-5' && "
         "checkpointable run NAME --store 'my run-from-5' --until 6",
     ]
-    found = cli("bisect", "my run", "isnan(field)", "--json").events[-1]
-    assert (found["step"], found["before"]) == (6, archive.name_of(5))
-    assert found["command"].startswith("checkpointable fork 'my run' 5 'my run-from-5' && ")
+    result = cli("bisect", "my run", "isnan(field)", "--json").events[-1]
+    assert (result["step"], result["before"]) == (6, archive.name_of(5))
+    assert result["command"].startswith("checkpointable fork 'my run' 5 'my run-from-5' && ")
 
 
 def test_bisect_of_what_never_holds(cli: Cli) -> None:
     for step in (1, 2):
         save(step)
-    told = cli("bisect", "run", "isnan(field)")
-    assert told.code == 1
-    assert told.out == "step 2: does not hold\nin none of the checkpoints: isnan(field)\n"
+    reported = cli("bisect", "run", "isnan(field)")
+    assert reported.code == 1
+    assert reported.out == "step 2: does not hold\nin none of the checkpoints: isnan(field)\n"
 
 
 def test_bisect_passes_over_a_damaged_one(cli: Cli) -> None:
     names = [save(step, energy=step) for step in range(1, 6)]
     damage(Path("run") / names[3], 200)
-    told = cli("bisect", "run", "energy >= 3")
-    assert f"first in step 3 ({names[2]}), and not in step 2" in told.out
+    reported = cli("bisect", "run", "energy >= 3")
+    assert f"first in step 3 ({names[2]}), and not in step 2" in reported.out
     assert f"warning: passed over {names[3]}: " in cli("bisect", "run", "energy >= 5").err
 
 
 def test_bisect_of_an_absent_field_says_what_is_there(cli: Cli) -> None:
     save(1)
-    told = cli("bisect", "run", "temperature > 3")
-    assert told.code == 64
-    assert "temperature does not exist; there is step, energy, label, field" in told.err
+    reported = cli("bisect", "run", "temperature > 3")
+    assert reported.code == 64
+    assert "temperature does not exist; there is step, energy, label, field" in reported.err

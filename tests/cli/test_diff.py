@@ -21,9 +21,9 @@ def test_diff_names_the_file_that_is_damaged(cli: Cli) -> None:
     for name, value in (("one", 1.0), ("two", 2.0)):
         save_file(shot(1, np.full(3, value)), name)
     damage(Path("two"))
-    told = cli("diff", "one", "two")
-    assert told.code == 1
-    assert "  where: two: array 'field', block 0 of 1\n" in told.err
+    reported = cli("diff", "one", "two")
+    assert reported.code == 1
+    assert "  where: two: array 'field', block 0 of 1\n" in reported.err
 
 
 def test_diff_of_equal_ones_is_none(cli: Cli) -> None:
@@ -48,16 +48,16 @@ def test_diff_finds_what_numpy_finds(
         (tmp_path / name).unlink(missing_ok=True)
         save_file(shot(1, array), tmp_path / name)
     with opened_file(tmp_path / "a") as a, opened_file(tmp_path / "b") as b:
-        found = compare_array(a, b, "field")
+        result = compare_array(a, b, "field")
     differs = old.view(np.uint32) != new.view(np.uint32)
-    assert found.changed_elements == np.count_nonzero(differs)
-    assert found.first == ((int(np.argmax(differs)),) if differs.any() else None)
-    assert found.new_nans == np.count_nonzero(np.isnan(new) & ~np.isnan(old))
+    assert result.changed_elements == np.count_nonzero(differs)
+    assert result.first == ((int(np.argmax(differs)),) if differs.any() else None)
+    assert result.new_nans == np.count_nonzero(np.isnan(new) & ~np.isnan(old))
     numbers = ~(np.isnan(old) | np.isnan(new)) & (old != new)
     x, y = old[numbers].astype(np.float64), new[numbers].astype(np.float64)
-    assert float(found.max or 0) == pytest.approx(np.abs(y - x).max(initial=0))
+    assert float(result.max or 0) == pytest.approx(np.abs(y - x).max(initial=0))
     rms = math.sqrt(np.square(y - x).sum() / len(old))
-    assert float(found.rms or 0) == pytest.approx(rms)
+    assert float(result.rms or 0) == pytest.approx(rms)
 
 
 def test_diff_reads_only_blocks_that_differ(cli: Cli) -> None:
@@ -90,8 +90,8 @@ def test_diff_tells_an_element_across_blocks_once(cli: Cli) -> None:
 def test_diff_of_two_steps_says_what_changed(cli: Cli) -> None:
     save(1, np.zeros((3, 2)), energy=1.5)
     save(2, np.array([[0, 0], [0, np.nan], [0, -0.0]]), energy=2.5, label="\x1b[2J")
-    told = cli("diff", "run", 1, 2)
-    assert told == Result(
+    reported = cli("diff", "run", 1, 2)
+    assert reported == Result(
         1,
         "step: 1 -> 2\nenergy: 1.5 -> 2.5\nlabel: 'x' -> '\\x1b[2J'\n"
         "field: 2 of 6 elements (33.33%) in 1 of 1 block (100.00%)\n"
@@ -103,8 +103,11 @@ def test_diff_of_two_steps_says_what_changed(cli: Cli) -> None:
 def test_diff_says_which_arrays_are_of_another_kind(cli: Cli) -> None:
     save_file(shot(1, np.zeros(3)), "a")
     save_file(shot(1, np.zeros((3, 1), np.float32)), "b")
-    told = cli("diff", "a", "b")
-    assert (told.code, told.out) == (1, "field: array[float64] (3,) -> array[float32] (3,1)\n")
+    reported = cli("diff", "a", "b")
+    assert (reported.code, reported.out) == (
+        1,
+        "field: array[float64] (3,) -> array[float32] (3,1)\n",
+    )
 
 
 def test_diff_compares_a_signed_one_by_its_data(cli: Cli) -> None:
@@ -145,16 +148,18 @@ def test_a_nan_of_other_bits_is_no_new_one(cli: Cli) -> None:
 )
 def test_diff_refuses_words_that_do_not_go_together(cli: Cli, words: str, message: str) -> None:
     save(1)
-    told = cli("diff", *words.split())
-    assert told.code == 64
-    assert message in told.err
+    reported = cli("diff", *words.split())
+    assert reported.code == 64
+    assert message in reported.err
 
 
 def test_diff_of_a_step_that_is_not_there(cli: Cli) -> None:
     save(1)
-    told = cli("diff", "run", 1, 7)
-    assert told.code == 1
-    assert told.err.startswith("error: there is no checkpoint of step 7\n  where: run\n  hint: ")
+    reported = cli("diff", "run", 1, 7)
+    assert reported.code == 1
+    assert reported.err.startswith(
+        "error: there is no checkpoint of step 7\n  where: run\n  hint: "
+    )
 
 
 json_trees = st.recursive(

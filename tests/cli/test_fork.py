@@ -15,8 +15,8 @@ from tests.cli.common import Cli, Result, Shot, damage, save
 
 def test_a_fork_holds_the_step_and_what_it_continues(cli: Cli, chain: list[str]) -> None:
     save(40)
-    told = cli("fork", "run", 20, "deep/new")
-    assert told == Result(0, "deep/new begins at step 20: 2 files, 2 linked\n", "")
+    result = cli("fork", "run", 20, "deep/new")
+    assert result == Result(0, "deep/new begins at step 20: 2 files, 2 linked\n", "")
     forked = LocalStore("deep/new")
     assert [entry.name for entry in archive.entries(forked)] == chain[:2]
     expected = load_file(Path("run") / chain[1], Shot).field
@@ -32,17 +32,17 @@ def test_a_fork_outlives_where_it_came_from(cli: Cli, chain: list[str]) -> None:
 
 def test_a_run_goes_on_from_a_fork(cli: Cli, walked: str) -> None:
     assert cli("fork", walked, 10, "new").code == 0
-    told = cli("run", "walks:Walk", "--store", "new", "--until", "20")
-    assert "resumed from step 10" in told.out
+    result = cli("run", "walks:Walk", "--store", "new", "--until", "20")
+    assert "resumed from step 10" in result.out
     assert cli("diff", f"new/{archive.name_of(20)}", f"run/{archive.name_of(20)}").code == 0
 
 
 def test_a_fork_replaces_nothing(cli: Cli) -> None:
     save(1)
     Path("new").mkdir()
-    told = cli("fork", "run", 1, "new")
-    assert told.code == 1
-    assert told.err == (
+    result = cli("fork", "run", 1, "new")
+    assert result.code == 1
+    assert result.err == (
         f"error: it already exists\n  where: {Path('new').absolute()}\n"
         "  hint: give the name of a new directory\n"
     )
@@ -66,9 +66,9 @@ def test_where_nothing_can_be_linked_it_is_copied(
     monkeypatch.setattr(os, "link", refuse)
     if fault == "clone":
         monkeypatch.setattr(fcntl, "ioctl", refuse)
-    told = cli("fork", "run", 30, "new")
-    assert told.code == 0
-    assert "linked" not in told.out
+    result = cli("fork", "run", 30, "new")
+    assert result.code == 0
+    assert "linked" not in result.out
     assert cli("verify", "new").code == 0
     for name in chain:
         old, new = Path("run", name), Path("new", name)

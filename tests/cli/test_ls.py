@@ -83,8 +83,8 @@ def test_ls_long_does_not_read_the_data(cli: Cli, chain: list[str]) -> None:
 def test_ls_check_finds_what_is_damaged(cli: Cli, chain: list[str]) -> None:
     assert cli("ls", "run", "--check").code == 0
     damage(Path("run") / chain[2])
-    told = cli("ls", "run", "--check")
-    assert told.code == 1
-    lines = told.out.splitlines()
+    result = cli("ls", "run", "--check")
+    assert result.code == 1
+    lines = result.out.splitlines()
     assert lines[2].endswith(f"{chain[1]}  ok")
     assert f"{chain[2]}  damaged: the data is damaged (array 'field', block 2 of 4)" in lines[3]

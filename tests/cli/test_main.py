@@ -46,11 +46,11 @@ from tests.cli.common import Cli, command
     ],
 )
 def test_wrong_usage(cli: Cli, words: str, message: str) -> None:
-    told = cli(*words.split())
-    assert (told.code, told.out) == (64, "")
-    assert told.err.startswith("error: ")
-    assert message in told.err
-    assert " --help\n" in told.err
+    result = cli(*words.split())
+    assert (result.code, result.out) == (64, "")
+    assert result.err.startswith("error: ")
+    assert message in result.err
+    assert " --help\n" in result.err
     assert not Path("runs").exists()
 
 
@@ -63,9 +63,9 @@ def test_with_a_key_it_signs_and_believes_only_what_is_signed(cli: Cli, three: P
     name = archive.name_of(20)
     assert cli("verify", "signed", "--key", "key").code == 0
     for words in (("signed", "--key", "other"), (three, "--key", "key")):
-        told = cli("verify", *words)
-        assert told.code == 1
-        assert "sign" in told.out
+        result = cli("verify", *words)
+        assert result.code == 1
+        assert "sign" in result.out
     assert "  signed   with the key given\n" in cli("show", "signed", "--key", "key").out
     assert "  signed   yes; " in cli("show", f"signed/{name}").out
     assert "another key" in cli("show", f"signed/{name}", "--key", "other").err
@@ -76,10 +76,10 @@ def test_with_a_key_it_signs_and_believes_only_what_is_signed(cli: Cli, three: P
 def test_a_bad_key_is_wrong_usage(cli: Cli, command: list[str]) -> None:
     Path("short").write_bytes(b"k")
     for key, message in (("short", "at least 16 random bytes"), ("none", "No such file")):
-        told = cli(*command, "--key", key)
-        assert told.code == 64
-        assert message in told.err
-        assert "hint: make one with: head -c 32 /dev/urandom" in told.err
+        result = cli(*command, "--key", key)
+        assert result.code == 64
+        assert message in result.err
+        assert "hint: make one with: head -c 32 /dev/urandom" in result.err
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -37,8 +37,8 @@ def test_a_signal_stops_all_ranks_and_others_go_on(tmp_path: Path) -> None:
 
     ended = run_on_ranks(3, *HEAT, store, "--until", str(stopped + 7), "--", "--n", "64")
     assert ended.returncode == 0, ended.stderr
-    told = [orjson.loads(line)["event"] for line in ended.stdout.splitlines()]
-    assert told == ["Restored", "Saved", "Finished"]
+    result = [orjson.loads(line)["event"] for line in ended.stdout.splitlines()]
+    assert result == ["Restored", "Saved", "Finished"]
     assert saved(tmp_path).temperature[:].tobytes() == ring(stopped + 7, 64).tobytes()
 
 

@@ -58,10 +58,10 @@ def test_many_chunks_of_rows_give_the_array(tmp_path: Path) -> None:
 
 def test_a_cube_is_cut_in_its_middle(tmp_path: Path) -> None:
     cube = np.arange(5 * 6 * 7).reshape(5, 6, 7)
-    found = seen(tmp_path / "a", cube, 9, 9, every_axis=True)
+    result = seen(tmp_path / "a", cube, 9, 9, every_axis=True)
     expected = [cube[2], cube[:, 3], cube[:, :, 3]]
-    assert all(np.array_equal(a.mean, b) for a, b in zip(found, expected, strict=True))
-    assert [one.part for one in found] == ["[2, :, :]", "[:, 3, :]", "[:, :, 3]"]
+    assert all(np.array_equal(a.mean, b) for a, b in zip(result, expected, strict=True))
+    assert [one.part for one in result] == ["[2, :, :]", "[:, 3, :]", "[:, :, 3]"]
 
 
 def test_of_more_axes_it_is_the_middle_of_the_first(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_a_structured_array_has_a_picture_for_each_field(tmp_path: Path) -> None
     dtype = [("x", "f4"), ("name", "S3"), ("inner", [("id", "u2")])]
     array = np.zeros(4, dtype)
     array["inner"]["id"] = [1, 2, 3, 4]
-    found = seen(tmp_path / "a", array, 9, 9)
-    assert [one.part for one in found] == [".x", ".inner.id"]
-    assert found[1].mean[:, 0].tolist() == [1, 2, 3, 4]
+    result = seen(tmp_path / "a", array, 9, 9)
+    assert [one.part for one in result] == [".x", ".inner.id"]
+    assert result[1].mean[:, 0].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from tests.cli.common import Cli, Result
 
 
 def test_replay_gives_the_same_bits(cli: Cli, walked: str) -> None:
-    told = cli("replay", walked, "walks:Walk", "--from", 10, "--to", 30)
-    assert told == Result(0, "the same, bit by bit: step 10 run to 30\n", "")
+    result = cli("replay", walked, "walks:Walk", "--from", 10, "--to", 30)
+    assert result == Result(0, "the same, bit by bit: step 10 run to 30\n", "")
     assert len(archive.entries(LocalStore(walked))) == 3
 
 
 def test_replay_names_the_first_array_that_differs(cli: Cli, walked: str) -> None:
     words = ("replay", walked, "walks:Walk", "--from", 10, "--to", 20)
-    told = cli(*words, "--", "--gain", "0.25")
-    assert told.code == 1
-    assert told.out.splitlines() == [
+    result = cli(*words, "--", "--gain", "0.25")
+    assert result.code == 1
+    assert result.out.splitlines() == [
         "place: differs, first at [2], in 1 block",
         "speed: differs, first at [2], in 1 block",
     ]
@@ -34,6 +34,6 @@ def test_replay_names_the_first_array_that_differs(cli: Cli, walked: str) -> Non
     ],
 )
 def test_replay_refuses(cli: Cli, walked: str, words: str, code: int, message: str) -> None:
-    told = cli("replay", walked, "walks:Walk", *words.split())
-    assert told.code == code
-    assert message in told.err
+    result = cli("replay", walked, "walks:Walk", *words.split())
+    assert result.code == code
+    assert message in result.err

@@ -143,10 +143,12 @@ def test_text_is_told_as_it_is() -> None:
 
 
 def test_a_page_loads_nothing_and_runs_nothing() -> None:
-    found = Tags(whole("https://example.org/x.js"))
-    assert found.loaded
-    assert all(address.startswith("data:image/png;base64,") for address in found.loaded)
-    assert {tag for tag, _ in found.tags}.isdisjoint({"script", "link", "iframe", "object", "form"})
+    result = Tags(whole("https://example.org/x.js"))
+    assert result.loaded
+    assert all(address.startswith("data:image/png;base64,") for address in result.loaded)
+    assert {tag for tag, _ in result.tags}.isdisjoint(
+        {"script", "link", "iframe", "object", "form"}
+    )
     assert "url(" not in whole("plain")
 
 
@@ -274,8 +276,8 @@ def test_a_png_is_read_as_it_was_written(height: int, width: int, random: Any) -
     colours = np.array(
         [random.randrange(256) for _ in range(height * width * 3)], np.uint8
     ).reshape(height, width, 3)
-    found = imread(io.BytesIO(png(colours)), format="png")
-    assert np.array_equal(np.rint(found * 255).astype(np.uint8), colours)
+    result = imread(io.BytesIO(png(colours)), format="png")
+    assert np.array_equal(np.rint(result * 255).astype(np.uint8), colours)
 
 
 @given(st.lists(st.floats(), min_size=1), st.floats(allow_nan=False, allow_infinity=False),
@@ -309,8 +311,8 @@ def test_report_writes_one_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run"]
     words = ["report", str(store.path), "-o", str(target), "--array", "small", "--json"]
     assert main(words) == 0
-    told = orjson.loads(capsys.readouterr().out)
-    assert (told["checkpoints"], told["events"], told["frames"]) == (4, 15, 4)
+    reported = orjson.loads(capsys.readouterr().out)
+    assert (reported["checkpoints"], reported["events"], reported["frames"]) == (4, 15, 4)
     assert "<h2>small over time</h2>" in target.read_text()
 
 
@@ -385,10 +387,10 @@ def test_the_page_fits_in_a_browser(
         ],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    (told,) = re.findall(r'<pre id="told">(.*?)</pre>', done.stdout)
-    found = orjson.loads(told)
+    (reported,) = re.findall(r'<pre id="told">(.*?)</pre>', done.stdout)
+    result = orjson.loads(reported)
     back = "rgb(20, 23, 26)" if dark else "rgb(251, 251, 250)"
-    assert found == {
+    assert result == {
         "width": width, "needed": width, "images": 4, "shown": 4, "scripts": 0, "loaded": 0,
         "small": 0, "outside": 0, "back": back, "alerted": False,
     }  # fmt: skip

@@ -50,12 +50,12 @@ def test_run_has_nothing_to_do(cli: Cli) -> None:
 def test_run_tells_events_as_json(cli: Cli) -> None:
     first = cli("run", "tinykernels:Tiny", "--every", "10", "--store", "here", "--json")
     assert (first.code, first.err) == (0, "shut down\n")  # what the kernel prints
-    *told, summary = first.events
-    assert told == [
+    *result, summary = first.events
+    assert result == [
         orjson.loads(line) for line in Path("here/events.jsonl").read_bytes().splitlines()
     ]
-    assert [event["event"] for event in told] == ["Started", "Saved", "Saved", "Finished"]
-    started, saved, _, finished = told
+    assert [event["event"] for event in result] == ["Started", "Saved", "Saved", "Finished"]
+    started, saved, _, finished = result
     assert (started["step"], started["until"]) == (0, 20)
     assert (saved["step"], saved["name"]) == (10, archive.name_of(10))
     assert saved["bytes"] == file_of(10, "here").stat().st_size
@@ -142,11 +142,11 @@ def test_options_say_when_to_save(
 def test_run_gives_the_kernel_its_options_by_their_types(cli: Cli) -> None:
     words = ["--size", "2", "--start", "1", "--model", "down", "--pace", "calm"]
     words += ["--log", "some/where", "--loud"]
-    told = cli("run", "tinykernels:Tiny", "--device", "cpu", "--", *words)
-    assert told.code == 0
+    result = cli("run", "tinykernels:Tiny", "--device", "cpu", "--", *words)
+    assert result.code == 0
     summary = ["sum: 42.0", "model: down", "pace: Pace.CALM", "log: some/where", "loud: True"]
     for line in [*summary, "device: cpu"]:
-        assert f"  {line}\n" in told.out
+        assert f"  {line}\n" in result.out
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ def test_run_gives_the_kernel_its_options_by_their_types(cli: Cli) -> None:
     ],
 )
 def test_run_has_kernels_that_need_no_file(cli: Cli, words: str, shown: str) -> None:
-    told = cli("run", *words.split())
-    assert (told.code, told.err) == (0, "")
-    assert f"  {shown}" in told.out
+    result = cli("run", *words.split())
+    assert (result.code, result.err) == (0, "")
+    assert f"  {shown}" in result.out
 
 
 def test_run_refuses_to_continue_with_another_graph(cli: Cli) -> None:
     Path("edges.txt").write_text("1 2\n2 3\n")
     assert cli("run", "pagerank", "--until", "3").code == 0
-    told = cli("run", "pagerank", "--until", "5", "--", "--path", "edges.txt")
-    assert told.code != 0
-    assert "where: setup.graph" in told.err
+    result = cli("run", "pagerank", "--until", "5", "--", "--path", "edges.txt")
+    assert result.code != 0
+    assert "where: setup.graph" in result.err
 
 
 def test_run_shows_the_kernels_options(cli: Cli) -> None:
@@ -200,12 +200,12 @@ def test_what_does_not_fit_is_told_with_a_hint(
 ) -> None:
     assert cli("run", "tinykernels:Tiny", "--store", "here").code == 0
     words = ("run", "--store", "here", *f"tinykernels:{name}".split())
-    told = cli(*words)
-    assert told.code == 78
-    assert told.err.startswith("error: ")
-    assert message in told.err
-    assert "  hint: " in told.err
-    assert "Traceback" not in told.err
+    result = cli(*words)
+    assert result.code == 78
+    assert result.err.startswith("error: ")
+    assert message in result.err
+    assert "  hint: " in result.err
+    assert "Traceback" not in result.err
     event = cli(*words[:1], "--json", *words[1:]).events[-1]
     assert (event["event"], event["error"], event["exit_code"]) == ("error", error, 78)
     assert message in event["what"]
@@ -223,29 +223,29 @@ def test_what_does_not_fit_is_told_with_a_hint(
 def test_an_error_of_the_kernels_own_comes_with_its_traceback(
     cli: Cli, name: str, frame: str, message: str
 ) -> None:
-    told = cli("run", name)
-    assert told.code == 1
-    assert frame in told.err
-    assert message in told.err
-    assert f"{os.sep}cli{os.sep}" not in told.err
+    result = cli("run", name)
+    assert result.code == 1
+    assert frame in result.err
+    assert message in result.err
+    assert f"{os.sep}cli{os.sep}" not in result.err
     event = cli("run", name, "--json").events[-1]
     assert (event["event"], event["exit_code"]) == ("error", 1)
-    assert event["what"] in told.err
+    assert event["what"] in result.err
 
 
 def test_a_second_interrupt_ends_it_at_once(cli: Cli) -> None:
-    told = cli("run", "tinykernels:Interrupted")
-    assert told.code == 130
-    assert "interrupted; what was saved before stays" in told.err
-    assert "Traceback" not in told.err
+    result = cli("run", "tinykernels:Interrupted")
+    assert result.code == 130
+    assert "interrupted; what was saved before stays" in result.err
+    assert "Traceback" not in result.err
     assert archive.entries(LocalStore("runs/tinykernels.Interrupted")) == []
 
 
 def test_two_runs_cannot_share_a_store(cli: Cli) -> None:
     with LocalStore("here").lock():
-        told = cli("run", "tinykernels:Tiny", "--store", "here")
-    assert told.code == 1
-    assert f"another writer holds the store: pid {os.getpid()}" in told.err
+        result = cli("run", "tinykernels:Tiny", "--store", "here")
+    assert result.code == 1
+    assert f"another writer holds the store: pid {os.getpid()}" in result.err
 
 
 def test_run_shows_a_bar_on_a_terminal(here: Path) -> None:

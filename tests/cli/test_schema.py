@@ -61,15 +61,15 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 
 def test_it_shows_what_a_class_stores_and_how_older_files_are_read(cli: Cli) -> None:
-    (_, (told,)) = cli.events("tests.golden.values:Walk")
-    expected = SHOWN.format(fingerprint=told["fingerprint"], second=SECOND)
+    (_, (result,)) = cli.events("tests.golden.values:Walk")
+    expected = SHOWN.format(fingerprint=result["fingerprint"], second=SECOND)
     assert cli("tests.golden.values:Walk") == (0, expected, "")
-    assert told["classes"]["walk"] == {
+    assert result["classes"]["walk"] == {
         "step": "int",
         "position": "array[float32]",
         "color": "Color",
     }
-    assert told["from_older_versions"]["2"] == SECOND
+    assert result["from_older_versions"]["2"] == SECOND
 
 
 def test_a_kernel_stands_for_its_checkpoints(cli: Cli) -> None:
@@ -98,11 +98,11 @@ def test_files_that_cannot_be_loaded_say_why(cli: Cli, tmp_path: Path) -> None:
     save_file(WAVE, tmp_path / "step-000000000003.safetensors", step=3)
     code, out, err = cli("tests.golden.values:Walk2", "--check", *WALKS, damaged, tmp_path)
     assert (code, err) == (1, "")
-    said = [line for line in out.splitlines() if not line.startswith("  hint: ")]
-    assert [line.split()[0] for line in said] == ["migrates", "same", *["refused"] * 3]
-    assert "version 3, and this program knows it up to version 2" in said[2]
-    assert "cut short" in said[3] or "calls for" in said[3]
-    assert "the checkpoint holds wave version 1, the class is walk version 2" in said[4]
+    output = [line for line in out.splitlines() if not line.startswith("  hint: ")]
+    assert [line.split()[0] for line in output] == ["migrates", "same", *["refused"] * 3]
+    assert "version 3, and this program knows it up to version 2" in output[2]
+    assert "cut short" in output[3] or "calls for" in output[3]
+    assert "the checkpoint holds wave version 1, the class is walk version 2" in output[4]
     hints = [line for line in out.splitlines() if line.startswith("  hint: ")]
     assert "install the version of the program that wrote it" in hints[0]
     _, events = cli.events("tests.golden.values:Walk2", "--check", WALKS[2], damaged)
@@ -115,8 +115,8 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
     code, out, _ = cli("tests.cli.test_schema:Stranded")
     assert code == 0
     assert out.endswith("  1 to 2  nothing: files of this version are refused\n")
-    _, (told,) = cli.events("tests.cli.test_schema:Stranded")
-    assert told["from_older_versions"] == {"1": None}
+    _, (result,) = cli.events("tests.cli.test_schema:Stranded")
+    assert result["from_older_versions"] == {"1": None}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
     ],
     ids=range(6),
 )
-def test_wrong_words_are_refused(cli: Cli, words: list[str], code: int, said: str) -> None:
+def test_wrong_words_are_refused(cli: Cli, words: list[str], code: int, output: str) -> None:
     got, out, err = cli(*words)
     assert (got, out) == (code, "")
-    assert said in err
+    assert output in err

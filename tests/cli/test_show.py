@@ -58,11 +58,11 @@ def test_show_a_file_as_json(cli: Cli, sample: Path) -> None:
     assert shown["tree"]["low"] == {"$float": "-inf"}
     assert shown["tree"]["many"] == [*range(1000)]
     figures = ("dtype", "shape", "min", "max", "mean", "nan_count")
-    found = {a["name"]: [a[key] for key in figures] for a in shown["arrays"]}
-    assert found.keys() == FIGURES.keys()
-    mean = found["floats"].pop(4)
+    result = {a["name"]: [a[key] for key in figures] for a in shown["arrays"]}
+    assert result.keys() == FIGURES.keys()
+    mean = result["floats"].pop(4)
     assert mean == pytest.approx(FIGURES["floats"][4], rel=1e-12)
-    assert found == FIGURES | {"floats": FIGURES["floats"][:4] + FIGURES["floats"][5:]}
+    assert result == FIGURES | {"floats": FIGURES["floats"][:4] + FIGURES["floats"][5:]}
 
 
 def test_show_the_newest_of_a_store_or_a_step(cli: Cli, three: Path) -> None:
@@ -83,10 +83,10 @@ def test_show_what_cannot_be_shown(cli: Cli, three: Path) -> None:
     newest = three / archive.name_of(20)
     damage(newest)
     for words in ([newest], [three, "20"]):
-        told = cli("show", *words)
-        assert (told.code, told.out) == (1, "")
-        assert "error: " in told.err
-        assert "three" in told.err
+        reported = cli("show", *words)
+        assert (reported.code, reported.out) == (1, "")
+        assert "error: " in reported.err
+        assert "three" in reported.err
     assert "array 'field', block 0 of 1" in cli("show", newest).err
     absent = cli("show", three, "9")
     assert absent.code == 1
@@ -101,9 +101,9 @@ def test_show_what_cannot_be_shown(cli: Cli, three: Path) -> None:
 
 def test_show_one_array(cli: Cli) -> None:
     save(3, np.array([0.0, 1.0, np.nan, 7.0]))
-    told = cli("show", "run", "field", "--picture")
-    assert (told.code, told.err) == (0, "")
-    lines = told.out.splitlines()
+    reported = cli("show", "run", "field", "--picture")
+    assert (reported.code, reported.err) == (0, "")
+    lines = reported.out.splitlines()
     assert lines[0] == f"run/{archive.name_of(3)}, step 3"
     assert lines[2].split() == ["field", "float64", "(4,)", "32", "B", "0", "7", "2.667", "1"]
     assert lines[4:] == ["field", "▁▂×█", "▁ 0, █ 7, × NaN"]
@@ -114,15 +114,15 @@ def test_show_one_array(cli: Cli) -> None:
 
 def test_show_a_map(cli: Cli) -> None:
     save(3, np.array([[0, 1, 2], [3, 4, 4]]))
-    told = cli("show", "run", "field", "--picture")
-    assert told.out.splitlines()[-2:] == ["·▓█", "· 1.5, █ 3, each a mean"]
+    reported = cli("show", "run", "field", "--picture")
+    assert reported.out.splitlines()[-2:] == ["·▓█", "· 1.5, █ 3, each a mean"]
 
 
 def test_show_draws_a_picture(cli: Cli) -> None:
     save(3, np.arange(12.0).reshape(3, 4), label="$x")
-    told = cli("show", "run", "--plot", "out.png")
-    assert (told.code, told.err) == (0, "")
-    assert told.out.endswith("drawn in out.png\n")
+    reported = cli("show", "run", "--plot", "out.png")
+    assert (reported.code, reported.err) == (0, "")
+    assert reported.out.endswith("drawn in out.png\n")
     assert Path("out.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -137,9 +137,9 @@ def test_show_draws_a_picture(cli: Cli) -> None:
 )
 def test_show_refuses(cli: Cli, words: str, code: int, message: str) -> None:
     save(3)
-    told = cli("show", *words.split())
-    assert (told.code, told.out) == (code, "")
-    assert message in told.err
+    reported = cli("show", *words.split())
+    assert (reported.code, reported.out) == (code, "")
+    assert message in reported.err
 
 
 def test_without_matplotlib_it_says_what_to_install(
@@ -147,9 +147,9 @@ def test_without_matplotlib_it_says_what_to_install(
 ) -> None:
     save(3)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    told = cli("show", "run", "--plot", "out.png")
-    assert told.code == 78
-    assert told.err == (
+    reported = cli("show", "run", "--plot", "out.png")
+    assert reported.code == 78
+    assert reported.err == (
         "error: --plot needs matplotlib, which is not installed\n"
         "  hint: install it with: pip install 'checkpointable[plot]'\n"
     )
@@ -157,9 +157,9 @@ def test_without_matplotlib_it_says_what_to_install(
 
 def test_nothing_to_draw_is_told(cli: Cli) -> None:
     save(3, np.array(["a"]))
-    told = cli("show", "run", "--plot", "out.png")
-    assert told.code == 78
-    assert "there are no numbers to draw" in told.err
+    reported = cli("show", "run", "--plot", "out.png")
+    assert reported.code == 78
+    assert "there are no numbers to draw" in reported.err
 
 
 @pytest.mark.parametrize(("words", "drawn"), [([], True), (["--no-picture"], False)])

@@ -41,9 +41,9 @@ def test_it_is_the_same_run(here: Path) -> None:
 
 
 def test_a_kernel_that_is_killed_is_started_again(cli: Cli) -> None:
-    told = cli("run", "tinykernels:Once", "--supervise", "--every", "5", "--store", "here")
-    assert told.code == 0
-    (line,) = told.err.splitlines()
+    reported = cli("run", "tinykernels:Once", "--supervise", "--every", "5", "--store", "here")
+    assert reported.code == 0
+    (line,) = reported.err.splitlines()
     assert line.startswith("warning: ended at step 1")
     assert "(signal SIGKILL, by a person or for lack of memory): attempt 2 begins in 0 s" in line
     assert file_of(20, "here").exists()
@@ -59,9 +59,9 @@ def test_json_has_the_supervisors_events(here: Path) -> None:
 
 
 def test_it_gives_up_with_a_report(cli: Cli) -> None:
-    told = cli("run", "tinykernels:Breaks", "--supervise")
-    assert told.code == 1
-    report = told.err[told.err.index("error: 5 attempts without one new checkpoint") :]
+    reported = cli("run", "tinykernels:Breaks", "--supervise")
+    assert reported.code == 1
+    report = reported.err[reported.err.index("error: 5 attempts without one new checkpoint") :]
     assert report.count("  cause: ZeroDivisionError: by the kernel\n") == 5
 
 
@@ -73,9 +73,9 @@ def test_it_gives_up_with_a_report(cli: Cli) -> None:
     ],
 )
 def test_what_is_wrong_is_told_once(cli: Cli, words: str, code: int, message: str) -> None:
-    told = cli("run", words, "--supervise")
-    assert told.code == code
-    assert told.err.count("error:") == told.err.count(message) == 1
+    reported = cli("run", words, "--supervise")
+    assert reported.code == code
+    assert reported.err.count("error:") == reported.err.count(message) == 1
 
 
 def test_the_kernels_options_are_shown_without_a_supervisor(cli: Cli) -> None:

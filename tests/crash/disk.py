@@ -93,8 +93,8 @@ class Disk:
         choices = [[self.contents[inode] for inode in tree.values()] for tree in trees]
         if sum(math.prod(map(len, each)) for each in choices) <= self.limit:
             for tree, each in zip(trees, choices, strict=True):
-                for found in product(*each):
-                    yield dict(zip(tree, found, strict=True))
+                for result in product(*each):
+                    yield dict(zip(tree, result, strict=True))
             return
         for tree in trees:
             yield {path: self.contents[inode][0] for path, inode in tree.items()}
@@ -146,8 +146,8 @@ class Disk:
         if path == self.root:
             return 0
         folder, name = self._place(path)
-        found = self.seen[folder].get(name)
-        return self.of_path[path] if found is None else found
+        result = self.seen[folder].get(name)
+        return self.of_path[path] if result is None else result
 
     def _open(self, path: Path, flags: str) -> None:
         if "O_TMPFILE" in flags:
@@ -183,10 +183,10 @@ class Disk:
         """Change a file; a crash may leave the change undone, or done in any of these ways."""
         before = self.contents[inode]
         done = [way(old or b"") for old in before for way in ways]
-        found = [*dict.fromkeys([*before, *done])]
-        if len(found) > (most := min(self.limit, MOST_CONTENTS)):
-            found = [found[0], *self.chance.sample(found[1:], most - 1)]
-        self.contents[inode] = found
+        result = [*dict.fromkeys([*before, *done])]
+        if len(result) > (most := min(self.limit, MOST_CONTENTS)):
+            result = [result[0], *self.chance.sample(result[1:], most - 1)]
+        self.contents[inode] = result
         self.current[inode] = ways[0](self.current[inode] or b"")
 
     def _name(self, *changes: tuple[Path, int | None]) -> None:

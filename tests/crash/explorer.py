@@ -47,7 +47,7 @@ def explore(
     `root` is no call of the workload, but a line of JSON by which it says what it has promised.
     Ends early when `enough` states were wrong.
     """
-    found = Explored()
+    result = Explored()
     for piece in PIECES:
         disk = Disk(root, piece, limit, random.Random(seed))
         for path, data in before.items():
@@ -68,17 +68,17 @@ def explore(
                 if key in done:
                     continue
                 done.add(key)
-                found.states += 1
+                result.states += 1
                 wrong = check(place.become(state), acknowledged)
                 if not wrong and write_check and (names := frozenset(state)) not in written:
                     written.add(names)
                     wrong = write_check(_Place(scratch / "written").become(state), acknowledged)
                 if wrong:
                     where = f"pieces of {piece}, after call {point}: {_short(call)}"
-                    found.wrong.append(f"{wrong} ({where}; {_listing(state)})")
-                    if len(found.wrong) >= enough:
-                        return found
-    return found
+                    result.wrong.append(f"{wrong} ({where}; {_listing(state)})")
+                    if len(result.wrong) >= enough:
+                        return result
+    return result
 
 
 class _Place:

@@ -48,25 +48,25 @@ def kill(
 
     Ends early when `enough` promises were broken.
     """
-    found, chance = Killed(), random.Random(f"{seed} {workload} {way}")
+    result, chance = Killed(), random.Random(f"{seed} {workload} {way}")
     duration = median(_duration(prey, workload, way, folder) for _ in range(5))
     root = folder / "killed"
-    while found.kills < kills and len(found.wrong) < enough:
+    while result.kills < kills and len(result.wrong) < enough:
         moment = chance.uniform(0, duration)
         lay(workload, root)
         code = _run(prey, workload, way, root, moment)
         where = f"seed {seed}, {workload}, {way or 'O_TMPFILE'}, after {moment * 1e6:.0f} µs"
         if code not in (0, -signal.SIGKILL):
-            found.wrong.append(f"it ended with {code} ({where})")
-        found.kills += code == -signal.SIGKILL
-        found.late += code == 0
+            result.wrong.append(f"it ended with {code} ({where})")
+        result.kills += code == -signal.SIGKILL
+        result.late += code == 0
         left = [path for path in root.rglob("*") if path.is_file()]
-        found.states.add(frozenset((str(p.relative_to(root)), p.stat().st_size) for p in left))
+        result.states.add(frozenset((str(p.relative_to(root)), p.stat().st_size) for p in left))
         for check in (promises.check, promises.write_check):
             if broken := check(root, acknowledged(root)):
-                found.wrong.append(f"{broken} ({where})")
+                result.wrong.append(f"{broken} ({where})")
         shutil.rmtree(root)
-    return found
+    return result
 
 
 def _duration(prey: Victims, workload: str, way: str, folder: Path) -> float:
@@ -106,12 +106,12 @@ def main() -> int:
     with victims() as prey, tempfile.TemporaryDirectory() as folder:
         for workload in WORKLOADS:
             for way in WAYS:
-                found = kill(prey, workload, way, Path(folder), share, options.seed)
-                kills, late = kills + found.kills, late + found.late
-                wrong += found.wrong
+                result = kill(prey, workload, way, Path(folder), share, options.seed)
+                kills, late = kills + result.kills, late + result.late
+                wrong += result.wrong
                 print(
-                    f"{workload}, {way or 'O_TMPFILE'}: {found.kills} kills while it ran, "
-                    f"{found.late} too late, {len(found.states)} sets of files left"
+                    f"{workload}, {way or 'O_TMPFILE'}: {result.kills} kills while it ran, "
+                    f"{result.late} too late, {len(result.states)} sets of files left"
                 )
     seconds = time.perf_counter() - begin
     print(f"seed {options.seed}: {kills + late} kills in {seconds:.0f} s, {kills} of them while")

@@ -100,7 +100,7 @@ def prune_without_looking() -> None:
     put(
         import_module("checkpointable.archive.prune"),
         "_newest_valid",
-        lambda store, found, key: len(found) - 1,
+        lambda store, result, key: len(result) - 1,
     )
 
 
@@ -108,7 +108,7 @@ def prune_without_parents() -> None:
     put(
         import_module("checkpointable.archive.prune"),
         "needed",
-        lambda store, found, wanted, files: {e.name for e in wanted},
+        lambda store, result, wanted, files: {e.name for e in wanted},
     )
 
 

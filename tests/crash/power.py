@@ -94,11 +94,11 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
             os._exit(_write(root, way, prunes, deltas))
         os.close(writer)
         try:
-            said, wanted = b"", chance.randint(0, SAVES)
-            while said.count(b'"Saved"') < wanted:
+            output, wanted = b"", chance.randint(0, SAVES)
+            while output.count(b'"Saved"') < wanted:
                 if not (more := os.read(reader, 1 << 16)):
-                    sys.exit(f"the writer ended by itself, after {said!r}")
-                said += more
+                    sys.exit(f"the writer ended by itself, after {output!r}")
+                output += more
             until = time.perf_counter() + chance.random() * SPIN
             while time.perf_counter() < until:
                 pass
@@ -108,14 +108,14 @@ def cut(device: Device, number: int, chance: random.Random, way: str) -> Cut:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         while more := os.read(reader, 1 << 16):
-            said += more
+            output += more
         os.close(reader)
     with device.mounted():
-        acknowledged = [orjson.loads(line) for line in said.splitlines()]
+        acknowledged = [orjson.loads(line) for line in output.splitlines()]
         torn = _torn(LocalStore(root / "store"))
         lost = promises.check(root, acknowledged) or promises.write_check(root, acknowledged)
         shutil.rmtree(root)
-    return Cut(said.count(b'"Saved"'), lost or "", torn)
+    return Cut(output.count(b'"Saved"'), lost or "", torn)
 
 
 def _write(root: Path, way: str, prunes: bool, deltas: bool) -> int:

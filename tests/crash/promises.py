@@ -19,12 +19,12 @@ from tests.helpers.small_blocks import small_blocks
 def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:
     """The files that must be there, each with step and writer: with two, one must be lost."""
     files: dict[str, set[tuple[int, str]]] = {}
-    for said in acknowledged:
-        if "saved" in said:
-            name, step, writer = said["saved"]
+    for output in acknowledged:
+        if "saved" in output:
+            name, step, writer = output["saved"]
             files.setdefault(name, set()).add((step, writer))
         else:
-            files = {name: files.get(name, {(_step(name), "")}) for name in said["keeping"]}
+            files = {name: files.get(name, {(_step(name), "")}) for name in output["keeping"]}
     return files
 
 
@@ -34,7 +34,7 @@ def check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     files = owed(acknowledged)
     if broken := _missed(root, files):
         return broken
-    steps = [_step(said["saved"][0]) for said in acknowledged if "saved" in said]
+    steps = [_step(output["saved"][0]) for output in acknowledged if "saved" in output]
     newest = max([_step(name) for name in files] + steps, default=0)
     try:
         latest = archive.latest(LocalStore(root / "store"), State)
@@ -61,11 +61,11 @@ def _missed(root: Path, files: dict[str, set[tuple[int, str]]]) -> str | None:
         return None
     for name, saved in files.items():
         try:
-            found = load_file(root / name, State)
+            result = load_file(root / name, State)
         except CheckpointableError as error:
             return f"I4, {name} was promised: {error.what}"
-        if not all(same(found, state(step, writer)) for step, writer in saved):
-            return f"I2, {name} is that of step {found.step} by {found.writer!r}"
+        if not all(same(result, state(step, writer)) for step, writer in saved):
+            return f"I2, {name} is that of step {result.step} by {result.writer!r}"
     _met.add(key)
     return None
 

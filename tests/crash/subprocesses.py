@@ -45,4 +45,4 @@ def fails(attempt: Callable[[], object], error: type[StoreError], where: Path) -
 
 
 def names(path: Path) -> set[str]:
-    return {found.name for found in path.iterdir()}
+    return {result.name for result in path.iterdir()}

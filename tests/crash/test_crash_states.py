@@ -55,10 +55,10 @@ def test_every_crash_state_keeps_every_promise(
     record_property: Callable[[str, object], None],
 ) -> None:
     limit = min(LIMITS, FEWER.get(workload, LIMITS)) if ROUNDS == 1 else LIMITS
-    found = explored(workload, way, tmp_path, memory, limit=limit, seed=seed, enough=5)
-    record_property("crash states", found.states)
-    assert not found.wrong
-    assert way == "" or found.states >= LEAST.get(workload, 1)
+    result = explored(workload, way, tmp_path, memory, limit=limit, seed=seed, enough=5)
+    record_property("crash states", result.states)
+    assert not result.wrong
+    assert way == "" or result.states >= LEAST.get(workload, 1)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,6 @@ def test_every_crash_state_keeps_every_promise(
 def test_the_explorer_catches(
     way: str, workload: str, promise: str, tmp_path: Path, memory: Path
 ) -> None:
-    found = explored(workload, way, tmp_path, memory, enough=1)
-    assert found.wrong
-    assert found.wrong[0].startswith(promise)
+    result = explored(workload, way, tmp_path, memory, enough=1)
+    assert result.wrong
+    assert result.wrong[0].startswith(promise)

@@ -88,8 +88,8 @@ def holds(path: Path, steps: list[int]) -> None:
     store = LocalStore(path)
     assert [entry.step for entry in archive.entries(store)] == steps
     for entry in archive.entries(store):
-        found = archive.load(store, entry.name, CounterCheckpoint)
-        assert same(found.total, after(entry.step, SIZE).total)
+        result = archive.load(store, entry.name, CounterCheckpoint)
+        assert same(result.total, after(entry.step, SIZE).total)
     assert names(path) - {events.FILE} == {name_of(step) for step in steps} | {".lock"}
 
 
@@ -220,9 +220,9 @@ def with_an_unreadable_newest(root: str) -> None:
         fails(lambda: archive.latest(store, CounterCheckpoint), StoreError, Path(name_of(2)))
         fails(lambda: prune(store, last(1)), StoreError, Path(name_of(2)))
         archive.save(store, CounterCheckpoint(3, after(3, SIZE).total), 3)
-        found = archive.latest(store, CounterCheckpoint)
-        assert found is not None
-        assert found.entry.step == 3
+        result = archive.latest(store, CounterCheckpoint)
+        assert result is not None
+        assert result.entry.step == 3
     holds(store.path, [1, 2, 3])
 
 

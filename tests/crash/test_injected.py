@@ -32,8 +32,8 @@ _ASIDE |= {"getrandom", "exit_group"}
 @pytest.fixture(scope="module")
 def prey() -> Iterator[Victims]:
     need_strace()
-    with victims() as found:
-        yield found
+    with victims() as result:
+        yield result
 
 
 def calls(prey: Victims, workload: str, way: str, folder: Path) -> list[tuple[str, int]]:
@@ -41,14 +41,14 @@ def calls(prey: Victims, workload: str, way: str, folder: Path) -> list[tuple[st
     lay(workload, folder / "whole")
     trace = ["-y", "-o", str(folder / "log"), "-e", "trace=all"]
     assert prey.run(workload, folder / "whole", trace, way) == 0
-    found, count, begun = [], Counter[str](), False
+    result, count, begun = [], Counter[str](), False
     for line in (folder / "log").read_text().splitlines():
         if match := re.match(r"\d+ +(\w+)\(", line):
             count[match[1]] += 1
             begun |= match[1] == "getppid"
             if begun and match[1] not in _ASIDE and "/acks" not in line:
-                found.append((match[1], count[match[1]]))
-    return found
+                result.append((match[1], count[match[1]]))
+    return result
 
 
 @pytest.mark.parametrize("way", ["", "no_tmpfile"], ids=["O_TMPFILE", "named"])
@@ -97,17 +97,17 @@ def test_an_error_at_every_call(
             inject = ["-e", f"inject={name}:error={number_of}:when={number}"]
             code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
             where = f"{error} at call {number} of {name}"
-            said = memory / "failed.errors"
+            output = memory / "failed.errors"
             if code not in (0, 3):
                 wrong.append(
-                    (where, code, said.read_text().splitlines()[-1] if said.exists() else "")
+                    (where, code, output.read_text().splitlines()[-1] if output.exists() else "")
                 )
             succeeded += not code
             for check in (promises.check, promises.write_check):
                 if (broken := check(root, acknowledged(root))) is not None:
                     wrong.append((where, code, broken))
             shutil.rmtree(root)
-            said.unlink(missing_ok=True)
+            output.unlink(missing_ok=True)
     record_property("errors, each at one system call", sum(map(len, tried)))
     record_property("errors that a save outlived", succeeded)
     assert not wrong, "\n".join(map(str, wrong))

@@ -14,8 +14,8 @@ KILLS = 10
 
 @pytest.fixture(scope="module")
 def prey() -> Iterator[Victims]:
-    with victims() as found:
-        yield found
+    with victims() as result:
+        yield result
 
 
 @pytest.mark.parametrize("way", kills.WAYS, ids=["O_TMPFILE", "named"])
@@ -27,12 +27,12 @@ def test_killed_at_random_moments(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    found = kills.kill(prey, workload, way, tmp_path, KILLS, random.randrange(2**32))
-    record_property("kills at random moments", found.kills)
-    assert not found.wrong
+    result = kills.kill(prey, workload, way, tmp_path, KILLS, random.randrange(2**32))
+    record_property("kills at random moments", result.kills)
+    assert not result.wrong
 
 
 def test_a_broken_promise_is_noticed(prey: Victims, tmp_path: Path) -> None:
     """Pruning before the save: a kill between them leaves nothing."""
-    found = kills.kill(prey, "saves_and_prunes", "prune_before_save", tmp_path, 1000, 0, enough=1)
-    assert found.wrong
+    result = kills.kill(prey, "saves_and_prunes", "prune_before_save", tmp_path, 1000, 0, enough=1)
+    assert result.wrong

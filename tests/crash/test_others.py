@@ -52,9 +52,9 @@ def test_two_writers_lose_nothing_and_name_each_other(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(path)]
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    found = archive.entries(LocalStore(path))
-    assert [(e.step, e.attempt) for e in found] == [(s, a) for s in range(BOTH) for a in (0, 1)]
-    for entry in found:
+    result = archive.entries(LocalStore(path))
+    assert [(e.step, e.attempt) for e in result] == [(s, a) for s in range(BOTH) for a in (0, 1)]
+    for entry in result:
         loaded = archive.load(LocalStore(path), entry.name, State)
         assert same(loaded, state(entry.step, loaded.writer))
 
@@ -72,11 +72,11 @@ def test_a_reader_always_finds_one_while_another_process_prunes(tmp_path: Path) 
     code = "import sys; from tests.crash.test_others import save_and_prune as w; w(sys.argv[1])"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as writer:
         while seen < 300:
-            found = archive.latest(store, State)
-            assert found is not None
-            assert same(found.checkpoint, state(found.entry.step, ""))
-            assert found.entry.step >= seen
-            seen = found.entry.step
+            result = archive.latest(store, State)
+            assert result is not None
+            assert same(result.checkpoint, state(result.entry.step, ""))
+            assert result.entry.step >= seen
+            seen = result.entry.step
     assert writer.returncode == 0
 
 
@@ -86,11 +86,11 @@ class Overtaken(LocalStore):
     overtaken = False
 
     def list(self) -> Iterator[Entry]:
-        found = [*super().list()]
+        result = [*super().list()]
         if not self.overtaken:
             self.overtaken = True
             apart(save_and_prune_once, self.path)
-        return iter(found)
+        return iter(result)
 
 
 def save_and_prune_once(root: str) -> None:
@@ -100,9 +100,9 @@ def save_and_prune_once(root: str) -> None:
 
 def test_a_reader_that_was_overtaken_lists_again(tmp_path: Path) -> None:
     archive.save(LocalStore(tmp_path), state(1, ""), 1)
-    found = archive.latest(Overtaken(tmp_path), State)
-    assert found is not None
-    assert found.entry.step == 2
+    result = archive.latest(Overtaken(tmp_path), State)
+    assert result is not None
+    assert result.entry.step == 2
 
 
 # --- clocks ---------------------------------------------------------------------------------------
@@ -120,9 +120,9 @@ def test_the_order_is_that_of_the_steps_whatever_the_clock(seconds: list[int]) -
             archive.save(store, state(step, ""), step)
             os.utime(Path(folder, name_of(step)), (time, time))
         assert [entry.step for entry in archive.entries(store)] == [0, 1, 2, 3]
-        found = archive.latest(store, State)
-        assert found is not None
-        assert same(found.checkpoint, state(3, ""))
+        result = archive.latest(store, State)
+        assert result is not None
+        assert same(result.checkpoint, state(3, ""))
         assert [entry.step for entry in prune(store, last(2))] == [0, 1]
 
 
@@ -159,9 +159,9 @@ def test_a_file_system_without_hard_links(error: str, way: str, tmp_path: Path) 
     archive.save(store, state(1, ""), 1)
     strace = ["strace", "-f", "-o", os.devnull, "-e", "trace=linkat"]
     apart(cannot_link, tmp_path, way, before=[*strace, "-e", f"inject=linkat:error={error}"])
-    found = archive.latest(store, State)
-    assert found is not None
-    assert same(found.checkpoint, state(1, ""))
+    result = archive.latest(store, State)
+    assert result is not None
+    assert same(result.checkpoint, state(1, ""))
 
 
 def fsync_fails_once(root: str, way: str) -> None:

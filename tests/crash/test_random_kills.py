@@ -93,7 +93,7 @@ def test_killed_at_random_moments_equals_never_killed(kernel: str, tmp_path: Pat
     assert first_steps == sorted(first_steps), f"seed {seed}: progress was lost"
     for entry in entries(LocalStore(tmp_path / "broken")):
         verify(LocalStore(tmp_path / "broken"), entry.name)
-    expected, found = final_arrays(tmp_path / "whole"), final_arrays(tmp_path / "broken")
-    assert expected.keys() == found.keys()
+    expected, result = final_arrays(tmp_path / "whole"), final_arrays(tmp_path / "broken")
+    assert expected.keys() == result.keys()
     for name, array in expected.items():
-        assert same(array, found[name]), f"seed {seed}: {name} differs"
+        assert same(array, result[name]), f"seed {seed}: {name} differs"

@@ -152,10 +152,10 @@ def prunes_when_the_newest_are_damaged(root: Path) -> None:
 
 def restores(root: Path) -> None:
     """Nothing is written; what is found is exact, and nothing is passed over silently."""
-    found = archive.latest(LocalStore(root / "store"), State)
-    assert found is not None
-    assert same(found.checkpoint, state(found.entry.step, ""))
-    assert found.entry.step == 2 or len(found.skipped) == 2 - found.entry.step
+    result = archive.latest(LocalStore(root / "store"), State)
+    assert result is not None
+    assert same(result.checkpoint, state(result.entry.step, ""))
+    assert result.entry.step == 2 or len(result.skipped) == 2 - result.entry.step
     archive.verify(LocalStore(root / "store"), archive.name_of(1))
 
 
@@ -279,25 +279,25 @@ IN_ONE_THREAD = [n for n in WORKLOADS if n not in _MANY_THREADS]
 @small_blocks(BLOCK)
 def before(name: str) -> dict[str, bytes | None]:
     """What is there, durably, before a workload begins: for most, what others have left."""
-    found: dict[str, bytes | None] = {}
+    result: dict[str, bytes | None] = {}
     if name in ("saves_one_step_again", "saves_and_prunes"):  # things that are none of ours
-        found = {"store": None, "store/notes.txt": b"mine", "store/.keep": b""}
-        found |= {"store/step-1.safetensors": b"?", "store/.checkpointable-1.tmp": b"?"}
-        found |= {f"store/.checkpointable-{'0' * 32}.tmp": b"left by a killed writer"}
+        result = {"store": None, "store/notes.txt": b"mine", "store/.keep": b""}
+        result |= {"store/step-1.safetensors": b"?", "store/.checkpointable-1.tmp": b"?"}
+        result |= {f"store/.checkpointable-{'0' * 32}.tmp": b"left by a killed writer"}
     if name in ("prunes_when_the_newest_are_damaged", "restores"):
-        found = {"store": None}
+        result = {"store": None}
         for step in range(1, 3 if name == "restores" else 5):
             data = bytearray(_file_of(step))
             data[-40 - step * 40] ^= step > 2
-            found[f"store/{archive.name_of(step)}"] = bytes(data)
+            result[f"store/{archive.name_of(step)}"] = bytes(data)
     if name in ("compacts_deltas", "forks"):
-        found = {"store": None}
+        result = {"store": None}
         with tempfile.TemporaryDirectory() as folder:
             base, store = None, LocalStore(folder)
             for step in (1, 2) if name == "forks" else (1, 2, 3):
                 base = archive.save(store, state(step, "delta"), step, base=base).name
-                found[f"store/{base}"] = (Path(folder) / base).read_bytes()
-    return found
+                result[f"store/{base}"] = (Path(folder) / base).read_bytes()
+    return result
 
 
 def _file_of(step: int) -> bytes:

@@ -36,8 +36,8 @@ class Failing(Waves):
 
     @property
     def field(self) -> Shard[Any]:
-        said: Shard[Any] | None = self.asked("field")
-        return super().field if said is None else said
+        output: Shard[Any] | None = self.asked("field")
+        return super().field if output is None else output
 
     async def checkpoint(self) -> WavesCheckpoint:
         return self.asked("checkpoint") or await super().checkpoint()
@@ -158,7 +158,7 @@ FAILURES: dict[str, tuple[int, Callable[[Case], object]]] = {
 
 async def failing(folder: Path, place: str) -> None:
     """Fail in each way, then save again; each in a store of its own."""
-    told = dict[str, Any]()
+    reported = dict[str, Any]()
     for number, (what, (rank, fail)) in enumerate(FAILURES.items()):
         case = Case(f"{place}-{number}")
         sound = await outcome_of(case.checkpointer.save())
@@ -172,16 +172,16 @@ async def failing(folder: Path, place: str) -> None:
         kernel = Failing()
         kernel.advance(7)
         case.checkpointer.kernel, case.checkpointer.store = kernel, open_store(case.place)
-        told[what] = [sound, error, len(new), await outcome_of(case.checkpointer.save())]
+        reported[what] = [sound, error, len(new), await outcome_of(case.checkpointer.save())]
     kernel = Failing()
     checkpointer = Checkpointer(kernel, f"{place}-0", coordinator=RANKS)
-    told["no such step"] = await outcome_of(checkpointer.restore(10**6))
+    reported["no such step"] = await outcome_of(checkpointer.restore(10**6))
     if RANK == 1:
         kernel.fails["restore"] = BY_ZERO
-    told["restore raises"] = await outcome_of(checkpointer.restore_latest())
+    reported["restore raises"] = await outcome_of(checkpointer.restore_latest())
     kernel.fails.clear()
-    told["restored after"] = await outcome_of(checkpointer.restore_latest())
-    note(folder, **told, right=is_right(kernel))
+    reported["restored after"] = await outcome_of(checkpointer.restore_latest())
+    note(folder, **reported, right=is_right(kernel))
 
 
 async def outcome_of(work: Any) -> str:
@@ -198,6 +198,6 @@ async def outcome_of(work: Any) -> str:
 def names_in(store: Store) -> set[str]:
     """The same on all: while nobody saves."""
     RANKS.barrier()
-    found = {entry.name for entry in store.list()}
+    results = {entry.name for entry in store.list()}
     RANKS.barrier()
-    return found
+    return results

@@ -121,10 +121,10 @@ def read_back(store: Store, shape: tuple[int, ...], dtype: str, boxes: list[Box]
     def work(ranks: Coordinator) -> Any:
         kernel = Grid(np.zeros(shape, dtype), boxes[ranks.rank])
         checkpointer = Checkpointer(kernel, store, coordinator=ranks, **options)
-        told = asyncio.run(checkpointer.restore_latest())
+        reported = asyncio.run(checkpointer.restore_latest())
         assert same(kernel.table, np.arange(20))
         whole[slices(boxes[ranks.rank])] = kernel.local
-        return told
+        return reported
 
     return whole, on_ranks(len(boxes), work)
 
@@ -146,9 +146,11 @@ class TestRoundTrip:
         whole, store = filled(shape, dtype), MemoryStore()
         options: dict[str, Any] = {"key": KEY if signed else None}
         shared(store, whole, data.draw(partitions(shape, m)), **options)
-        found, told = read_back(store, shape, dtype, data.draw(partitions(shape, n)), **options)
-        assert found.tobytes() == whole.tobytes()
-        assert [one.step for one in told] == [1] * n
+        result, reported = read_back(
+            store, shape, dtype, data.draw(partitions(shape, n)), **options
+        )
+        assert result.tobytes() == whole.tobytes()
+        assert [one.step for one in reported] == [1] * n
 
     @settings(max_examples=50)
     @given(st.data(), st.integers(1, 3), st.integers(1, 3))
@@ -173,18 +175,18 @@ class TestRoundTrip:
         data_of = [header.digests_offset - header.data_offset for header in written
                    if header.meta.step == 3]  # fmt: skip
         assert sum(data_of) <= BLOCK  # one number has changed
-        found, told = read_back(store, shape, "<f8", data.draw(partitions(shape, n)))
-        assert found.tobytes() == states[-1].tobytes()
-        assert told[0].step == 3
+        result, reported = read_back(store, shape, "<f8", data.draw(partitions(shape, n)))
+        assert result.tobytes() == states[-1].tobytes()
+        assert reported[0].step == 3
 
     def test_one_process_reads_what_many_have_saved(self) -> None:
         whole, store = filled((7, 5), "<f8"), MemoryStore()
         shared(store, whole, rows((7, 5), 3))
-        found = archive.latest(store, GridCheckpoint)
-        assert found is not None
-        assert same(found.checkpoint.grid[:], whole)
-        assert found.entry.sharded
-        assert archive.verify(store, found.entry.name).arrays["grid.local"].shape == (7, 5)
+        result = archive.latest(store, GridCheckpoint)
+        assert result is not None
+        assert same(result.checkpoint.grid[:], whole)
+        assert result.entry.sharded
+        assert archive.verify(store, result.entry.name).arrays["grid.local"].shape == (7, 5)
 
     def test_what_is_no_shard_is_written_once(self) -> None:
         store = MemoryStore()
@@ -263,9 +265,11 @@ class TestAgreement:
             return caught.value
 
         store = MemoryStore()
-        told = on_ranks(3, work)
-        assert {(type(error), error.what) for error in told} == {(type(told[0]), told[0].what)}
-        assert "rank 1: the kernel has no attribute 'table'" in told[0].what
+        reported = on_ranks(3, work)
+        assert {(type(error), error.what) for error in reported} == {
+            (type(reported[0]), reported[0].what)
+        }
+        assert "rank 1: the kernel has no attribute 'table'" in reported[0].what
 
     def test_a_locked_store_is_told_to_all(self, tmp_path: Path) -> None:
         with (
@@ -335,9 +339,11 @@ class TestFaults:
         blob = memory._blobs[data.draw(st.sampled_from(newest))][0]
         place = data.draw(st.integers(0, len(blob) - 1))
         blob[place] ^= 1 << data.draw(st.integers(0, 7))
-        found, told = read_back(memory, shape, "<f8", rows(shape, data.draw(st.integers(2, 3))))
-        assert same(found, states[0])
-        assert {(one.step, len(one.skipped)) for one in told} == {(0, 1)}
+        result, reported = read_back(
+            memory, shape, "<f8", rows(shape, data.draw(st.integers(2, 3)))
+        )
+        assert same(result, states[0])
+        assert {(one.step, len(one.skipped)) for one in reported} == {(0, 1)}
 
     @pytest.mark.parametrize("lost", ["rank-0000", "rank-0002", "sharded"])
     def test_a_file_that_is_gone(self, lost: str) -> None:
@@ -345,16 +351,16 @@ class TestFaults:
         for step in range(2):
             shared(memory, filled(shape, "<f8", step), rows(shape, 3), step=step)
         memory.delete(next(n for n in names(memory) if lost in n and archive.step_of(n) == 1))
-        found, told = read_back(memory, shape, "<f8", rows(shape, 2))
-        assert same(found, filled(shape, "<f8", 0))
-        assert [len(one.skipped) for one in told] == [lost != "sharded"] * 2
+        result, reported = read_back(memory, shape, "<f8", rows(shape, 2))
+        assert same(result, filled(shape, "<f8", 0))
+        assert [len(one.skipped) for one in reported] == [lost != "sharded"] * 2
 
     def test_another_file_in_place_of_a_ranks_is_refused(self) -> None:
         memory, shape = MemoryStore(), (6, 20)
         for step in range(2):
             shared(memory, filled(shape, "<f8", step), rows(shape, 3), step=step)
-        found = sorted(n for n in names(memory) if "rank-0001" in n)
-        memory._blobs[found[1]] = memory._blobs[found[0]]
+        result = sorted(n for n in names(memory) if "rank-0001" in n)
+        memory._blobs[result[1]] = memory._blobs[result[0]]
         with pytest.raises(CorruptCheckpoint):
             archive.verify(memory, archive.entries(memory)[1].name)
         assert read_back(memory, shape, "<f8", rows(shape, 2))[1][0].step == 0
@@ -379,10 +385,10 @@ class TestFaults:
         def work(ranks: Coordinator) -> Any:
             kernel = Grid(np.zeros((6, 5)), rows((6, 5), 2)[ranks.rank])
             checkpointer = Checkpointer(kernel, memory, coordinator=ranks)
-            told = asyncio.run(checkpointer.restore(0))
+            reported = asyncio.run(checkpointer.restore(0))
             with pytest.raises(NoCheckpoint, match="no checkpoint of step 7"):
                 asyncio.run(checkpointer.restore(7))
-            return told.step, kernel.local.tobytes()
+            return reported.step, kernel.local.tobytes()
 
         memory = MemoryStore()
         states = [filled((6, 5), "<f8", seed) for seed in range(2)]
@@ -397,8 +403,8 @@ class TestPrune:
         memory, shape = MemoryStore(), (6, 5)
         for step in range(3):
             shared(memory, filled(shape, "<f8", step), rows(shape, 2), step=step)
-        gone = prune(memory, last(1))
-        assert [entry.step for entry in gone] == [0, 1]
+        deleted = prune(memory, last(1))
+        assert [entry.step for entry in deleted] == [0, 1]
         assert {archive.step_of(name) for name in names(memory)} == {2}
         assert len(names(memory)) == 3
 

@@ -43,9 +43,9 @@ class Job:
 
     def __getitem__(self, what: str) -> Any:
         """What all ranks have said alike."""
-        told = [one.get(what) for one in self.said]
-        assert told == [told[0]] * len(told), what
-        return told[0]
+        reported = [one.get(what) for one in self.said]
+        assert reported == [reported[0]] * len(reported), what
+        return reported[0]
 
 
 def command(ranks: int, program: str, folder: Path, *words: object) -> list[str]:
@@ -79,16 +79,16 @@ class Started(subprocess.Popen[bytes]):
 
 
 def job_of(ranks: int, folder: Path, code: int) -> Job:
-    found = [folder / f"rank-{rank}.json" for rank in range(ranks)]
-    said = [orjson.loads(path.read_bytes()) for path in found if path.exists()]
+    result = [folder / f"rank-{rank}.json" for rank in range(ranks)]
+    said = [orjson.loads(path.read_bytes()) for path in result if path.exists()]
     return Job(code, said, (folder / "stderr").read_text())
 
 
 def pids(folder: Path, ranks: int, process: "subprocess.Popen[bytes]") -> list[int]:
     """Those of the ranks, when all have come to where they tell."""
-    found = [folder / f"pid-{rank}" for rank in range(ranks)]
-    await_all(lambda: all(path.exists() for path in found), process)
-    return [int(path.read_text()) for path in found]
+    result = [folder / f"pid-{rank}" for rank in range(ranks)]
+    await_all(lambda: all(path.exists() for path in result), process)
+    return [int(path.read_text()) for path in result]
 
 
 def await_all(come: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
@@ -265,9 +265,9 @@ def test_damage_for_one_rank_sends_all_back_to_the_same_step(tmp_path: Path) -> 
     assert ran["oldest"] == "NoCheckpoint: the store holds 5 checkpoints, but none is valid:"
 
 
-def passed_over(told: Any) -> tuple[int, list[int]]:
+def passed_over(reported: Any) -> tuple[int, list[int]]:
     """The step that was restored, with the right bits, and those that were not."""
-    step, right, skipped = told
+    step, right, skipped = reported
     assert right
     return step, [other for other, _ in skipped]
 
@@ -299,10 +299,10 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_others_go_on(
     second = job(2, "runs", tmp_path, place, "columns", until, "steps")
     assert (second.code, second["restored"]) == (0, first["step"])
     assert (second["step"], second["right"], newest_in(place)) == (until, True, (until, True))
-    told, others = second.said[0]["events"], second.said[1]["events"]
-    assert (told[0], told[-1], others) == ("Restored", "Finished", [])
+    reported, others = second.said[0]["events"], second.said[1]["events"]
+    assert (reported[0], reported[-1], others) == ("Restored", "Finished", [])
     lines = Path(place, FILE).read_bytes().splitlines()
-    assert len(lines) == len(told) + len(first.said[0]["events"])
+    assert len(lines) == len(reported) + len(first.said[0]["events"])
 
 
 def test_a_safe_point_within_a_step_stops_all_ranks_by_the_signal_of_one(
@@ -336,24 +336,24 @@ PATIENT = Limits(start=600, factor=1, minimum=600, grace=600)
 
 
 def supervised(folder: Path, ranks: int, *words: object) -> tuple[Any, list[Event]]:
-    told: list[Event] = []
+    reported: list[Event] = []
     started_by = command(ranks, "runs", folder, folder / "store", *words)
     outcome = supervise(
         started_by,
         folder / "store",
         limits=PATIENT,
         backoff=lambda failures: 0.0,
-        on_event=told.append,
+        on_event=reported.append,
     )
-    return outcome, told
+    return outcome, reported
 
 
 def test_a_supervisor_starts_the_job_again_and_no_rank_of_the_first_is_left(
     tmp_path: Path,
 ) -> None:
-    outcome, told = supervised(tmp_path, 2, "rows", 60, "steps", "dies", 15)
+    outcome, reported = supervised(tmp_path, 2, "rows", 60, "steps", "dies", 15)
     assert (outcome.code, outcome.why, outcome.step, outcome.attempts) == (0, "done", 60, 2)
-    assert [event.step for event in told if isinstance(event, Restarted)] == [10]
+    assert [event.step for event in reported if isinstance(event, Restarted)] == [10]
     assert newest_in(tmp_path / "store") == (60, True)
     said = [orjson.loads((tmp_path / f"rank-{rank}.json").read_bytes()) for rank in (0, 1)]
     assert [(one["linked"], one["named"]) for one in said] == [(True, False), (False, False)]

@@ -31,19 +31,21 @@ BLOCK = 64  # in the small
 
 def test_a_head_of_4096_ranks_takes_under_64_bytes_a_block() -> None:
     blocks = 1_000_000
-    told = manifests.written_by(4096, manifests.shape_of(blocks), parents=manifests.MOST_PARENTS)
-    assert manifest_from(manifests.META, told).size < 64 * blocks
+    reported = manifests.written_by(
+        4096, manifests.shape_of(blocks), parents=manifests.MOST_PARENTS
+    )
+    assert manifest_from(manifests.META, reported).size < 64 * blocks
 
 
 def test_a_head_of_1024_ranks_is_read_as_it_was_made() -> None:
-    told = manifests.written_by(1024, manifests.shape_of(4096), parents=1)
-    check_together(told, None)
-    packed = manifest_from(manifests.META, told)
+    reported = manifests.written_by(1024, manifests.shape_of(4096), parents=1)
+    check_together(reported, None)
+    packed = manifest_from(manifests.META, reported)
     header = container.parse(packed.prefix, packed.size)
     assert header == packed.header
     for name in manifests.ARRAYS:
         boxes = [(part.source, part.box) for part in header.arrays[name].parts]
-        assert boxes == [(rank + 1, one.boxes[name]) for rank, one in enumerate(told)]
+        assert boxes == [(rank + 1, one.boxes[name]) for rank, one in enumerate(reported)]
 
 
 grids = st.tuples(st.integers(1, 4), st.integers(1, 4))
@@ -57,13 +59,13 @@ def test_a_plan_has_the_blocks_that_hold_the_box_and_no_others(
         mock.patch.object(manifests, "square_grid", return_value=saved),
         small_blocks(BLOCK, slab=slab),
     ):
-        told = manifests.written_by(math.prod(saved), shape)
-        header = manifest_from(manifests.META, told).header
+        reported = manifests.written_by(math.prod(saved), shape)
+        header = manifest_from(manifests.META, reported).header
         name = manifests.ARRAYS[0]
         owner = np.zeros(shape, int)  # which file each element lies in, and in which block there
         block = np.zeros(shape, int)
         own = {}
-        for source, one in enumerate(told, 1):
+        for source, one in enumerate(reported, 1):
             place = tuple(slice(n, n + m) for n, m in zip(*one.boxes[name], strict=True))
             size = one.boxes[name][1]
             owner[place] = source
@@ -94,11 +96,11 @@ def test_the_blocks_of_a_box_are_those_that_its_elements_lie_in(data: st.DataObj
         ),
     ):
         placed = plan_layout(manifests.META, {"a": (dtype, shape)}).arrays["a"]
-        found = {n for blocks in selection.blocks_of(placed, (offset, size)) for n in blocks}
+        result = {n for blocks in selection.blocks_of(placed, (offset, size)) for n in blocks}
         place = tuple(slice(n, n + m) for n, m in zip(offset, size, strict=True))
         begins = np.arange(math.prod(shape)).reshape(shape)[place] * dtype.itemsize
         touched = (begins[..., None] + np.arange(dtype.itemsize)) // layout.BLOCK
-    assert found == set(touched.flat)
+    assert result == set(touched.flat)
 
 
 def test_pruning_deletes_all_that_the_ranks_wrote_and_no_more(tmp_path: Path) -> None:
@@ -124,8 +126,8 @@ def daly(interval: float, cost: float, mtbf: float, restart: float) -> float:
 def test_what_is_lost_is_what_daly_says(cost: float, mtbf: float, times: float) -> None:
     interval = times * optimum_interval(cost, mtbf)
     saves = Saves(stall=cost, flight=0, slowed=0, restore=100)
-    found = lost(saves, interval, mtbf, share_lost=0.5, again=50, failures=20_000)
-    assert found == pytest.approx(daly(interval, cost, mtbf, 150), rel=0.04)
+    result = lost(saves, interval, mtbf, share_lost=0.5, again=50, failures=20_000)
+    assert result == pytest.approx(daly(interval, cost, mtbf, 150), rel=0.04)
 
 
 def test_without_lost_nodes_the_shared_store_is_not_needed() -> None:
@@ -135,12 +137,12 @@ def test_without_lost_nodes_the_shared_store_is_not_needed() -> None:
 
 
 def test_lost_nodes_cost_more_the_longer_a_copy_takes() -> None:
-    found = [
+    result = [
         lost(Saves(1, 30, 0.0, 20, copy=copy, restore_lost=20), 300, 9000, 0.5, 60)
         for copy in (0, 200, 1000, 4000)
     ]
-    assert all(one < other for one, other in pairwise(found))
-    assert found[0] == lost(Saves(1, 30, 0.0, 20), 300, 9000, 0.5, 60)
+    assert all(one < other for one, other in pairwise(result))
+    assert result[0] == lost(Saves(1, 30, 0.0, 20), 300, 9000, 0.5, 60)
 
 
 def test_deltas_write_as_much_together_as_a_full_one_at_most() -> None:
@@ -176,5 +178,5 @@ def test_all_are_heard_in_their_order_and_told_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 33, 34, 5000])
 def test_each_rank_tells_one_that_hears_it(size: int) -> None:
-    heard = {rank: above for above in range(size) for rank in _neighbours(above, size)[1]}
-    assert heard == {rank: _neighbours(rank, size)[0] for rank in range(1, size)}
+    received = {rank: above for above in range(size) for rank in _neighbours(above, size)[1]}
+    assert received == {rank: _neighbours(rank, size)[0] for rank in range(1, size)}

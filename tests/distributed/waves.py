@@ -105,11 +105,11 @@ def is_right(kernel: Waves) -> bool:
 def newest_in(place: str | Path, key: bytes | None = None) -> tuple[int, bool]:
     """The newest step in a store, and whether one rank reads from it what it should."""
     with small_blocks():
-        found = archive.latest(open_store(place), WavesCheckpoint, key=key)
-    assert found is not None
-    assert not found.skipped
-    checkpoint, kernel = found.checkpoint, Waves(SingleProcess())
+        result = archive.latest(open_store(place), WavesCheckpoint, key=key)
+    assert result is not None
+    assert not result.skipped
+    checkpoint, kernel = result.checkpoint, Waves(SingleProcess())
     kernel.step, kernel.table = checkpoint.step, np.asarray(checkpoint.table)
     kernel.cells = np.asarray(checkpoint.field.local)
     kernel.counts = np.asarray(checkpoint.points.local)
-    return found.entry.step, is_right(kernel)
+    return result.entry.step, is_right(kernel)

@@ -81,11 +81,11 @@ class Rotten:
         assert caught.value.where.endswith(where)
 
     def passed_over(self, where: str) -> None:
-        found = latest(self.store, self.cls)
-        assert found is not None
-        assert found.entry.step == 1
-        assert same(found.checkpoint, self.older)
-        ((entry, error),) = found.skipped
+        result = latest(self.store, self.cls)
+        assert result is not None
+        assert result.entry.step == 1
+        assert same(result.checkpoint, self.older)
+        ((entry, error),) = result.skipped
         assert entry.name == self.name
         assert isinstance(error, CorruptCheckpoint)
         assert self.name in error.where
@@ -93,8 +93,8 @@ class Rotten:
         assert error.what
 
     def is_sound(self) -> bool:
-        found = latest(self.store, self.cls)
-        return found is not None and found.entry.step == 2 and not found.skipped
+        result = latest(self.store, self.cls)
+        return result is not None and result.entry.step == 2 and not result.skipped
 
 
 @pytest.fixture(scope="module")
@@ -108,18 +108,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def small(folder: Path) -> Iterator[Rotten]:
-    found = Rotten(folder / "small", USE_OLDER, SMALL)
-    yield found
-    os.close(found.file)
+    result = Rotten(folder / "small", USE_OLDER, SMALL)
+    yield result
+    os.close(result.file)
 
 
 @pytest.fixture(scope="module")
 def big(folder: Path) -> Iterator[Rotten]:
     zeros = np.zeros(1, np.uint8)
     older = Three(1, np.zeros(1), zeros, np.zeros(1, np.int16))
-    found = Rotten(folder / "big", older, large())
-    yield found
-    os.close(found.file)
+    result = Rotten(folder / "big", older, large())
+    yield result
+    os.close(result.file)
 
 
 def test_each_flipped_bit_is_refused(

@@ -53,15 +53,15 @@ def records(draw: st.DrawFn, parts: st.SearchStrategy[np.dtype[Any]]) -> np.dtyp
         offsets.append(end + draw(st.integers(0, 9)))
         end = offsets[-1] + part.itemsize
     order = draw(st.permutations(range(len(formats))))
-    said: dict[str, Any] = {
+    output: dict[str, Any] = {
         "names": names,
         "formats": [formats[i] for i in order],
         "offsets": [offsets[i] for i in order],
         "itemsize": end + draw(st.integers(0, 9)),
     }
     if draw(st.booleans()):
-        said["titles"] = [draw(st.sampled_from([None, f"Title of {name}"])) for name in names]
-    dtype: np.dtype[Any] = np.dtype(said)  # type: ignore[call-overload]
+        output["titles"] = [draw(st.sampled_from([None, f"Title of {name}"])) for name in names]
+    dtype: np.dtype[Any] = np.dtype(output)  # type: ignore[call-overload]
     return dtype
 
 
@@ -115,7 +115,7 @@ def read(data: bytes) -> tuple[Header, dict[str, bytes]]:
     header = parse(data[:size], len(data))
     table = data[header.digests_offset : header.seal_offset]
     check_seal(data[:size], table, data[header.seal_offset :])
-    found = {}
+    result = {}
     for name, placed in header.arrays.items():
         blocks = []
         for index in range(placed.blocks):
@@ -125,8 +125,8 @@ def read(data: bytes) -> tuple[Header, dict[str, bytes]]:
             )
             blocks.append(data[offset : offset + length])
             check_block(placed, index, blocks[-1], table)
-        found[name] = b"".join(blocks)
-    return header, found
+        result[name] = b"".join(blocks)
+    return header, result
 
 
 def forge(header: bytes, old: bytes) -> bytes:
@@ -151,9 +151,9 @@ def about(data: bytes) -> dict[str, Any]:
 
 def forge_about(text: bytes, old: bytes) -> bytes:
     """The file `old` with another metadata text."""
-    said = outer(old)
-    said["__metadata__"]["checkpointable"] = text.decode()
-    return forge(orjson.dumps(said), old)
+    output = outer(old)
+    output["__metadata__"]["checkpointable"] = text.decode()
+    return forge(orjson.dumps(output), old)
 
 
 SMALL = write({"ab": np.arange(3, dtype="<i4"), "c": np.arange(5, dtype=">i2"), "e": np.zeros(0)})
@@ -164,13 +164,13 @@ SMALL = write({"ab": np.arange(3, dtype="<i4"), "c": np.arange(5, dtype=">i2"), 
 
 @given(dtypes())
 def test_a_dtype_survives_json(dtype: np.dtype[Any]) -> None:
-    said = dtype_to_json(dtype)
-    back = dtype_from_json(orjson.loads(orjson.dumps(said)))
+    output = dtype_to_json(dtype)
+    back = dtype_from_json(orjson.loads(orjson.dumps(output)))
     assert back == dtype
     assert back.fields == dtype.fields
     assert (back.names, back.itemsize) == (dtype.names, dtype.itemsize)
     assert back.isalignedstruct == dtype.isalignedstruct
-    assert dtype_to_json(back) == said
+    assert dtype_to_json(back) == output
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_a_dtype_that_json_cannot_say_is_refused(dtype: np.dtype[Any]) -> None:
 
 
 def test_a_long_double_of_another_machine_is_refused() -> None:
-    said = dtype_to_json(np.dtype("g"))
-    assert dtype_from_json(said) == np.dtype("g")
+    output = dtype_to_json(np.dtype("g"))
+    assert dtype_from_json(output) == np.dtype("g")
     with pytest.raises(CorruptCheckpoint):
-        dtype_from_json(said.partition(":")[0] + ":112")
+        dtype_from_json(output.partition(":")[0] + ":112")
 
 
 def test_a_dtype_of_ml_dtypes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,10 +210,10 @@ RECORD = dtype_to_json(np.dtype([("a", "<f4"), ("b", "<f4")]))
 
 
 def nested(depth: int) -> Any:
-    said: Any = "<f4"
+    output: Any = "<f4"
     for _ in range(depth):
-        said = RECORD | {"names": ["a"], "formats": [said], "offsets": [0], "itemsize": 4}
-    return said
+        output = RECORD | {"names": ["a"], "formats": [output], "offsets": [0], "itemsize": 4}
+    return output
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def nested(depth: int) -> Any:
         RECORD | {"titles": ["a", "b"]}, RECORD | {"titles": [None, None]},
         RECORD | {"titles": [1, 2]}, RECORD | {"names": [1, 2]}, RECORD | {"titles": 3}, nested(40),
     ],
-    ids=lambda said: str(said)[:60],
+    ids=lambda output: str(output)[:60],
 )  # fmt: skip
-def test_a_hostile_dtype_is_refused(said: Any) -> None:
+def test_a_hostile_dtype_is_refused(output: Any) -> None:
     with pytest.raises(CorruptCheckpoint, match="dtype"):
-        dtype_from_json(said)
+        dtype_from_json(output)
 
 
 # --- there and back ---------------------------------------------------------------------------
@@ -247,12 +247,12 @@ def test_a_hostile_dtype_is_refused(said: Any) -> None:
 )
 def test_arrays_come_back_bit_for_bit(given: dict[str, AnyArray], block: int) -> None:
     with small_blocks(block):
-        header, found = read(write(given))
+        header, result = read(write(given))
     assert header.meta == META
     assert {n: (p.dtype, p.shape) for n, p in header.arrays.items()} == {
         n: (a.dtype, a.shape) for n, a in given.items()
     }
-    assert found == {name: raw(array) for name, array in given.items()}
+    assert result == {name: raw(array) for name, array in given.items()}
     for placed in header.arrays.values():
         width = placed.dtype.itemsize & -placed.dtype.itemsize
         assert placed.offset % max(1, min(width, 4096)) == 0
@@ -262,9 +262,9 @@ def test_arrays_come_back_bit_for_bit(given: dict[str, AnyArray], block: int) ->
 def test_an_element_may_cross_a_block(view: Callable[[AnyArray], AnyArray]) -> None:
     noise = np.random.default_rng(0).bytes(7 * 400_000)
     array = view(np.frombuffer(noise, "S7").reshape(2, -1))
-    header, found = read(write({"s": array}))
+    header, result = read(write({"s": array}))
     assert header.arrays["s"].blocks == header.blocks == 3
-    assert found["s"] == raw(array)
+    assert result["s"] == raw(array)
 
 
 def test_the_file_is_laid_out_as_documented() -> None:
@@ -350,9 +350,9 @@ def test_rank_32_is_the_most() -> None:
     ids=str,
 )  # fmt: skip
 def test_bad_metadata_is_refused(change: dict[str, Any]) -> None:
-    said = attrs.asdict(META)
+    output = attrs.asdict(META)
     with pytest.raises(InvalidCheckpoint):
-        pack(Meta(**(said | change)), {})
+        pack(Meta(**(output | change)), {})
 
 
 def deep(levels: int) -> Any:
@@ -468,17 +468,17 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @given(st.data())
 def test_forged_metadata_raises_only_our_errors(data: st.DataObject) -> None:
-    said = [about(SMALL)]
-    path = data.draw(st.sampled_from(places(said)[1:]))
-    at: Any = said
+    output = [about(SMALL)]
+    path = data.draw(st.sampled_from(places(output)[1:]))
+    at: Any = output
     for key in path[:-1]:
         at = at[key]
     replacement = data.draw(JSON | st.sampled_from(["|V0", "<f8", 0, 1, 2**63, [], {}, [0], [[0]]]))
     changed = orjson.dumps(at[path[-1]]) != orjson.dumps(replacement)
     at[path[-1]] = replacement
-    forged = forge_about(orjson.dumps(said[0]), SMALL)
+    forged = forge_about(orjson.dumps(output[0]), SMALL)
     try:
-        header, found = read(forged)
+        header, result = read(forged)
     except InvalidCheckpoint:
         assert changed
     else:
@@ -491,22 +491,22 @@ def test_forged_metadata_raises_only_our_errors(data: st.DataObject) -> None:
             "tree",
             "writer",
         )
-        assert orjson.dumps(header.meta.tree) == orjson.dumps(said[0]["tree"])
-        assert found == read(SMALL)[1]
+        assert orjson.dumps(header.meta.tree) == orjson.dumps(output[0]["tree"])
+        assert result == read(SMALL)[1]
 
 
 @given(st.data())
 def test_a_forged_header_raises_only_our_errors(data: st.DataObject) -> None:
-    said = [outer(SMALL)]
-    path = data.draw(st.sampled_from([p for p in places(said)[1:] if "__metadata__" not in p]))
-    at: Any = said
+    output = [outer(SMALL)]
+    path = data.draw(st.sampled_from([p for p in places(output)[1:] if "__metadata__" not in p]))
+    at: Any = output
     for key in path[:-1]:
         at = at[key]
     replacement = data.draw(JSON)
     if orjson.dumps(at[path[-1]]) != orjson.dumps(replacement):
         at[path[-1]] = replacement
         with pytest.raises(CorruptCheckpoint):
-            read(forge(orjson.dumps(said[0]), SMALL))
+            read(forge(orjson.dumps(output[0]), SMALL))
 
 
 @given(st.integers(0, 4000), st.sampled_from([b"\0", b"[", b'"', b"}", b"\xff", b"9", b" ", b"\\"]))
@@ -515,37 +515,37 @@ def test_a_byte_put_into_the_header_raises_only_our_errors(at: int, byte: bytes)
     at %= len(text)
     forged = text[:at] + byte + text[at:]
     try:
-        header, found = read(forge(forged, SMALL))
+        header, result = read(forge(forged, SMALL))
     except InvalidCheckpoint:
         return
     # It went into what is free: the step's digits, a name in the schema, the padding.
-    assert found == read(SMALL)[1]
+    assert result == read(SMALL)[1]
     assert header.meta != META or forged.rstrip() == text
 
 
-def said(**change: Any) -> bytes:
+def output(**change: Any) -> bytes:
     return orjson.dumps(about(SMALL) | change)
 
 
 def array_said(**change: Any) -> bytes:
     arrays = about(SMALL)["arrays"]
-    return said(arrays=arrays | {"ab": arrays["ab"] | change})
+    return output(arrays=arrays | {"ab": arrays["ab"] | change})
 
 
-TEXT = said()
+TEXT = output()
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (said(format=True), "lacks"),
-        (said(format="1"), "lacks"),
-        (said(more=1), "an unknown one"),
-        (said(arrays=[]), "lacks"),
-        (said(parents={}), "invalid parents"),
-        (said(step=True), "not that of"),
-        (said(step=1.0), "not that of"),
-        (said(nonce="NO"), "not that of"),
+        (output(format=True), "lacks"),
+        (output(format="1"), "lacks"),
+        (output(more=1), "an unknown one"),
+        (output(arrays=[]), "lacks"),
+        (output(parents={}), "invalid parents"),
+        (output(step=True), "not that of"),
+        (output(step=1.0), "not that of"),
+        (output(nonce="NO"), "not that of"),
         (array_said(shape=[3.0]), "shape"),
         (array_said(shape=[True]), "shape"),
         (array_said(shape=[-3]), "shape"),
@@ -648,7 +648,7 @@ IN_THAT_VERSION = "install checkpointable in the version that wrote it"
 )
 def test_a_newer_format_says_what_to_install(writer: Any, hint: str) -> None:
     with pytest.raises(InvalidCheckpoint, match=r"format 2.* format 1") as caught:
-        read(forge_about(said(format=2, news={}, writer=writer), SMALL))
+        read(forge_about(output(format=2, news={}, writer=writer), SMALL))
     assert not isinstance(caught.value, CorruptCheckpoint)
     assert caught.value.hint == hint
 
@@ -671,8 +671,8 @@ def test_a_seal_is_found_within_the_file_or_not_at_all(
 
 def test_a_seal_is_found_where_it_is() -> None:
     header = parse(SMALL[:4096], len(SMALL))
-    found = container.find_seal(SMALL[:4096], len(SMALL))
-    assert found == (header.digests_offset, header.seal_offset)
+    result = container.find_seal(SMALL[:4096], len(SMALL))
+    assert result == (header.digests_offset, header.seal_offset)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4087, 4089, 24415 * 4096 - 8, 2**63, 2**64 - 8])

@@ -78,10 +78,10 @@ def test_an_unsigned_file_is_refused_with_a_key(tmp_path: Path) -> None:
 
 def test_a_signed_file_is_safetensors(tmp_path: Path) -> None:
     save_file(state(1), tmp_path / "one", key=KEY)
-    found = load_safetensors(tmp_path / "one")
-    assert np.array_equal(found["data"], state(1).data)
-    assert found["$digests"].shape == (1, 32)
-    assert found["$hmac"].shape == (32,)
+    result = load_safetensors(tmp_path / "one")
+    assert np.array_equal(result["data"], state(1).data)
+    assert result["$digests"].shape == (1, 32)
+    assert result["$hmac"].shape == (32,)
 
 
 def test_every_flipped_bit_of_a_signed_file_is_refused(tmp_path: Path) -> None:
@@ -140,10 +140,10 @@ def test_latest_passes_over_what_is_not_signed_and_says_why(tmp_path: Path) -> N
     archive.save(store, state(1), 1, key=KEY)
     archive.save(store, state(2), 2)
     archive.save(store, state(3), 3, key=OTHER)
-    found = archive.latest(store, State, key=KEY)
-    assert found is not None
-    assert found.entry.step == 1
-    why = [error.what for _, error in found.skipped]
+    result = archive.latest(store, State, key=KEY)
+    assert result is not None
+    assert result.entry.step == 1
+    why = [error.what for _, error in result.skipped]
     assert "another key" in why[0]
     assert "not signed" in why[1]
 
@@ -154,10 +154,10 @@ def test_one_renamed_to_a_later_step_is_passed_over(tmp_path: Path, key: bytes |
     for step in (1, 2):
         archive.save(store, state(step), step, key=key)
     shutil.copy(tmp_path / archive.name_of(1), tmp_path / archive.name_of(3))
-    found = archive.latest(store, State, key=key)
-    assert found is not None
-    assert found.entry.step == 2
-    assert "its name says 3" in found.skipped[0][1].what
+    result = archive.latest(store, State, key=key)
+    assert result is not None
+    assert result.entry.step == 2
+    assert "its name says 3" in result.skipped[0][1].what
 
 
 def test_prune_keeps_the_newest_that_is_signed(tmp_path: Path) -> None:

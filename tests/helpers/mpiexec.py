@@ -46,9 +46,9 @@ def environment_of_ranks() -> dict[str, str]:
 
 def saved(path: Path) -> HeatCheckpoint:
     """The newest checkpoint of the heat on the ring."""
-    found = archive.latest(LocalStore(path), HeatCheckpoint)
-    assert found is not None
-    return found.checkpoint
+    result = archive.latest(LocalStore(path), HeatCheckpoint)
+    assert result is not None
+    return result.checkpoint
 
 
 def ring(steps: int, n: int) -> Any:

@@ -48,8 +48,8 @@ class ThreadRank:
         if self.rank == 0:
             for rank in range(self.size):
                 self._send(rank, value)
-        told: T = self._receive(0)
-        return told
+        reported: T = self._receive(0)
+        return reported
 
     def barrier(self) -> None:
         self.gather(None)

@@ -72,10 +72,10 @@ def texts(root: Any) -> list[Path]:
     """Where the texts are in a value."""
 
     def at(path: Path) -> Any:
-        found = root
+        result = root
         for key in path:
-            found = found[key]
-        return found
+            result = result[key]
+        return result
 
     return [path for path in places(root, ()) if type(at(path)) is str]
 
@@ -90,10 +90,10 @@ def assembled(header: bytes, body: bytes, table: bytes) -> bytes:
 def with_text(base: Base, text: bytes) -> bytes:
     """The file with another text as its metadata, all else as it was."""
     try:
-        said = orjson.dumps(text.decode())
+        output = orjson.dumps(text.decode())
     except ValueError:  # no Unicode: escaped as it is
-        said = b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
-    header = b'{"__metadata__":{"checkpointable":' + said + b"}" + base.tensors
+        output = b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    header = b'{"__metadata__":{"checkpointable":' + output + b"}" + base.tensors
     return assembled(header, base.body, base.table)
 
 
@@ -103,8 +103,8 @@ def plan_layout(base: Base, about: dict[str, Any], describe: bool = True) -> byt
     With `describe`, so do the extents.
     """
     try:
-        said = {n: spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
-        draft = layout.plan_layout(base.meta, said)
+        output = {n: spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
+        draft = layout.plan_layout(base.meta, output)
         if draft.digests_offset > 1 << 16:
             raise ValueError
         if describe:

@@ -79,14 +79,14 @@ def judge(data: bytes, thorough: bool = True) -> str:
     finally:
         _judging = False
     if _seen:
-        told = _seen[0]
+        reported = _seen[0]
         _seen.clear()
-        raise Finding(f"reading it did more than read: {told}")
+        raise Finding(f"reading it did more than read: {reported}")
     return verdict
 
 
 def _judged(reader: Bytes, thorough: bool) -> str:
-    own = next((cls for told, cls in _TOLD if told in reader.data), classes.Walk)
+    own = next((cls for reported, cls in _TOLD if reported in reader.data), classes.Walk)
     value, error = _tried(f"decode as {own.__name__}", _decode, reader, own)
     if value is None and not thorough:
         return f"refused: {error}"
@@ -103,8 +103,8 @@ def _judged(reader: Bytes, thorough: bool) -> str:
         _same_again(header, reader, value, own)
     if thorough:
         for name, other in classes.CLASSES.items():
-            found, _ = _tried(f"decode as {other.__name__}", _decode, reader, other)
-            if found is not None and (header is None or header.meta.schema["name"] != name):
+            result, _ = _tried(f"decode as {other.__name__}", _decode, reader, other)
+            if result is not None and (header is None or header.meta.schema["name"] != name):
                 raise Finding("decoded as a class that it is not of")
     if thorough or reader.data[-1] < 64:  # some of those that are accepted
         verified, why = _tried("verify", _verify, reader)

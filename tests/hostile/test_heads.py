@@ -74,13 +74,13 @@ def test_a_forged_head_is_refused_or_sound(data: st.DataObject) -> None:
         except (KeyError, IndexError, TypeError):  # the first change took the place of the second
             continue
     forged = _sealed(about, outer)
-    found = _loaded(store, forged)
-    if found is None:
+    result = _loaded(store, forged)
+    if result is None:
         return
     header = container.parse(forged[: container.header_size(forged[:8], len(forged))], len(forged))
     for placed in header.arrays.values():
         assert whole([part.box for part in placed.parts], placed.shape)
-    assert same(np.asarray(found.grid[:]), filled(SHAPE, "<f8"))
+    assert same(np.asarray(result.grid[:]), filled(SHAPE, "<f8"))
 
 
 def _sealed(about: dict[str, Any], outer: dict[str, Any]) -> bytes:

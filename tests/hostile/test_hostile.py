@@ -115,11 +115,11 @@ def test_nothing_outside_the_store_is_opened(tmp_path: Path) -> None:
     os.mkfifo(store / "step-000000000009.safetensors")
     log = tmp_path / "log"
     trace = ["strace", "-f", "-y", "-qq", "-e", "trace=open,openat,openat2,creat,execve", "-o", log]
-    said = run(*trace, sys.executable, "-W", "ignore", "-m", "tests.hostile.reader", store)
+    output = run(*trace, sys.executable, "-W", "ignore", "-m", "tests.hostile.reader", store)
     lines = log.read_text().split(reader.BEGIN, 1)[1].splitlines()[1:]
     assert len(lines) > 6 * len(FILES)
-    assert "step-000000000007.1.safetensors" in said
-    assert not {"link", "step-000000000008.safetensors"} & set(said.split())
+    assert "step-000000000007.1.safetensors" in output
+    assert not {"link", "step-000000000008.safetensors"} & set(output.split())
     allowed = (f"{store}/", *(f"{folder}/" for folder in TZPATH))
     for line in lines:
         if match := re.search(

@@ -171,14 +171,14 @@ def test_run_saves_deltas_and_keeps_what_they_continue(full: When | None) -> Non
     store = MemoryStore()
     for until in (17, 40):  # resumed once
         run(Sweep(), store, until, save=every(steps=3), keep=last(2), delta=True, full=full)
-    found = entries(store)
-    assert [entry.step for entry in found][-2:] == [39, 40]
-    for entry in found:
+    result = entries(store)
+    assert [entry.step for entry in result][-2:] == [39, 40]
+    for entry in result:
         assert same(load(store, entry.name, SweepCheckpoint), after(entry.step))
     if full is None:
-        assert (found[0].step, kinds(store)) == (3, [False, *[True] * (len(found) - 1)])
+        assert (result[0].step, kinds(store)) == (3, [False, *[True] * (len(result) - 1)])
     else:  # the first save at or after each multiple of 10; of 39 the base is 30
-        assert [entry.step for entry in found if not entry.delta] == [30, 40]
+        assert [entry.step for entry in result if not entry.delta] == [30, 40]
 
 
 def test_the_command_line_saves_deltas_and_compacts_them(
@@ -193,8 +193,8 @@ def test_the_command_line_saves_deltas_and_compacts_them(
     capsys.readouterr()
 
     assert main(["ls", place, "--json"]) == 0
-    told = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["delta"] for one in told] == [False, True, True, True]
+    reported = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["delta"] for one in reported] == [False, True, True, True]
     assert main(["show", place]) == 0
     assert "delta    of 2.0 KiB; the rest is in step-" in capsys.readouterr().out
     assert main(["verify", place]) == 0

@@ -91,12 +91,12 @@ def test_damaged_checkpoints_alone_are_no_fresh_start() -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[Progress] = []
-    run(Counter(), MemoryStore(), until=50, save=every(steps=10), on_progress=told.append)
-    assert [p.step for p in told] == sorted(p.step for p in told)
-    assert told[-1].step == told[-1].until == 50
-    assert told[-1].saved is not None
-    assert told[-1].saved.step == 50
+    reported: list[Progress] = []
+    run(Counter(), MemoryStore(), until=50, save=every(steps=10), on_progress=reported.append)
+    assert [p.step for p in reported] == sorted(p.step for p in reported)
+    assert reported[-1].step == reported[-1].until == 50
+    assert reported[-1].saved is not None
+    assert reported[-1].saved.step == 50
 
 
 def test_an_error_of_the_kernel_passes_and_what_was_saved_stays() -> None:
@@ -106,11 +106,11 @@ def test_an_error_of_the_kernel_passes_and_what_was_saved_stays() -> None:
             if self.step >= 30:
                 raise RuntimeError("illegal memory access")
 
-    store, told = MemoryStore(), list[Any]()
+    store, reported = MemoryStore(), list[Any]()
     with pytest.raises(RuntimeError, match="illegal"):
-        run(Failing(), store, until=100, save=every(steps=10), on_event=told.append)
+        run(Failing(), store, until=100, save=every(steps=10), on_event=reported.append)
     assert [e.step for e in entries(store)] == [10, 20]
-    assert [event.step for event in told if isinstance(event, SavedEvent)] == [10, 20]
+    assert [event.step for event in reported if isinstance(event, SavedEvent)] == [10, 20]
 
 
 @pytest.mark.parametrize("until", [100, 30])  # in between, and at the end
@@ -138,8 +138,8 @@ def test_a_save_that_is_not_possible_is_told_and_tried_again() -> None:
     world = Busy()
     world.run(100, every(steps=10))
     assert [saving.saved.step for saving in world.durable] == [10, 20, 60, 70, 80, 90, 100]
-    told = [event for event in world.events if isinstance(event, Skipped)]
-    assert [(event.step, event.why) for event in told] == [(30, "busy")]
+    reported = [event for event in world.events if isinstance(event, Skipped)]
+    assert [(event.step, event.why) for event in reported] == [(30, "busy")]
 
 
 def test_a_run_that_cannot_be_saved_at_its_end_fails() -> None:
@@ -203,10 +203,10 @@ def test_a_signal_saves_and_exits_75(tmp_path: Path, number: int) -> None:
         while int(process.stdout.readline()) < 100:
             pass
         process.send_signal(number)
-        told = [int(line) for line in process.stdout]
+        reported = [int(line) for line in process.stdout]
         assert process.wait() == EX_PREEMPTED == 75
     newest = entries(LocalStore(tmp_path))[-1]
-    assert newest.step == told[-1]
+    assert newest.step == reported[-1]
     kernel = Counter()
     run(kernel, tmp_path, until=newest.step)
     assert same(kernel.total, after(newest.step).total)

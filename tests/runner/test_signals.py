@@ -213,11 +213,11 @@ def test_without_a_reason_it_may_not() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_each_of_them_stops_it(number: signal.Signals) -> None:
-    kernel, told, before = Signalled(), list[Event](), signal.getsignal(number)
+    kernel, reported, before = Signalled(), list[Event](), signal.getsignal(number)
     kernel.number = number
     with pytest.raises(Preempted):
-        run(kernel, MemoryStore(), 10**6, on_event=told.append)
-    (stopping,) = [e for e in told if isinstance(e, Stopping)]
+        run(kernel, MemoryStore(), 10**6, on_event=reported.append)
+    (stopping,) = [e for e in reported if isinstance(e, Stopping)]
     assert stopping.signal == number
     assert signal.getsignal(number) is before
 
@@ -276,6 +276,6 @@ def test_a_real_process_ends_before_it_is_killed(tmp_path: Path) -> None:
             process.stdout.read()
             assert process.wait(timeout=60) == EX_PREEMPTED, f"seed {seed}"
         place = LocalStore(store)
-        found, skipped = newest_valid(place, partial(verify, place))
-        assert found is not None
+        result, skipped = newest_valid(place, partial(verify, place))
+        assert result is not None
         assert not skipped

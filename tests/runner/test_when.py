@@ -111,9 +111,9 @@ def test_continuously_begins_a_save_when_the_last_is_durable() -> None:
 def test_a_save_that_is_put_off_is_told_once() -> None:
     world = World(full_takes=lambda: 5.0)
     world.run(2_000, every(seconds=3))
-    told = [type(e).__name__ for e in world.events if isinstance(e, Saved | Skipped)]
-    assert "Skipped" in told
-    assert all(pair != ("Skipped", "Skipped") for pair in itertools.pairwise(told))
+    reported = [type(e).__name__ for e in world.events if isinstance(e, Saved | Skipped)]
+    assert "Skipped" in reported
+    assert all(pair != ("Skipped", "Skipped") for pair in itertools.pairwise(reported))
 
 
 def test_a_signal_has_it_saved_and_the_run_goes_on() -> None:
@@ -172,8 +172,8 @@ def test_young_daly_loses_hardly_more_than_the_best_fixed_interval(restore: floa
         seconds: lost(every(seconds=seconds), restore, 6)
         for seconds in (45, 90, 130, 180, 250, 350, 600)
     }
-    found = lost(young_daly(mtbf=3600.0), restore, 6)
-    assert found <= 1.1 * min(fixed.values()), fixed
+    result = lost(young_daly(mtbf=3600.0), restore, 6)
+    assert result <= 1.1 * min(fixed.values()), fixed
 
 
 def test_young_daly_keeps_to_its_cap() -> None:

@@ -170,8 +170,8 @@ def test_the_decorator_names_the_schema_above_and_below_attrs() -> None:
     class Sub(Above):
         pass
 
-    found = [(s.name, s.version) for s in map(schema_of, (Above, Below, Sub))]
-    assert found == [("wave", 3), ("wave", 4), ("Sub", 1)]
+    result = [(s.name, s.version) for s in map(schema_of, (Above, Below, Sub))]
+    assert result == [("wave", 3), ("wave", 4), ("Sub", 1)]
 
 
 def test_a_mismatch_names_both_sides_field_by_field() -> None:

@@ -67,19 +67,19 @@ class TestAnyStore:
     def test_many_threads_read_one_reader(self, store: Store) -> None:
         data = os.urandom(1 << 16)
         store.create("a", len(data), [data])
-        found = bytearray(len(data))
+        result = bytearray(len(data))
         with store.open("a") as reader:
 
             def part(begin: int) -> None:
                 for at in range(begin, len(data), 4096):
-                    reader.read_into(at, memoryview(found)[at : at + 1024])
+                    reader.read_into(at, memoryview(result)[at : at + 1024])
 
             threads = [threading.Thread(target=part, args=(i * 1024,)) for i in range(4)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        assert found == data
+        assert result == data
 
     def test_it_never_overwrites(self, store: Store) -> None:
         store.create("a", 3, [b"old"])

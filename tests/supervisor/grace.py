@@ -58,10 +58,10 @@ def main() -> None:
     rng, worst, late = random.Random(given.seed), 0.0, 0
     for number in range(given.times):
         with tempfile.TemporaryDirectory() as folder:
-            code, seconds, said = stopped(Path(folder), rng)
-            found = archive.latest(LocalStore(folder), WaveCheckpoint)
-            assert code in (75, -signal.SIGKILL), f"{number}: exit code {code}, {said}"
-            saved = found is not None and said == f"Stopped {found.entry.step}"
+            code, seconds, output = stopped(Path(folder), rng)
+            result = archive.latest(LocalStore(folder), WaveCheckpoint)
+            assert code in (75, -signal.SIGKILL), f"{number}: exit code {code}, {output}"
+            saved = result is not None and output == f"Stopped {result.entry.step}"
             late += not (code == 75 and saved)
             worst = max(worst, seconds)
     print(f"seed {given.seed}: {given.times - late} of {given.times} saved and gone in time")

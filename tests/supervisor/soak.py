@@ -87,16 +87,16 @@ class Soaked:
         with subprocess.Popen(
             [*words, str(steps)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as running:
-            told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-            listener = threading.Thread(target=self.listen, args=(running.stdout, told))
+            reported: queue.SimpleQueue[Any] = queue.SimpleQueue()
+            listener = threading.Thread(target=self.listen, args=(running.stdout, reported))
             listener.start()
             while (child := self.next_child(running)) is not None:
-                self.harms.append(self.harm(child, told))
+                self.harms.append(self.harm(child, reported))
             listener.join()
             code = running.wait()
         return [f"it ended with {code}"] if code else [*self.faults()]
 
-    def listen(self, stream: Any, told: "queue.SimpleQueue[Any]") -> None:
+    def listen(self, stream: Any, reported: "queue.SimpleQueue[Any]") -> None:
         """Note what is durable; a line may be cut short by a death."""
         for line in stream:
             if line.endswith(b"}\n"):
@@ -108,8 +108,8 @@ class Soaked:
                     continue
                 if event["event"] == "Saved":
                     self.durable.add(event["name"])
-                told.put(event["event"])
-        told.put(None)
+                reported.put(event["event"])
+        reported.put(None)
 
     def next_child(self, running: "subprocess.Popen[bytes]") -> psutil.Process | None:
         record, known = self.store / ".child.json", self._known
@@ -126,13 +126,13 @@ class Soaked:
 
     _known: int = 0
 
-    def harm(self, child: psutil.Process, told: "queue.SimpleQueue[Any]") -> str:
+    def harm(self, child: psutil.Process, reported: "queue.SimpleQueue[Any]") -> str:
         """Do something to the child, and wait for its end; returns what, "" if it was too late."""
         harm = self.chance.choice(HARMS)
         if harm == "kill" and self.chance.random() < 0.3:  # while it begins
             time.sleep(self.chance.uniform(0, 1))
         else:
-            self.wait_for_saves(child, told, self.chance.randint(1, 3))
+            self.wait_for_saves(child, reported, self.chance.randint(1, 3))
             time.sleep(self.chance.uniform(0, 0.2))
         done = ""
         if not ended(child):
@@ -166,14 +166,14 @@ class Soaked:
             self.damaged.add(name)
 
     def wait_for_saves(
-        self, child: psutil.Process, told: "queue.SimpleQueue[Any]", saves: int
+        self, child: psutil.Process, reported: "queue.SimpleQueue[Any]", saves: int
     ) -> None:
-        while not told.empty():  # of the child before
-            told.get()
+        while not reported.empty():  # of the child before
+            reported.get()
         begun = False
         while saves and not ended(child):
             try:
-                event = told.get(timeout=0.05)
+                event = reported.get(timeout=0.05)
             except queue.Empty:
                 continue
             begun |= event in ("Started", "Restored")
@@ -181,7 +181,7 @@ class Soaked:
 
     def faults(self) -> list[str]:
         """What is wrong at the end of a run."""
-        store, found = LocalStore(self.store), []
+        store, result = LocalStore(self.store), []
         lines = (self.store / FILE).read_bytes().splitlines() if self.harms[1:] else []
         events = [event for line in lines if (event := from_json(line)) is not None]
         moved = {event.name: event.new_name for event in events if isinstance(event, Quarantined)}
@@ -189,25 +189,25 @@ class Soaked:
         for name in sorted(self.durable - self.damaged):
             at = name if name in there else moved.get(name, "")
             if at not in there:
-                found.append(f"{name} is lost")
+                result.append(f"{name} is lost")
             elif at == name:
                 verify(store, name)
         restarts = [event for event in events if isinstance(event, Restarted)]
         causes = [event.cause for event in restarts] + ["done"]
         if len(causes) != len(self.harms):
-            found.append(f"{len(self.harms)} children, and {len(restarts)} restarts")
+            result.append(f"{len(self.harms)} children, and {len(restarts)} restarts")
         for harm, cause in zip(self.harms, causes, strict=False):
             if not cause.startswith((CAUSES[harm], "hang", "done")):
-                found.append(f"{harm or 'nothing'} was done, and the log says {cause}")
+                result.append(f"{harm or 'nothing'} was done, and the log says {cause}")
         hangs = sum(cause.startswith("hang") for cause in causes)
         if hangs != sum(isinstance(event, Stalled) for event in events):
-            found.append("a hang without Stalled, or the other way round")
+            result.append("a hang without Stalled, or the other way round")
         if any(isinstance(event, GaveUp) for event in events):
-            found.append("it gave up")
+            result.append("it gave up")
         whole, broken = final_arrays(self.folder / "whole"), final_arrays(self.store)
         if whole.keys() != broken.keys() or not all(same(whole[n], broken[n]) for n in whole):
-            found.append("the final state is another")
-        return found
+            result.append("the final state is another")
+        return result
 
 
 def soak(kernel: str, seed: int, folder: Path, steps: int = STEPS) -> tuple[Soaked, list[str]]:

@@ -34,13 +34,13 @@ def program(trouble: str, store: Path, until: int = UNTIL, *more: str) -> list[s
 
 
 def supervised(command: list[str], store: Path, **options: Any) -> tuple[Outcome, list[Event]]:
-    told: list[Event] = []
+    reported: list[Event] = []
     options = {"limits": PATIENT, "backoff": lambda failures: 0.0, "failures": 3, **options}
-    outcome = supervise(command, store, on_event=told.append, **options)
-    lines = (store / FILE).read_bytes().splitlines() if told else []
+    outcome = supervise(command, store, on_event=reported.append, **options)
+    lines = (store / FILE).read_bytes().splitlines() if reported else []
     ours = (Stalled, Restarted, Quarantined, GaveUp)  # the child's own are there, too
-    assert [event for event in map(from_json, lines) if isinstance(event, ours)] == told
-    return outcome, told
+    assert [event for event in map(from_json, lines) if isinstance(event, ours)] == reported
+    return outcome, reported
 
 
 def assert_complete(store: Path, until: int = UNTIL) -> None:
@@ -71,11 +71,11 @@ def test_after_any_trouble_it_goes_on_from_the_newest(
     trouble: str, cause: str, tmp_path: Path
 ) -> None:
     store, limits = tmp_path / "run", SHORT if cause.startswith("hang") else PATIENT
-    outcome, told = supervised(program(trouble, store), store, limits=limits)
+    outcome, reported = supervised(program(trouble, store), store, limits=limits)
     assert (outcome.code, outcome.why, outcome.step, outcome.attempts) == (0, "done", UNTIL, 2)
-    (restarted,) = [event for event in told if isinstance(event, Restarted)]
+    (restarted,) = [event for event in reported if isinstance(event, Restarted)]
     assert restarted.cause.startswith(cause)
-    assert any(isinstance(event, Stalled) for event in told) == cause.startswith("hang")
+    assert any(isinstance(event, Stalled) for event in reported) == cause.startswith("hang")
     assert_complete(store)
 
 
@@ -93,11 +93,11 @@ def test_an_unhealthy_state_is_never_saved(tmp_path: Path) -> None:
 
 def test_it_gives_up_after_failures_without_a_new_checkpoint(tmp_path: Path) -> None:
     store = tmp_path / "run"
-    outcome, told = supervised(program("raises", store, UNTIL, "always"), store)
+    outcome, reported = supervised(program("raises", store, UNTIL, "always"), store)
     assert outcome.code == 1
     assert outcome.why.startswith("3 attempts without one new checkpoint; the last: ZeroDivision")
     assert [(a.number, a.first_step) for a in outcome.failed] == [(2, 20), (3, 20), (4, 20)]
-    assert isinstance(told[-1], GaveUp)
+    assert isinstance(reported[-1], GaveUp)
     report = str(outcome)
     assert report.count("cause: ZeroDivisionError: by the kernel") == 3
     assert report.count("in raise_error") == 3
@@ -154,9 +154,9 @@ def test_exponential_doubles_up_to_the_most(n: int, first: float, most: float, b
 @pytest.mark.parametrize("code", [64, 78])
 def test_wrong_usage_and_configuration_are_final(code: int, tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"raise SystemExit({code})"]
-    outcome, told = supervised(command, tmp_path)
+    outcome, reported = supervised(command, tmp_path)
     assert (outcome.code, outcome.attempts) == (code, 1)
-    assert [type(event) for event in told] == [GaveUp]
+    assert [type(event) for event in reported] == [GaveUp]
 
 
 def test_an_error_of_the_configuration_is_final_whatever_the_exit_code(tmp_path: Path) -> None:
@@ -195,12 +195,12 @@ def test_a_store_elsewhere_needs_a_directory() -> None:
 
 def test_a_checkpoint_that_kills_two_readers_is_put_aside(tmp_path: Path) -> None:
     store = tmp_path / "run"
-    outcome, told = supervised(program("reads", store), store, failures=4)
+    outcome, reported = supervised(program("reads", store), store, failures=4)
     assert outcome.code == 0
-    causes = [event.cause for event in told if isinstance(event, Restarted)]
+    causes = [event.cause for event in reported if isinstance(event, Restarted)]
     reading = f"signal SIGABRT, while it read {name_of(20)}"
     assert causes == ["signal SIGABRT", reading, reading]
-    quarantined = [event for event in told if isinstance(event, Quarantined)]
+    quarantined = [event for event in reported if isinstance(event, Quarantined)]
     now = "step-000000000020.quarantined.safetensors"
     assert [(e.step, e.name, e.new_name) for e in quarantined] == [(20, name_of(20), now)]
     assert (store / now).exists()
@@ -213,24 +213,24 @@ def test_it_is_the_one_that_was_read_not_the_newest(tmp_path: Path) -> None:
         run(Counter(), store, until)
     (tmp_path / "reads").touch()  # its trouble is with reading only
     damage(store / name_of(25), 4100)
-    _, told = supervised(program("reads", store), store, failures=4)
-    assert [event.name for event in told if isinstance(event, Quarantined)] == [name_of(20)]
+    _, reported = supervised(program("reads", store), store, failures=4)
+    assert [event.name for event in reported if isinstance(event, Quarantined)] == [name_of(20)]
     assert (store / name_of(25)).exists()
 
 
 def test_the_only_checkpoint_stays(tmp_path: Path) -> None:
     store = tmp_path / "run"
     run(Counter(), store, 20)
-    outcome, told = supervised(program("reads", store), store)
+    outcome, reported = supervised(program("reads", store), store)
     assert outcome.code == 1
-    assert not any(isinstance(event, Quarantined) for event in told)
+    assert not any(isinstance(event, Quarantined) for event in reported)
     assert [entry.step for entry in entries(LocalStore(store))] == [20]
 
 
 def test_a_reader_that_refuses_is_not_killed(tmp_path: Path) -> None:
     store = tmp_path / "run"
-    _, told = supervised(program("refuses", store, UNTIL, "always"), store)
-    assert not any(isinstance(event, Quarantined) for event in told)
+    _, reported = supervised(program("refuses", store, UNTIL, "always"), store)
+    assert not any(isinstance(event, Quarantined) for event in reported)
 
 
 # --- stopped -------------------------------------------------------------------------------------
@@ -261,10 +261,10 @@ def child_of(process: "subprocess.Popen[bytes]", folder: Path) -> psutil.Process
 
 
 def assert_saved_at_its_end(store: Path) -> None:
-    said = orjson.loads((store / "ended.json").read_bytes())
-    assert said["code"] == 75
-    assert [entry.step for entry in entries(LocalStore(store))] == [said["step"]]
-    assert_complete(store, said["step"])
+    output = orjson.loads((store / "ended.json").read_bytes())
+    assert output["code"] == 75
+    assert [entry.step for entry in entries(LocalStore(store))] == [output["step"]]
+    assert_complete(store, output["step"])
 
 
 @pytest.mark.parametrize("between", [[], ["sh", "-c", '"$@"; exit 0', "sh"]], ids=["", "shell"])
@@ -333,13 +333,13 @@ def test_what_the_child_has_started_ends_with_it(tmp_path: Path) -> None:
 def test_the_limit_is_learned_from_the_slices(tmp_path: Path) -> None:
     limits = Limits(start=60, factor=10, minimum=3)
     job = _Job([], MemoryStore(), tmp_path, limits, 1, lambda failures: 0.0, print)
-    told = [("step", "1", 30), ("step", "2", 0.1), ("step", "3", 2), ("step", "4", 0.1)]
-    told += [("saving", "4", 1), ("step", "5", 40), ("ended", "1", 1)]
-    found = [job._limit()]
-    for word, about, seconds in told:
+    reported = [("step", "1", 30), ("step", "2", 0.1), ("step", "3", 2), ("step", "4", 0.1)]
+    reported += [("saving", "4", 1), ("step", "5", 40), ("ended", "1", 1)]
+    result = [job._limit()]
+    for word, about, seconds in reported:
         job._handle(word, about, seconds)
-        found.append(job._limit())
-    assert found == [60, 3, 3, 20, 20, 60, 20, 3]
+        result.append(job._limit())
+    assert result == [60, 3, 3, 20, 20, 60, 20, 3]
 
 
 def test_what_the_run_starts_is_not_supervised(tmp_path: Path) -> None:

@@ -51,18 +51,18 @@ def steps(store: Any) -> list[int]:
 
 
 def test_a_run_ends_when_the_slow_tier_has_its_last_checkpoint(tmp_path: Path) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
     tiered = Tiered(tmp_path / "fast", tmp_path / "slow", keep=last(2))
-    run(Counter(), tiered, 50, save=every(steps=10), keep=last(1), on_event=told.append)
+    run(Counter(), tiered, 50, save=every(steps=10), keep=last(1), on_event=reported.append)
     assert (steps(tiered.fast), steps(tiered.slow)) == ([50], [40, 50])
-    assert isinstance(told[0], Started)
-    assert isinstance(told[-1], Finished)
+    assert isinstance(reported[0], Started)
+    assert isinstance(reported[-1], Finished)
     for step in (10, 20, 30, 40, 50):
-        at = [type(e) for e in told if getattr(e, "name", "") == name_of(step)]
+        at = [type(e) for e in reported if getattr(e, "name", "") == name_of(step)]
         assert at in ([Saved, Copied], [Copied, Saved], [Saved])  # as the threads come
-    assert Copied in [type(e) for e in told if getattr(e, "name", "") == name_of(50)]
+    assert Copied in [type(e) for e in reported if getattr(e, "name", "") == name_of(50)]
     logged = (tmp_path / "fast" / FILE).read_bytes().splitlines()
-    assert [from_json(line) for line in logged] == told
+    assert [from_json(line) for line in logged] == reported
 
 
 def test_after_the_loss_of_the_fast_tier_it_ends_in_the_same_bits(tmp_path: Path) -> None:
@@ -75,12 +75,12 @@ def test_after_the_loss_of_the_fast_tier_it_ends_in_the_same_bits(tmp_path: Path
 
 
 def test_a_run_tells_what_it_restored_from_the_slow_tier() -> None:
-    fast, slow, told = MemoryStore(), MemoryStore(), list[Any]()
+    fast, slow, reported = MemoryStore(), MemoryStore(), list[Any]()
     run(Counter(), Tiered(fast, slow), 20, save=every(steps=10))
     damage(fast, name_of(20))
-    report = run(Counter(), Tiered(fast, slow), 20, on_event=told.append)
+    report = run(Counter(), Tiered(fast, slow), 20, on_event=reported.append)
     assert (report.first_step, report.saves) == (20, ())
-    assert [type(e) for e in told] == [Damaged, Restored, Finished]
+    assert [type(e) for e in reported] == [Damaged, Restored, Finished]
 
 
 class Losing(Counter):
@@ -100,7 +100,7 @@ class Losing(Counter):
 @pytest.mark.parametrize("which", ["fast", "slow"])
 @pytest.mark.parametrize("delta", [False, True])
 def test_a_run_survives_the_loss_of_either(how: str, which: str, delta: bool) -> None:
-    stores, told = {"fast": Switched(), "slow": Switched()}, list[Any]()
+    stores, reported = {"fast": Switched(), "slow": Switched()}, list[Any]()
     lost = stores[which]
     tiered = Tiered(stores["fast"], stores["slow"])
 
@@ -109,9 +109,9 @@ def test_a_run_survives_the_loss_of_either(how: str, which: str, delta: bool) ->
         setattr(lost, how, True)
 
     kernel = Losing(lose, lambda: setattr(lost, how, False))
-    run(kernel, tiered, 100, save=every(steps=10), delta=delta, on_event=told.append)
+    run(kernel, tiered, 100, save=every(steps=10), delta=delta, on_event=reported.append)
     assert same(kernel.total, after(100).total)
-    assert [type(e) for e in told if isinstance(e, TierLost | TierBack)] == [TierLost, TierBack]
+    assert [type(e) for e in reported if isinstance(e, TierLost | TierBack)] == [TierLost, TierBack]
     for store in stores.values():
         assert steps(store)[-1] == 100
         for entry in entries(store):
@@ -133,13 +133,13 @@ def test_a_kernel_that_fails_leaves_its_last_checkpoint_in_both() -> None:
 
 @pytest.mark.parametrize("grace", [None, 0.5])
 def test_a_preempted_run_waits_as_long_as_its_grace_time(grace: float | None) -> None:
-    gate, told = threading.Event(), list[Any]()
+    gate, reported = threading.Event(), list[Any]()
     slow = FaultyStore(MemoryStore(), "delay", "create", wait=gate.wait)
     if grace is None:
         gate.set()
     with pytest.raises(Preempted):
-        run(Signalled(), Tiered(MemoryStore(), slow), 10**6, grace=grace, on_event=told.append)
-    copied = [type(e) for e in told if isinstance(e, Copied | Stopped)]
+        run(Signalled(), Tiered(MemoryStore(), slow), 10**6, grace=grace, on_event=reported.append)
+    copied = [type(e) for e in reported if isinstance(e, Copied | Stopped)]
     assert copied == ([Copied, Stopped] if grace is None else [Stopped])
     gate.set()
 
@@ -194,9 +194,9 @@ def test_the_command_line_copies(tmp_path: Path, capsys: pytest.CaptureFixture[s
     shutil.rmtree(fast)
     Path(fast).touch()  # no directory can be there
     assert main([*command, "--json"]) == 0
-    told = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["event"] for one in told if "Tier" in one["event"]] == ["TierLost"]
-    assert [one["step"] for one in told if one["event"] == "Restored"] == [20]
+    reported = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["event"] for one in reported if "Tier" in one["event"]] == ["TierLost"]
+    assert [one["step"] for one in reported if one["event"] == "Restored"] == [20]
     assert steps(LocalStore(slow)) == [30, 40]
 
 

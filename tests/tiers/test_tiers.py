@@ -183,8 +183,8 @@ def test_each_tier_keeps_what_it_is_to_keep(driven: Driven) -> None:
         assert entries(slow)[-1].step == step
     assert [e.step for e in entries(fast)] == [30, 35]
     assert [e.step for e in entries(slow)] == [5, 10, 20, 30, 35]
-    gone = [e for e in tiered.drain_events() if isinstance(e, Pruned)]
-    assert [(e.names, e.address) for e in gone] == [
+    deleted = [e for e in tiered.drain_events() if isinstance(e, Pruned)]
+    assert [(e.names, e.address) for e in deleted] == [
         ((name_of(step),), repr(slow)) for step in (15, 25)
     ]
 
@@ -263,22 +263,22 @@ def test_a_new_process_goes_on_copying() -> None:
 def test_a_save_waits_for_a_slow_tier_that_is_far_behind(
     monkeypatch: pytest.MonkeyPatch, pending: int
 ) -> None:
-    gate, told = threading.Event(), list[str]()
+    gate, reported = threading.Event(), list[str]()
     slow = FaultyStore(MemoryStore(), "delay", "create", wait=gate.wait)
     fast = Switched()
     tiered = Tiered(fast, slow, pending=pending)
     real = tiered._copier._wait
 
     def wait(*args: Any) -> bool:
-        told.extend(fast.created)
+        reported.extend(fast.created)
         gate.set()
         return real(*args)
 
     monkeypatch.setattr(tiered._copier, "_wait", wait)
     made = [save(tiered, step) for step in range(pending)]
-    assert told == []
+    assert reported == []
     made.append(save(tiered, 9))
-    assert told == made[:-1]
+    assert reported == made[:-1]
     assert tiered.flush()
     assert names(slow) == made
 
@@ -321,9 +321,9 @@ def test_a_run_begins_and_goes_on_without_its_slow_tier(driven: Driven) -> None:
     slow.down = True
     tiered = Tiered(fast, slow)
     with tiered.lock():
-        found = archive.latest(tiered, SweepCheckpoint)
-        assert found is not None
-        assert found.entry.step == 1
+        result = archive.latest(tiered, SweepCheckpoint)
+        assert result is not None
+        assert result.entry.step == 1
         save(tiered, 2)
         prune(tiered, last(1))
     assert kinds(tiered) == [TierLost]
@@ -357,10 +357,10 @@ def test_after_the_loss_of_the_fast_tier_the_slow_one_is_restored(driven: Driven
     driven(tiered)
     fast = MemoryStore()
     tiered = Tiered(fast, slow)
-    found = archive.latest(tiered, SweepCheckpoint)
-    assert found is not None
-    assert same(found.checkpoint, after(3))
-    name = save(tiered, 4, found.entry.name)
+    result = archive.latest(tiered, SweepCheckpoint)
+    assert result is not None
+    assert same(result.checkpoint, after(3))
+    name = save(tiered, 4, result.entry.name)
     assert not archive.is_delta(name)  # the fast tier does not need the slow one
     verify(fast, name)
 
@@ -379,9 +379,9 @@ def test_what_the_fast_tier_cannot_take_is_in_the_slow_one(
     assert name in names(slow)
     assert same(load(slow, name, SweepCheckpoint), after(4))
     assert archive.is_delta(name) == (delta and how == "full")  # what it continues came along
-    told = tiered.drain_events()
-    assert [e.address for e in told if isinstance(e, TierLost)] == [repr(fast)]
-    assert [e.name for e in told if isinstance(e, Copied)][-1] == name
+    reported = tiered.drain_events()
+    assert [e.address for e in reported if isinstance(e, TierLost)] == [repr(fast)]
+    assert [e.name for e in reported if isinstance(e, Copied)][-1] == name
     prune(tiered, last(1))
     setattr(fast, how, False)
     save(tiered, 5)
@@ -451,10 +451,10 @@ def test_a_damaged_one_is_read_from_the_slow_tier_before_an_older_one(driven: Dr
     driven(tiered)
     tiered.drain_events()
     damage(fast, name)
-    found = archive.latest(tiered, SweepCheckpoint)
-    assert found is not None
-    assert (found.entry.name, found.skipped) == (name, ())
-    assert same(found.checkpoint, after(3))
+    result = archive.latest(tiered, SweepCheckpoint)
+    assert result is not None
+    assert (result.entry.name, result.skipped) == (name, ())
+    assert same(result.checkpoint, after(3))
     (event,) = tiered.drain_events()
     assert isinstance(event, Damaged)
     assert (event.name, event.address) == (name, repr(fast))
@@ -470,9 +470,9 @@ def test_of_a_chain_each_file_is_read_where_it_is_sound(driven: Driven) -> None:
     driven(tiered)
     for store, name in ((fast, chain[0]), (slow, chain[1]), (fast, chain[2])):
         damage(store, name)
-    found = archive.latest(tiered, SweepCheckpoint)
-    assert found is not None
-    assert same(found.checkpoint, after(4))
+    result = archive.latest(tiered, SweepCheckpoint)
+    assert result is not None
+    assert same(result.checkpoint, after(4))
 
 
 def test_one_that_is_damaged_in_both_is_passed_over(driven: Driven) -> None:
@@ -483,9 +483,9 @@ def test_one_that_is_damaged_in_both_is_passed_over(driven: Driven) -> None:
     driven(tiered)
     damage(fast, name)
     damage(slow, name)
-    found = archive.latest(tiered, SweepCheckpoint)
-    assert found is not None
-    assert (found.entry.step, [entry.name for entry, _ in found.skipped]) == (2, [name])
+    result = archive.latest(tiered, SweepCheckpoint)
+    assert result is not None
+    assert (result.entry.step, [entry.name for entry, _ in result.skipped]) == (2, [name])
 
 
 def test_delete_deletes_from_both(driven: Driven) -> None:
@@ -562,9 +562,9 @@ class History(RuleBasedStateMachine):
 
     @rule(tier=TIERS, which=st.integers(0, 9), at=st.floats(0, 1, exclude_max=True))
     def damage(self, tier: str, which: int, at: float) -> None:
-        found = [n for n in names(self.bare[tier]) if (tier, n) not in self.damaged]
-        if found:
-            name = found[which % len(found)]
+        result = [n for n in names(self.bare[tier]) if (tier, n) not in self.damaged]
+        if result:
+            name = result[which % len(result)]
             damage(self.bare[tier], name, int(at * len(self.bare[tier]._blobs[name][0])))
             self.damaged.add((tier, name))
 
@@ -616,11 +616,11 @@ class History(RuleBasedStateMachine):
         there = [e.name for e in entries(self.tiered)]
         good = [n for n in there if all(map(sound, {n} | self.parents[n]))]
         if good:
-            found = archive.latest(self.tiered, SweepCheckpoint)
-            assert found is not None
-            assert found.entry.name == good[-1]
-            assert same(found.checkpoint, after(found.entry.step))
-            self.base = found.entry.name
+            result = archive.latest(self.tiered, SweepCheckpoint)
+            assert result is not None
+            assert result.entry.name == good[-1]
+            assert same(result.checkpoint, after(result.entry.step))
+            self.base = result.entry.name
         elif there:
             with pytest.raises(NoCheckpoint):
                 archive.latest(self.tiered, SweepCheckpoint)
@@ -658,7 +658,7 @@ def test_shards_that_the_slow_tier_gets_at_once_stay_until_there_is_a_head(behin
     whole = np.arange(12.0).reshape(3, 4)
     shared(tiered, whole, rows((3, 4), 1), step=2)
     tiered.close()
-    found = archive.latest(slow, GridCheckpoint)
-    assert found is not None
-    assert (found.entry.step, found.entry.sharded) == (2, True)
-    assert same(found.checkpoint.grid[:], whole)
+    result = archive.latest(slow, GridCheckpoint)
+    assert result is not None
+    assert (result.entry.step, result.entry.sharded) == (2, True)
+    assert same(result.checkpoint.grid[:], whole)

@@ -276,11 +276,11 @@ async def results(heat: Heat, full: FullHeat, path: Path, store: Store) -> None:
     assert_type(await checkpointer.save(full=True), Saving)
     save_file(await heat.checkpoint(), path, step=3)
     assert_type(archive.load(store, "name", HeatCheckpoint), HeatCheckpoint)
-    found = archive.latest(store, HeatCheckpoint)
-    assert_type(found, archive.Found[HeatCheckpoint] | None)
-    if found is not None:
-        assert_type(found.checkpoint, HeatCheckpoint)
-        assert_type(found.checkpoint.step, int)
+    actual = archive.latest(store, HeatCheckpoint)
+    assert_type(actual, archive.Found[HeatCheckpoint] | None)
+    if actual is not None:
+        assert_type(actual.checkpoint, HeatCheckpoint)
+        assert_type(actual.checkpoint.step, int)
 
 
 class OnEven(When):

@@ -45,5 +45,5 @@ class Place:
 
     def keys(self, folder: str = "") -> list[str]:
         """The keys of all objects below a folder."""
-        found = obstore.list(remote(self.address), f"{self.prefix}/{folder}".rstrip("/")).collect()
-        return sorted(one["path"].removeprefix(f"{self.prefix}/") for one in found)
+        result = obstore.list(remote(self.address), f"{self.prefix}/{folder}".rstrip("/")).collect()
+        return sorted(one["path"].removeprefix(f"{self.prefix}/") for one in result)

@@ -63,8 +63,10 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         *(f"{option}={port}" for option, port in zip(options, ports, strict=True)),
     ]  # fmt: skip
     try:
-        with _running(command, f"http://127.0.0.1:{ports[0]}", "/healthz", folder / "log") as found:
-            yield found
+        with _running(
+            command, f"http://127.0.0.1:{ports[0]}", "/healthz", folder / "log"
+        ) as result:
+            yield result
     finally:
         for port in ports:
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):

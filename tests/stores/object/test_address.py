@@ -128,9 +128,9 @@ def test_no_error_shows_credentials(seaweedfs: str) -> None:
 
 
 def test_credentials_that_an_error_repeats_are_taken_out(moto: str) -> None:
-    found = bucket_of(open_store(f"s3://{BUCKET}/a?endpoint={moto}"))
+    result = bucket_of(open_store(f"s3://{BUCKET}/a?endpoint={moto}"))
     text = f"no host for {SECRET}: http://x/?X-Amz-Signature=123\nDebug source: {SECRET}"
-    redacted = str(found._translated(ValueError(text), "here"))
+    redacted = str(result._translated(ValueError(text), "here"))
     assert redacted.startswith("no host for ...: http://x/\n  where: here\n  hint: ")
 
 
@@ -143,8 +143,8 @@ def test_credentials_that_an_error_repeats_are_taken_out(moto: str) -> None:
     ],
 )
 def test_a_full_service_is_full(text: str, error: type[CheckpointableError]) -> None:
-    found = bucket_of(open_store("s3://bucket/a"))
-    assert type(found._translated(ValueError(text), "here")) is error
+    result = bucket_of(open_store("s3://bucket/a"))
+    assert type(result._translated(ValueError(text), "here")) is error
 
 
 def test_without_obstore_it_says_what_to_install() -> None:

@@ -92,8 +92,8 @@ def test_what_is_never_done_leaves_nothing_that_shows(
 
 def unfinished(place: Place) -> list[str]:
     """The keys of uploads that were begun and neither completed nor aborted."""
-    found = servers.client(place.address).list_multipart_uploads(Bucket=servers.BUCKET)
-    return [one["Key"] for one in found.get("Uploads", []) if place.prefix in one["Key"]]
+    result = servers.client(place.address).list_multipart_uploads(Bucket=servers.BUCKET)
+    return [one["Key"] for one in result.get("Uploads", []) if place.prefix in one["Key"]]
 
 
 def test_each_chunk_is_used_up_at_once_also_in_many_parts(near: Place) -> None:
@@ -249,7 +249,7 @@ def test_one_of_eight_wins_each_of_thirty_races(near: Place) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    for name, told in ended.items():
-        assert sorted(told) == ["lost"] * 7 + ["won"]
-        assert read(near.store(), name) == bytes([told.index("won")])
+    for name, reported in ended.items():
+        assert sorted(reported) == ["lost"] * 7 + ["won"]
+        assert read(near.store(), name) == bytes([reported.index("won")])
     assert not leftovers(near)

@@ -86,7 +86,7 @@ def _check(store: ObjectStore, place: Place, kept: dict[str, bytes], name: str) 
             del kept[name]
         whole = {name: len(blob) for name, blob in kept.items()}
         assert listed(store) == whole
-        found = [key for key in place.keys("uploads") if ".probe" not in key]
-        assert len(found) == len(kept)
+        result = [key for key in place.keys("uploads") if ".probe" not in key]
+        assert len(result) == len(kept)
     for name, blob in kept.items():
         assert read(store, name) == blob

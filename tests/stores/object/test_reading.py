@@ -54,8 +54,8 @@ def test_runs_of_blocks_come_in_few_requests(proxy: Proxy, far: Place, stored: s
         assert len(reads(proxy)) == 3
         proxy.reset()
         rows = BLOCK // 8
-        found = read_rows(checkpoint, "field", 2 * rows - 1, 4 * rows + 1)
-        assert np.array_equal(found, LARGE.field[2 * rows - 1 : 4 * rows + 1])
+        result = read_rows(checkpoint, "field", 2 * rows - 1, 4 * rows + 1)
+        assert np.array_equal(result, LARGE.field[2 * rows - 1 : 4 * rows + 1])
         assert len(reads(proxy)) == 1
         assert proxy.received == 4 * BLOCK
 
@@ -75,9 +75,9 @@ def test_what_lies_in_pieces_is_read_together_again(near: Place, proxy: Proxy, f
             kernel.field[block * BLOCK // 8] += 1.0
         asyncio.run(_saved(checkpointer))
     assert read_header(store, entries(store)[-1].name).parents
-    found = Holder()
-    asyncio.run(Checkpointer(found, far.store()).restore_latest())
-    assert np.array_equal(found.field, kernel.field)
+    result = Holder()
+    asyncio.run(Checkpointer(result, far.store()).restore_latest())
+    assert np.array_equal(result.field, kernel.field)
     verify(far.store(), entries(store)[-1].name)
     # Five runs at least: two of the oldest, split by what changed later.
     assert len({one.path for one in reads(proxy)}) == 4
@@ -117,10 +117,10 @@ def test_a_rotten_block_is_named(near: Place, stored: str, block: int) -> None:
         with pytest.raises(CorruptCheckpoint) as caught:
             read(near.store(), newest)
         assert f"block {block}" in caught.value.where
-    found = latest(near.store(), Large)
-    assert found
-    assert found.checkpoint.step == 1
-    assert [entry.step for entry, _ in found.skipped] == [2]
+    result = latest(near.store(), Large)
+    assert result
+    assert result.checkpoint.step == 1
+    assert [entry.step for entry, _ in result.skipped] == [2]
 
 
 def read_all(store: ObjectStore, name: str) -> None:
@@ -129,8 +129,8 @@ def read_all(store: ObjectStore, name: str) -> None:
 
 
 def test_a_listing_opens_no_checkpoint(proxy: Proxy, far: Place, stored: str) -> None:
-    (found,) = entries(far.store())
-    assert found.name == stored
+    (result,) = entries(far.store())
+    assert result.name == stored
     assert len(proxy.requests) == 2
     assert proxy.received < 4096
 
@@ -151,26 +151,26 @@ def url(far: Place, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def command(*words: str) -> tuple[int, str]:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         code = main(list(words))
-    return code, said.getvalue()
+    return code, output.getvalue()
 
 
 def test_commands_that_list_read_headers_only(proxy: Proxy, url: str, stored: str) -> None:
     for words in (["ls", "--long", url], ["show", url]):
         proxy.reset()
-        code, said = command(*words)
-        assert (code, stored in said) == (0, True)
+        code, output = command(*words)
+        assert (code, stored in output) == (0, True)
         assert proxy.received < 200_000
 
 
 def test_commands_name_places_by_their_address(url: str, stored: str) -> None:
     place, _, options = url.partition("?")
     for words in (["verify", url], ["show", url, "few"], ["show", url, "1", "--json"]):
-        code, said = command(*words)
+        code, output = command(*words)
         assert code == 0
-        assert f"{place}/{stored}?{options}" in said
+        assert f"{place}/{stored}?{options}" in output
 
 
 def test_a_run_goes_on_from_a_bucket_as_if_it_had_never_stopped(url: str) -> None:
