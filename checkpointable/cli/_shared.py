@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from checkpointable.archive import entries, opened
-from checkpointable.errors import CheckpointableError, NoCheckpoint
+from checkpointable.errors import CheckpointableError, NoCheckpoint, in_one_line
 from checkpointable.files import opened_file
 from checkpointable.format import Header, Opened, check_key
 from checkpointable.runner import EX_CONFIG, exit_code
@@ -41,6 +41,11 @@ def print_text(text: str, *, error: bool = False) -> None:
     """Print lines of text, flushed, with control characters escaped."""
     lines = text.split("\n")
     print("\n".join(map(clean, lines)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_passed_over(name: str, error: CheckpointableError) -> None:
+    """Warn of a checkpoint that was passed over."""
+    print_text(f"warning: passed over {name}: {in_one_line(error, name)}", error=True)
 
 
 def print_json(value: Any, file: TextIO | None = None) -> None:

@@ -12,13 +12,14 @@ from checkpointable.archive import Entry
 from checkpointable.cli._shared import (
     KeyFile,
     print_json,
+    print_passed_over,
     print_text,
     read_key,
     report_errors,
     store_at,
 )
 from checkpointable.cli.view.expression import Expression, parse_expression
-from checkpointable.errors import CorruptCheckpoint, NoCheckpoint, in_one_line
+from checkpointable.errors import CorruptCheckpoint, NoCheckpoint
 from checkpointable.format import USE_OLDER, AnyArray, Opened, read_arrays
 from checkpointable.kernels import KERNELS
 from checkpointable.stores import Store
@@ -56,7 +57,7 @@ def bisect(
 
     with report_errors(as_json=as_json):
         secret, place = read_key(key), store_at(store)
-        first, before = _first(place, store, holds, as_json)
+        first, before = _first(place, store, holds, as_json=as_json)
     command = _command(store, first, before, kernel)
     if as_json:
         names = {"name": first and first.name, "before": before and before.name}
@@ -78,7 +79,7 @@ def bisect(
 
 
 def _first(
-    store: Store, where: str, holds: Callable[[Entry], bool], as_json: bool
+    store: Store, where: str, holds: Callable[[Entry], bool], *, as_json: bool
 ) -> tuple[Entry | None, Entry | None]:
     """The first entry that holds, and the one before it; the newest is tested first."""
     left = archive.entries(store)
@@ -93,7 +94,7 @@ def _first(
         except (CorruptCheckpoint, NoCheckpoint) as error:
             if not as_json:
                 name = left[middle].name
-                print_text(f"warning: passed over {name}: {in_one_line(error, name)}", error=True)
+                print_passed_over(name, error)
             del left[middle]
             high -= 1
             continue

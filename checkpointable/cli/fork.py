@@ -14,13 +14,14 @@ from checkpointable.cli._shared import (
     KeyFile,
     count_text,
     print_json,
+    print_passed_over,
     print_text,
     read_key,
     report_errors,
     store_at,
     usage_error,
 )
-from checkpointable.errors import CheckpointExists, errors_at, in_one_line
+from checkpointable.errors import CheckpointExists, errors_at
 from checkpointable.format import read_arrays
 from checkpointable.stores import How, LocalStore, duplicate, os_errors, sync_directory
 
@@ -81,9 +82,7 @@ def _chosen(store: LocalStore, step: int, key: bytes | None) -> tuple[Entry, lis
     with errors_at(str(store.path)):
         names, entry, skipped = archive.valid_at(store, step, read)
     for passed, error in skipped:
-        print_text(
-            f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True
-        )
+        print_passed_over(passed.name, error)
     return entry, names
 
 

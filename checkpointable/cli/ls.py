@@ -123,7 +123,7 @@ def _facts_inside(entry: Entry, inside: Inside | None, *, check: bool) -> dict[s
     return {"seal": inside.seal, "dirty": inside.dirty} | ({"ok": True} if check else {})
 
 
-def _table(entries: list[Entry], inside: dict[str, Inside], check: bool) -> list[str]:
+def _table(entries: list[Entry], inside: dict[str, Inside], *, check: bool) -> list[str]:
     """Right-aligned columns; the attempt only where some step has more than one."""
     now = time.time()
     titles = ["step", "attempt", "kind", "size", "created (UTC)", "age", "dirty", "seal", "name"]

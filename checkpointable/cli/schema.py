@@ -49,7 +49,7 @@ def schema(
     if not check:
         show = _print_json if as_json else _print_text
         show(described, cls)
-    verdicts = [_check(target, cls, described, as_json) for target in targets]
+    verdicts = [_check(target, cls, described, as_json=as_json) for target in targets]
     if not all(verdicts):
         raise typer.Exit(1)
 
@@ -76,7 +76,7 @@ def _print_json(described: Schema, cls: Any) -> None:
     print_json(asdict(described) | {"from_older_versions": older})
 
 
-def _check(target: Any, cls: Any, now: Schema, as_json: bool) -> bool:
+def _check(target: Any, cls: Any, now: Schema, *, as_json: bool) -> bool:
     """Load one file, print how that went, and return whether it succeeded."""
     path, _, _ = target
     try:

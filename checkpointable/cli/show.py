@@ -20,6 +20,7 @@ from checkpointable.cli._shared import (
     count_text,
     path_in,
     print_json,
+    print_passed_over,
     print_text,
     read_key,
     report_errors,
@@ -33,7 +34,7 @@ from checkpointable.cli.view.plot import CELLS, check_plot
 from checkpointable.cli.view.plot import plot as draw
 from checkpointable.cli.view.statistics import Statistics, statistics
 from checkpointable.cli.view.tree import shape_text, tree_lines
-from checkpointable.errors import NoCheckpoint, errors_at, in_one_line
+from checkpointable.errors import NoCheckpoint, errors_at
 from checkpointable.files import opened_file
 from checkpointable.format import Header, Opened, is_remote
 from checkpointable.stores import Store
@@ -169,9 +170,7 @@ def _find(
             _newest(store, read) if step is None else archive.valid_at(store, step, read)
         )
     for passed, error in skipped:
-        print_text(
-            f"warning: passed over {passed.name}: {in_one_line(error, passed.name)}", error=True
-        )
+        print_passed_over(passed.name, error)
     count = sum(step in (None, entry.step) for entry in archive.entries(store))
     verified = "newest that verifies" if skipped else "newest"
     return entry, f" ({verified} of {count})" if count > 1 else "", content

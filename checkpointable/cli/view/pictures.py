@@ -58,7 +58,7 @@ def pictures(
         for axis in axes:
             made.append(_View(label, pick, shape, axis, height, width))
     only_middle = len(placed.shape) >= 3 and not (every_axis and len(placed.shape) == 3)
-    for begin, rows in _rows(checkpoint, placed, only_middle):
+    for begin, rows in _rows(checkpoint, placed, only_middle=only_middle):
         part, first = rows, begin
         for _ in range(len(placed.shape) - 3):
             part, first = part[part.shape[0] // 2], 0
@@ -68,7 +68,7 @@ def pictures(
 
 
 def _rows(
-    checkpoint: Opened, placed: StoredArray, only_middle: bool
+    checkpoint: Opened, placed: StoredArray, *, only_middle: bool
 ) -> Iterator[tuple[int, AnyArray]]:
     count = placed.shape[0]
     step = max(1, _CHUNK * count // placed.nbytes)
