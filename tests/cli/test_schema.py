@@ -120,7 +120,7 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "output"),
     [
         (["tests.golden.values:Walk", "file"], 64, "--check needs files"),
         (["tests.golden.values:Walk", "--check"], 64, "--check needs files"),

@@ -217,7 +217,7 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [
         "f4", "=f4", "<f4 ", "|O", "O", "object", "<f3", "|b2", "int8", "finfo", "T", "", "<M8[x]",
         "|S9999999999", "<f4,<f4", "(2,)<f4", "<f16", "<i4:3", "__class__", None, 4, 1.5, True, [],
@@ -233,9 +233,9 @@ def nested(depth: int) -> Any:
     ],
     ids=lambda output: str(output)[:60],
 )  # fmt: skip
-def test_a_hostile_dtype_is_refused(output: Any) -> None:
+def test_a_hostile_dtype_is_refused(value: Any) -> None:
     with pytest.raises(CorruptCheckpoint, match="dtype"):
-        dtype_from_json(output)
+        dtype_from_json(value)
 
 
 # --- there and back ---------------------------------------------------------------------------
