@@ -58,18 +58,25 @@ def extended(path: str, label: str) -> str:
 
 
 def member(wire: Any, key: Any) -> Any:
-    """The item of a container under a label, a key, or an index, which may count from the end.
+    """The item of a container under a key or an index, which may count from the end.
 
     Raises `LookupError` with the labels that the container has.
     """
     inner = container(wire)
     items = inner[1] if inner else []
-    for text in (str(key), repr(key)):
+    try:
+        return _labeled(items, repr(key), str(key))
+    except LookupError:
+        if type(key) is int and -len(items) <= key < 0 and items[0][0] == "0":
+            return items[key][1]
+        raise
+
+
+def _labeled(items: list[tuple[str, Any]], *texts: str) -> Any:
+    for text in texts:
         for label, item in items:
             if label == text:
                 return item
-    if type(key) is int and -len(items) <= key < 0 and items[0][0] == "0":
-        return items[key][1]
     raise LookupError(", ".join(label for label, _ in items[:20]) or "nothing")
 
 
@@ -84,8 +91,12 @@ def find(tree: Any, path: str) -> Any:
         step = _STEP.match(path, end)
         if step is None:
             raise LookupError(f"{path!r} is not a path")
-        index = re.fullmatch("-[0-9]{1,9}", step[2] or "")
-        tree = member(tree, int(step[2]) if index else step[1] or step[2])
+        text = step[1] or step[2]
+        if re.fullmatch("-[0-9]{1,9}", step[2] or ""):
+            tree = member(tree, int(text))
+        else:
+            inner = container(tree)
+            tree = _labeled(inner[1] if inner else [], text, repr(text))
         end = step.end()
     return tree
 

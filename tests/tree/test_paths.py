@@ -12,6 +12,7 @@ from checkpointable.archive.keep import number_at
 from checkpointable.cli.view.compare import tree_changes
 from checkpointable.cli.view.expression import parse_expression
 from checkpointable.tree import container, extended, find
+from tests.helpers.depth import NARROW
 
 NAMES = st.from_regex(r"[a-z]{1,3}", fullmatch=True).filter(lambda name: not iskeyword(name))
 KEYS = NAMES | st.text("a .[]'\"\\-0", min_size=1, max_size=4)
@@ -56,6 +57,7 @@ def with_leaves_less_by_1(wire: Any) -> Any:
     return wire - 1 if type(wire) is int else wire
 
 
+@NARROW
 @given(st.dictionaries(NAMES, st.recursive(st.integers(0, 99), trees, max_leaves=9), min_size=1))
 def test_every_path_that_is_printed_leads_to_its_value(tree: Any) -> None:
     expected = dict(leaves(tree))
@@ -76,6 +78,7 @@ def test_every_path_that_is_printed_leads_to_its_value(tree: Any) -> None:
         ("rates['a b']", 0.5),
         ("rates['c.d']", 0.25),
         ("seen[3]", 7),
+        ("signed[-1]", 8),
     ],
 )
 def test_paths_in_other_spellings(path: str, value: float) -> None:
@@ -83,8 +86,11 @@ def test_paths_in_other_spellings(path: str, value: float) -> None:
         "layers": {"$deque": [4, 5], "$maxlen": 2},
         "rates": {"a b": 0.5, "c.d": 0.25},
         "seen": {"$union": {"$dict": [[3, 7]]}, "$member": "dict"},
+        "signed": {"$dict": [[0, 6], [-1, 8], [5, 9]]},
     }
     assert number_at(tree, path) == value
+    if "a b" not in path and ".1" not in path:
+        assert parse_expression(f"{path} == {value}").holds(tree, no_arrays)
 
 
 @pytest.mark.parametrize(
