@@ -20,7 +20,7 @@ from checkpointable.format import digests, layout, selection
 from checkpointable.format.blocks import device_digests
 from checkpointable.format.layout import Header, StoredArray
 from checkpointable.format.reader import Opened
-from checkpointable.stores import FileReader, Remote
+from checkpointable.stores import FileReader
 from checkpointable.threads import THREADS, parallel_map
 
 _LEAST_BLOCKS = 4  # for a thread of its own
@@ -152,17 +152,12 @@ def _read_blocks(
 
 def is_remote(checkpoint: Opened) -> bool:
     """Whether reading the checkpoint takes requests to another machine."""
-    return _part(checkpoint) > 0
-
-
-def _part(checkpoint: Opened) -> int:
-    """The bytes worth requesting at once if a file is remote; 0 if none is."""
-    return max(file.part if isinstance(file, Remote) else 0 for file in checkpoint.files)
+    return checkpoint.request_size > 0
 
 
 def _runs(checkpoint: Opened, placed: StoredArray, blocks: range) -> list[range]:
     """Runs of blocks to request at once: neighbours in a remote file; none if no file is."""
-    part = _part(checkpoint)
+    part = checkpoint.request_size
     if not part or not blocks:
         return []
     breaks = set(blocks[:: max(1, part // layout.BLOCK)])

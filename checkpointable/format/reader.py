@@ -16,7 +16,7 @@ from checkpointable.errors import CorruptCheckpoint, InvalidCheckpoint, NoCheckp
 from checkpointable.format import container, digests, layout
 from checkpointable.format.extents import Base, Numbers, located
 from checkpointable.format.layout import Bytes, Header, Parent, Part, StoredArray
-from checkpointable.stores import Reader
+from checkpointable.stores import Reader, Remote
 
 Siblings: TypeAlias = Callable[[str], Reader]
 """Opens a sibling file by name; it stays open as long as this one."""
@@ -49,6 +49,11 @@ class Opened:
     offsets: Numbers = _NONE
     name: str = ""
     rank_file: "Callable[[int], Opened]" = _no_ranks
+
+    @cached_property
+    def request_size(self) -> int:
+        """The bytes worth requesting at once if a file is remote; 0 if none is."""
+        return max(file.part if isinstance(file, Remote) else 0 for file in self.files)
 
     def as_base(self) -> Base:
         """This checkpoint as the base of a delta."""

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from attrs import define, field
@@ -134,7 +134,7 @@ class Job:
     def _store(self) -> Store:
         return self.checkpointer.store
 
-    @property
+    @cached_property
     def _tiers(self) -> Tiers | None:
         return self._store if isinstance(self._store, Tiers) else None
 

@@ -22,6 +22,7 @@ from checkpointable.schema.schema import schema_of
 from checkpointable.schema.types import is_named_tuple, is_record, is_union
 from checkpointable.testing.strategies import checkpoint_classes, checkpoints
 from checkpointable.tree.tree import to_tree
+from tests.helpers.depth import NARROW
 from tests.helpers.strategies import Chain, Pair
 
 
@@ -39,6 +40,7 @@ def drawn(strategy: st.SearchStrategy[Any], count: int = 200) -> list[Any]:
     return values
 
 
+@NARROW
 @given(checkpoint_classes().flatmap(lambda cls: st.tuples(st.just(cls), checkpoints(cls))))
 def test_values_of_any_class_can_be_stored(made: tuple[Any, Any]) -> None:
     to_tree(made[1], made[0])

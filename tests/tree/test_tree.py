@@ -33,6 +33,7 @@ def test_every_class_and_value_survives_the_tree(made: tuple[Any, Any]) -> None:
     assert same(through_json(value, cls), value)
 
 
+@NARROW
 @given(checkpoints)
 def test_every_class_and_value_survives_the_file(made: tuple[Any, Any]) -> None:
     cls, value = made

@@ -93,7 +93,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 changes = st.lists(st.tuples(st.integers(0, 499), st.floats(0, 9, width=32)), max_size=4)
 
 
-@settings(max_examples=60)  # the simulator is slow; on the host the same is tested with all
+@settings(max_examples=20)  # the simulator is slow; on the host the same is tested with all
 @given(st.lists(changes, max_size=5), st.booleans())
 def test_every_save_is_the_kernel_as_it_was(rounds: list[Any], delta: bool) -> None:
     kernel, store = Kernel(), MemoryStore()
