@@ -137,6 +137,8 @@ def test_every_obligation_has_a_name() -> None:
 
 def of(make: Any) -> KernelTests[Any]:
     class Tests(KernelTests[Any]):
+        settings = hypothesis.settings(KernelTests.settings, max_examples=200)  # to be certain
+
         def make(self) -> Any:
             return make()
 

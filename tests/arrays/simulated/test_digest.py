@@ -14,6 +14,7 @@ from checkpointable.arrays.cuda import memory
 from checkpointable.arrays.cuda.digest import digests_of
 from checkpointable.arrays.cuda.xxh3 import FINISH, LANES
 from checkpointable.arrays.lazy import Region
+from tests.helpers.depth import NARROW
 
 BYTES = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
 FORMS = [0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 32, 33, 64, 65, 96, 97, 128, 129, 159, 160, 191, 192]
@@ -40,6 +41,7 @@ def test_every_length_of_all_forms() -> None:
     assert digests == b"".join(of_library(BYTES[:size]) for size in sizes)
 
 
+@NARROW
 @given(
     st.lists(st.tuples(st.integers(0, 70), st.integers(1, 3000)), min_size=1, max_size=20),
     st.integers(0, 2**32),
@@ -51,6 +53,7 @@ def test_any_content_at_any_alignment_all_at_once(places: list[tuple[int, int]],
     assert digests == b"".join(of_library(data[begin : begin + size]) for begin, size in places)
 
 
+@NARROW
 @given(st.binary(min_size=1, max_size=1000), st.integers(0, 9))
 def test_few_bits_set(data: bytes, begin: int) -> None:
     """Random bytes never have long runs of zeros or ones; these do."""
@@ -90,6 +93,7 @@ def test_no_word_outside_the_block_is_read(begin: int) -> None:
         assert out.astype(">u8").tobytes() == of_library(BYTES[:size])
 
 
+@NARROW
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 900)), max_size=5), st.integers(1, 99))
 def test_regions_are_cut_into_blocks(places: list[tuple[int, int]], block: int) -> None:
     begins, sizes = zip(*places, strict=True) if places else ((), ())

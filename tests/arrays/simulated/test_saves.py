@@ -28,6 +28,7 @@ from checkpointable import (
 from checkpointable.arrays.cuda import lost, memory, transfer
 from checkpointable.format import read_arrays
 from checkpointable.stores.protocol import Buffer
+from tests.helpers.depth import NARROW
 from tests.helpers.equality import same
 from tests.helpers.small_blocks import small_blocks
 
@@ -114,6 +115,7 @@ def test_every_save_is_the_kernel_as_it_was(rounds: list[Any], delta: bool) -> N
         assert same(other.now(), state)
 
 
+@NARROW
 @given(changes)
 def test_only_changed_blocks_leave_the_device(touched: list[tuple[int, float]]) -> None:
     kernel, store = Kernel(), MemoryStore()
@@ -195,6 +197,7 @@ class Rotten(MemoryStore):
         self._blobs[name][0][at] ^= 1
 
 
+@NARROW
 @given(st.integers(0, 25 * 20 * 4 - 1))
 def test_damage_is_detected_on_the_device_and_the_checkpoint_skipped(at: int) -> None:
     kernel, store = Kernel(), Rotten()
