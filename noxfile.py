@@ -31,7 +31,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The default suite, on the Python that runs nox: 6 minutes on 2 cores."""
+    """The default suite, on the Python that runs nox: 7 minutes on 2 cores."""
     session.install("-e", ".[cli,test]")
     session.run("pytest", "-n", "3", "--dist", "worksteal", *session.posargs)  # 3: many wait
 
