@@ -229,7 +229,7 @@ def from_json(line: bytes) -> Event | None:
     try:
         values = orjson.loads(line)
         cls = _CLASSES[values.pop("event")]
-        if "now" in values:  # as it was called before version 1
+        if "now" in values:  # as earlier versions wrote it
             values["new_name"] = values.pop("now")
         known = {a.name for a in attrs.fields(cls)}
         facts = {name: value for name, value in values.items() if name in known}

@@ -77,8 +77,8 @@ def _pyright_project(stripped: Path) -> Path:
 @pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
 def errors(request: pytest.FixtureRequest, stripped: Path) -> Errors:
     """What a checker, run once over everything, says."""
-    output: Errors = request.param(stripped)
-    return output
+    expected: Errors = request.param(stripped)
+    return expected
 
 
 def test_what_is_right_is_accepted_and_inferred(stripped: Path, errors: Errors) -> None:

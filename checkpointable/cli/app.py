@@ -29,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from checkpointable.cli._shared import print_usage_error, usage_error
 
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # names may have characters that the encoding lacks
+        if isinstance(stream, io.TextIOWrapper):  # for characters that its encoding lacks
             stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     command = typer.main.get_command(app())

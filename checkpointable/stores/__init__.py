@@ -15,12 +15,14 @@ from checkpointable.stores.local.store import LocalStore
 from checkpointable.stores.memory import MemoryStore
 from checkpointable.stores.open import open_store
 from checkpointable.stores.protocol import (
-    Buffer, Entry, Open, Reader, Remote, Renames, SharedWriters, Store, Tiers,
+    Buffer, Create, Delete, Entry, List, Lock, Open, Reader, Remote, Renames, SharedWriters, Store,
+    Tiers,
 )
 from checkpointable.stores.shared_lock import SharedLock
 
 __all__ = [
-    "Buffer", "Entry", "FileReader", "How", "LocalStore", "MemoryStore", "Open", "Reader", "Remote",
-    "Renames", "SharedLock", "SharedWriters", "Store", "Tiers", "check_name", "duplicate",
-    "exactly", "open_reader", "open_store", "os_errors", "sync_directory", "write_durably",
+    "Buffer", "Create", "Delete", "Entry", "FileReader", "How", "List", "LocalStore", "Lock",
+    "MemoryStore", "Open", "Reader", "Remote", "Renames", "SharedLock", "SharedWriters", "Store",
+    "Tiers", "check_name", "duplicate", "exactly", "open_reader", "open_store", "os_errors",
+    "sync_directory", "write_durably",
 ]

@@ -64,9 +64,9 @@ def of(loss: float) -> Callable[[], Any]:
 
 histories = st.lists(
     st.tuples(st.integers(0, 200), st.floats(0, 20_000), st.floats()),
-    unique_by=lambda output: output[0],
+    unique_by=lambda pairs: pairs[0],
     min_size=1,
-).map(lambda output: [KeptStep(step, created, of(loss)) for step, created, loss in sorted(output)])
+).map(lambda pairs: [KeptStep(step, created, of(loss)) for step, created, loss in sorted(pairs)])
 
 
 @given(keeps, histories, st.data())

@@ -109,16 +109,16 @@ numbers = (st.integers(-9, 9).map(str) | st.sampled_from(["a", "b"])).map(lambda
 
 def joined(parts: tuple[tuple[str, str], str, tuple[str, str]]) -> tuple[str, str]:
     (x, in_python), op, (y, other) = parts
-    output = f"({in_python} {op} {other})"
-    return f"({x} {op} {y})", f"bool{output}" if op in ("and", "or") else output
+    python = f"({in_python} {op} {other})"
+    return f"({x} {op} {y})", f"bool{python}" if op in ("and", "or") else python
 
 
 arithmetic = st.recursive(
     numbers,
     lambda inner: (
         st.tuples(inner, st.sampled_from([*OPERATORS, "and", "or"]), inner).map(joined)
-        | inner.map(lambda output: (f"(not {output[0]})", f"(not {output[1]})"))
-        | inner.map(lambda output: (f"abs({output[0]})", f"abs({output[1]})"))
+        | inner.map(lambda texts: (f"(not {texts[0]})", f"(not {texts[1]})"))
+        | inner.map(lambda texts: (f"abs({texts[0]})", f"abs({texts[1]})"))
     ),
     max_leaves=8,
 )
@@ -127,9 +127,9 @@ arithmetic = st.recursive(
 @example(("abs(not a) - abs(not b)",) * 2, 0, 0)
 @example(("-(+abs(not a))",) * 2, 0, 0)
 @given(arithmetic, st.integers(-9, 9), st.integers(-9, 9))
-def test_numbers_hold_as_in_python(output: tuple[str, str], a: int, b: int) -> None:
-    result = parse_expression(output[0]).holds({"a": a, "b": b}, ARRAYS.__getitem__)
-    assert result == bool(eval(output[1], {}, {"a": a, "b": b}))
+def test_numbers_hold_as_in_python(texts: tuple[str, str], a: int, b: int) -> None:
+    result = parse_expression(texts[0]).holds({"a": a, "b": b}, ARRAYS.__getitem__)
+    assert result == bool(eval(texts[1], {}, {"a": a, "b": b}))
 
 
 @given(st.integers(1, 40), st.data())

@@ -21,9 +21,9 @@ def test_diff_names_the_file_that_is_damaged(cli: Cli) -> None:
     for name, value in (("one", 1.0), ("two", 2.0)):
         save_file(shot(1, np.full(3, value)), name)
     damage(Path("two"))
-    reported = cli("diff", "one", "two")
-    assert reported.code == 1
-    assert "  where: two: array 'field', block 0 of 1\n" in reported.err
+    shown = cli("diff", "one", "two")
+    assert shown.code == 1
+    assert "  where: two: array 'field', block 0 of 1\n" in shown.err
 
 
 def test_diff_of_equal_ones_is_none(cli: Cli) -> None:
@@ -90,8 +90,8 @@ def test_diff_tells_an_element_across_blocks_once(cli: Cli) -> None:
 def test_diff_of_two_steps_says_what_changed(cli: Cli) -> None:
     save(1, np.zeros((3, 2)), energy=1.5)
     save(2, np.array([[0, 0], [0, np.nan], [0, -0.0]]), energy=2.5, label="\x1b[2J")
-    reported = cli("diff", "run", 1, 2)
-    assert reported == Result(
+    shown = cli("diff", "run", 1, 2)
+    assert shown == Result(
         1,
         "step: 1 -> 2\nenergy: 1.5 -> 2.5\nlabel: 'x' -> '\\x1b[2J'\n"
         "field: 2 of 6 elements (33.33%) in 1 of 1 block (100.00%)\n"
@@ -103,8 +103,8 @@ def test_diff_of_two_steps_says_what_changed(cli: Cli) -> None:
 def test_diff_says_which_arrays_are_of_another_kind(cli: Cli) -> None:
     save_file(shot(1, np.zeros(3)), "a")
     save_file(shot(1, np.zeros((3, 1), np.float32)), "b")
-    reported = cli("diff", "a", "b")
-    assert (reported.code, reported.out) == (
+    shown = cli("diff", "a", "b")
+    assert (shown.code, shown.out) == (
         1,
         "field: array[float64] (3,) -> array[float32] (3,1)\n",
     )
@@ -148,18 +148,16 @@ def test_a_nan_of_other_bits_is_no_new_one(cli: Cli) -> None:
 )
 def test_diff_refuses_words_that_do_not_go_together(cli: Cli, words: str, message: str) -> None:
     save(1)
-    reported = cli("diff", *words.split())
-    assert reported.code == 64
-    assert message in reported.err
+    shown = cli("diff", *words.split())
+    assert shown.code == 64
+    assert message in shown.err
 
 
 def test_diff_of_a_step_that_is_not_there(cli: Cli) -> None:
     save(1)
-    reported = cli("diff", "run", 1, 7)
-    assert reported.code == 1
-    assert reported.err.startswith(
-        "error: there is no checkpoint of step 7\n  where: run\n  hint: "
-    )
+    shown = cli("diff", "run", 1, 7)
+    assert shown.code == 1
+    assert shown.err.startswith("error: there is no checkpoint of step 7\n  where: run\n  hint: ")
 
 
 json_trees = st.recursive(

@@ -120,7 +120,7 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "output"),
+    ("words", "code", "message"),
     [
         (["tests.golden.values:Walk", "file"], 64, "--check needs files"),
         (["tests.golden.values:Walk", "--check"], 64, "--check needs files"),
@@ -131,7 +131,7 @@ def test_a_version_that_nothing_leads_from_is_shown_as_refused(cli: Cli) -> None
     ],
     ids=range(6),
 )
-def test_wrong_words_are_refused(cli: Cli, words: list[str], code: int, output: str) -> None:
+def test_wrong_words_are_refused(cli: Cli, words: list[str], code: int, message: str) -> None:
     got, out, err = cli(*words)
     assert (got, out) == (code, "")
-    assert output in err
+    assert message in err

@@ -83,10 +83,10 @@ def test_show_what_cannot_be_shown(cli: Cli, three: Path) -> None:
     newest = three / archive.name_of(20)
     damage(newest)
     for words in ([newest], [three, "20"]):
-        reported = cli("show", *words)
-        assert (reported.code, reported.out) == (1, "")
-        assert "error: " in reported.err
-        assert "three" in reported.err
+        printed = cli("show", *words)
+        assert (printed.code, printed.out) == (1, "")
+        assert "error: " in printed.err
+        assert "three" in printed.err
     assert "array 'field', block 0 of 1" in cli("show", newest).err
     absent = cli("show", three, "9")
     assert absent.code == 1
@@ -101,9 +101,9 @@ def test_show_what_cannot_be_shown(cli: Cli, three: Path) -> None:
 
 def test_show_one_array(cli: Cli) -> None:
     save(3, np.array([0.0, 1.0, np.nan, 7.0]))
-    reported = cli("show", "run", "field", "--picture")
-    assert (reported.code, reported.err) == (0, "")
-    lines = reported.out.splitlines()
+    printed = cli("show", "run", "field", "--picture")
+    assert (printed.code, printed.err) == (0, "")
+    lines = printed.out.splitlines()
     assert lines[0] == f"run/{archive.name_of(3)}, step 3"
     assert lines[2].split() == ["field", "float64", "(4,)", "32", "B", "0", "7", "2.667", "1"]
     assert lines[4:] == ["field", "▁▂×█", "▁ 0, █ 7, × NaN"]
@@ -114,15 +114,15 @@ def test_show_one_array(cli: Cli) -> None:
 
 def test_show_a_map(cli: Cli) -> None:
     save(3, np.array([[0, 1, 2], [3, 4, 4]]))
-    reported = cli("show", "run", "field", "--picture")
-    assert reported.out.splitlines()[-2:] == ["·▓█", "· 1.5, █ 3, each a mean"]
+    printed = cli("show", "run", "field", "--picture")
+    assert printed.out.splitlines()[-2:] == ["·▓█", "· 1.5, █ 3, each a mean"]
 
 
 def test_show_draws_a_picture(cli: Cli) -> None:
     save(3, np.arange(12.0).reshape(3, 4), label="$x")
-    reported = cli("show", "run", "--plot", "out.png")
-    assert (reported.code, reported.err) == (0, "")
-    assert reported.out.endswith("drawn in out.png\n")
+    printed = cli("show", "run", "--plot", "out.png")
+    assert (printed.code, printed.err) == (0, "")
+    assert printed.out.endswith("drawn in out.png\n")
     assert Path("out.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -137,9 +137,9 @@ def test_show_draws_a_picture(cli: Cli) -> None:
 )
 def test_show_refuses(cli: Cli, words: str, code: int, message: str) -> None:
     save(3)
-    reported = cli("show", *words.split())
-    assert (reported.code, reported.out) == (code, "")
-    assert message in reported.err
+    printed = cli("show", *words.split())
+    assert (printed.code, printed.out) == (code, "")
+    assert message in printed.err
 
 
 def test_without_matplotlib_it_says_what_to_install(
@@ -147,9 +147,9 @@ def test_without_matplotlib_it_says_what_to_install(
 ) -> None:
     save(3)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    reported = cli("show", "run", "--plot", "out.png")
-    assert reported.code == 78
-    assert reported.err == (
+    printed = cli("show", "run", "--plot", "out.png")
+    assert printed.code == 78
+    assert printed.err == (
         "error: --plot needs matplotlib, which is not installed\n"
         "  hint: install it with: pip install 'checkpointable[plot]'\n"
     )
@@ -157,9 +157,9 @@ def test_without_matplotlib_it_says_what_to_install(
 
 def test_nothing_to_draw_is_told(cli: Cli) -> None:
     save(3, np.array(["a"]))
-    reported = cli("show", "run", "--plot", "out.png")
-    assert reported.code == 78
-    assert "there are no numbers to draw" in reported.err
+    printed = cli("show", "run", "--plot", "out.png")
+    assert printed.code == 78
+    assert "there are no numbers to draw" in printed.err
 
 
 @pytest.mark.parametrize(("words", "drawn"), [([], True), (["--no-picture"], False)])

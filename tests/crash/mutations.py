@@ -100,7 +100,7 @@ def prune_without_looking() -> None:
     put(
         import_module("checkpointable.archive.prune"),
         "_newest_valid",
-        lambda store, result, key: len(result) - 1,
+        lambda store, checkpoints, key: len(checkpoints) - 1,
     )
 
 
@@ -108,7 +108,7 @@ def prune_without_parents() -> None:
     put(
         import_module("checkpointable.archive.prune"),
         "needed",
-        lambda store, result, wanted, files: {e.name for e in wanted},
+        lambda store, checkpoints, wanted, files: {e.name for e in wanted},
     )
 
 

@@ -19,12 +19,12 @@ from tests.helpers.small_blocks import small_blocks
 def owed(acknowledged: Sequence[Any]) -> dict[str, set[tuple[int, str]]]:
     """The files that must be there, each with step and writer: with two, one must be lost."""
     files: dict[str, set[tuple[int, str]]] = {}
-    for output in acknowledged:
-        if "saved" in output:
-            name, step, writer = output["saved"]
+    for ack in acknowledged:
+        if "saved" in ack:
+            name, step, writer = ack["saved"]
             files.setdefault(name, set()).add((step, writer))
         else:
-            files = {name: files.get(name, {(_step(name), "")}) for name in output["keeping"]}
+            files = {name: files.get(name, {(_step(name), "")}) for name in ack["keeping"]}
     return files
 
 
@@ -34,7 +34,7 @@ def check(root: Path, acknowledged: Sequence[Any]) -> str | None:
     files = owed(acknowledged)
     if broken := _missed(root, files):
         return broken
-    steps = [_step(output["saved"][0]) for output in acknowledged if "saved" in output]
+    steps = [_step(ack["saved"][0]) for ack in acknowledged if "saved" in ack]
     newest = max([_step(name) for name in files] + steps, default=0)
     try:
         latest = archive.latest(LocalStore(root / "store"), State)

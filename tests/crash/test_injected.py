@@ -97,17 +97,17 @@ def test_an_error_at_every_call(
             inject = ["-e", f"inject={name}:error={number_of}:when={number}"]
             code = prey.run(workload, root, ["-o", os.devnull, "-e", f"trace={name}", *inject], way)
             where = f"{error} at call {number} of {name}"
-            output = memory / "failed.errors"
+            stderr = memory / "failed.errors"
             if code not in (0, 3):
                 wrong.append(
-                    (where, code, output.read_text().splitlines()[-1] if output.exists() else "")
+                    (where, code, stderr.read_text().splitlines()[-1] if stderr.exists() else "")
                 )
             succeeded += not code
             for check in (promises.check, promises.write_check):
                 if (broken := check(root, acknowledged(root))) is not None:
                     wrong.append((where, code, broken))
             shutil.rmtree(root)
-            output.unlink(missing_ok=True)
+            stderr.unlink(missing_ok=True)
     record_property("errors, each at one system call", sum(map(len, tried)))
     record_property("errors that a save outlived", succeeded)
     assert not wrong, "\n".join(map(str, wrong))

@@ -14,8 +14,8 @@ KILLS = 10
 
 @pytest.fixture(scope="module")
 def prey() -> Iterator[Victims]:
-    with victims() as result:
-        yield result
+    with victims() as processes:
+        yield processes
 
 
 @pytest.mark.parametrize("way", kills.WAYS, ids=["O_TMPFILE", "named"])

@@ -188,7 +188,7 @@ def runs_a_kernel(root: Path) -> None:
 
 
 def ranks_save(root: Path) -> None:
-    """Two ranks, which write at once, and a head that commits what they have written."""
+    """Two ranks, which write at once, and a manifest that commits what they have written."""
     store = LocalStore(root / "store")
     for step in (1, 2):
 

@@ -36,8 +36,8 @@ class Failing(Waves):
 
     @property
     def field(self) -> Shard[Any]:
-        output: Shard[Any] | None = self.asked("field")
-        return super().field if output is None else output
+        replaced: Shard[Any] | None = self.asked("field")
+        return super().field if replaced is None else replaced
 
     async def checkpoint(self) -> WavesCheckpoint:
         return self.asked("checkpoint") or await super().checkpoint()
@@ -70,7 +70,7 @@ def refuse(name: str) -> None:
     raise StoreFull("no space is left", where=name, hint="delete something")
 
 
-def refuse_head(name: str) -> None:
+def refuse_manifest(name: str) -> None:
     if is_sharded(name):
         refuse(name)
 
@@ -93,8 +93,8 @@ class Case:
     def refuse_within(self) -> None:
         self.store.within = refuse
 
-    def refuse_head(self) -> None:
-        self.store.before = refuse_head
+    def refuse_manifest(self) -> None:
+        self.store.before = refuse_manifest
 
     def go_apart(self) -> None:
         self.checkpointer.store = open_store(f"{self.place}-apart")
@@ -136,7 +136,7 @@ BY_ZERO = ZeroDivisionError("by the kernel")
 FAILURES: dict[str, tuple[int, Callable[[Case], object]]] = {
     "the store is full": (2, Case.refuse_all),
     "the store is full within": (1, Case.refuse_within),
-    "the store is full at the head": (0, Case.refuse_head),
+    "the store is full at the manifest": (0, Case.refuse_manifest),
     "the stores are apart": (1, Case.go_apart),
     "the store is for one": (1, Case.be_for_one),
     "checkpoint raises": (1, lambda case: case.raises("checkpoint", BY_ZERO)),

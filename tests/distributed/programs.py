@@ -84,8 +84,8 @@ async def continue_(folder: Path, place: str, cut: str, key: str = "") -> None:
     )
 
 
-def rank_file_of(entry: Entry, head: str) -> bool:
-    return is_rank_file(entry.name) and archive.step_of(entry.name) == archive.step_of(head)
+def rank_file_of(entry: Entry, manifest: str) -> bool:
+    return is_rank_file(entry.name) and archive.step_of(entry.name) == archive.step_of(manifest)
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -241,14 +241,14 @@ def die_in_write(store: Troubled, folder: Path) -> None:
 
 
 def die_before_commit(store: Troubled, folder: Path) -> None:
-    store.before = die_at_head
+    store.before = die_at_manifest
 
 
 def die_after_commit(store: Troubled, folder: Path) -> None:
-    store.after = die_at_head
+    store.after = die_at_manifest
 
 
-def die_at_head(name: str) -> None:
+def die_at_manifest(name: str) -> None:
     if is_sharded(name) and archive.step_of(name) == 30:
         die()
 
@@ -342,7 +342,7 @@ async def damaged(folder: Path, place: str) -> None:
 
 
 def damages(store: LocalStore, files: list[str]) -> dict[str, Callable[[], object]]:
-    """Of the newest the data of rank 1, of the next the head, of the next a file that is gone; then
+    """Of the newest the data of rank 1, of the next the manifest, of the next a missing file; then
     the data of rank 2 of the first, which all that are left continue."""
 
     def flip(number: int, offset: int) -> Callable[[], object]:
@@ -357,7 +357,7 @@ def damages(store: LocalStore, files: list[str]) -> dict[str, Callable[[], objec
     per = RANKS.size + 1
     return {
         "data": flip(4 * per + 1, 4096),
-        "head": flip(4 * per - 1, -8),
+        "manifest": flip(4 * per - 1, -8),
         "file": lambda: (store.path / files[2 * per + 2]).unlink(),
         "oldest": flip(2, 4096),
     }

@@ -296,7 +296,7 @@ class TestAgreement:
 
 
 class Failing:
-    """A memory that one rank cannot write to, or in which no head can be created."""
+    """A memory that one rank cannot write to, or in which no manifest can be created."""
 
     def __init__(self, store: MemoryStore, refused: str) -> None:
         self.store, self.refused = store, refused
@@ -399,7 +399,7 @@ class TestFaults:
 
 
 class TestPrune:
-    def test_what_a_kept_head_needs_stays(self) -> None:
+    def test_what_a_kept_manifest_needs_stays(self) -> None:
         memory, shape = MemoryStore(), (6, 5)
         for step in range(3):
             shared(memory, filled(shape, "<f8", step), rows(shape, 2), step=step)
@@ -408,7 +408,7 @@ class TestPrune:
         assert {archive.step_of(name) for name in names(memory)} == {2}
         assert len(names(memory)) == 3
 
-    def test_what_no_head_has_goes(self) -> None:
+    def test_what_no_manifest_has_goes(self) -> None:
         memory = MemoryStore()
         shared(memory, filled((6, 5), "<f8"), rows((6, 5), 2))
         before = names(memory)
@@ -417,7 +417,7 @@ class TestPrune:
         assert names(memory) == before
 
     def test_it_waits_for_a_save_under_way(self) -> None:
-        """Or it would take the files of ranks that have no head yet."""
+        """Or it would take the files of ranks that have no manifest yet."""
         memory, whole = MemoryStore(), filled((6, 5), "<f8")
         pruner = threading.Thread(target=prune, args=(memory, last(1)))
 
@@ -434,7 +434,7 @@ class TestPrune:
         pruner.join()
         assert same(read_back(memory, (6, 5), "<f8", rows((6, 5), 2))[0], whole)
 
-    def test_with_a_head_that_cannot_be_read_all_ranks_files_stay(self) -> None:
+    def test_with_a_manifest_that_cannot_be_read_all_ranks_files_stay(self) -> None:
         memory, shape = MemoryStore(), (6, 5)
         for step in range(3):
             shared(memory, filled(shape, "<f8", step), rows(shape, 2), step=step)

@@ -104,7 +104,7 @@ def orphans(place: str) -> set[str]:
     """The files of ranks that no checkpoint has."""
     store = open_store(place)
     manifests = [archive.read_header(store, entry.name) for entry in entries(store)]
-    had = {parent.name for head in manifests for parent in head.parents}
+    had = {parent.name for manifest in manifests for parent in manifest.parents}
     return {e.name for e in store.list() if is_rank_file(e.name)} - had
 
 
@@ -197,7 +197,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Job:
     [
         ("the store is full", "StoreFull: rank 2: no space is left"),
         ("the store is full within", "StoreFull: rank 1: no space is left"),
-        ("the store is full at the head", "StoreFull: rank 0: no space is left"),
+        ("the store is full at the manifest", "StoreFull: rank 0: no space is left"),
         ("the stores are apart", "StoreError: rank 0: the file of rank 1 is missing"),
         ("the store is for one", "StoreError: rank 1: not a store that many ranks can write to"),
         ("checkpoint raises", "CheckpointableError: rank 1: ZeroDivisionError: by the kernel"),
@@ -229,7 +229,7 @@ def test_the_failure_of_one_rank_is_the_error_of_all_and_nothing_is_stored(
     what: str, error: str, failures: Job
 ) -> None:
     sound, failed, new, after = failures[what]
-    parts = 3 if what == "the store is full at the head" else 0  # it may be there all the same
+    parts = 3 if what == "the store is full at the manifest" else 0  # it may be there all the same
     assert (sound, failed, new) == ("done", error, parts)
     assert after == "done"  # the next save
 
@@ -258,8 +258,8 @@ def test_damage_for_one_rank_sends_all_back_to_the_same_step(tmp_path: Path) -> 
     assert ran["data"] == [24, True, [newest]]
     assert ran["data, and refused"] == refused
     assert ran["data, and saved again"] == [25, True, [newest]]  # which does not continue that one
-    assert passed_over(ran["head"]) == (18, [30, 24])
-    assert ran["head"][2][1][1].endswith("the seal does not match: the header is damaged")
+    assert passed_over(ran["manifest"]) == (18, [30, 24])
+    assert ran["manifest"][2][1][1].endswith("the seal does not match: the header is damaged")
     assert passed_over(ran["file"]) == (12, [30, 24, 18])
     assert ran["file"][2][2][1].endswith("cannot be read: nothing is there")
     assert ran["oldest"] == "NoCheckpoint: the store holds 5 checkpoints, but none is valid:"

@@ -1,4 +1,4 @@
-"""How it grows: heads of many ranks, plans of their restores, and the simulated cluster."""
+"""How it grows: manifests of many ranks, plans of their restores, and the simulated cluster."""
 
 import math
 import subprocess
@@ -26,10 +26,10 @@ from tests.helpers.small_blocks import small_blocks
 
 BLOCK = 64  # in the small
 
-# --- heads, and what is planned by them -----------------------------------------------------------
+# --- manifests, and plans made from them ---------------------------------------------------------
 
 
-def test_a_head_of_4096_ranks_takes_under_64_bytes_a_block() -> None:
+def test_a_manifest_of_4096_ranks_takes_under_64_bytes_a_block() -> None:
     blocks = 1_000_000
     reported = manifests.written_by(
         4096, manifests.shape_of(blocks), parents=manifests.MOST_PARENTS
@@ -37,7 +37,7 @@ def test_a_head_of_4096_ranks_takes_under_64_bytes_a_block() -> None:
     assert manifest_from(manifests.META, reported).size < 64 * blocks
 
 
-def test_a_head_of_1024_ranks_is_read_as_it_was_made() -> None:
+def test_a_manifest_of_1024_ranks_is_read_as_it_was_made() -> None:
     reported = manifests.written_by(1024, manifests.shape_of(4096), parents=1)
     check_together(reported, None)
     packed = manifest_from(manifests.META, reported)

@@ -53,15 +53,15 @@ def records(draw: st.DrawFn, parts: st.SearchStrategy[np.dtype[Any]]) -> np.dtyp
         offsets.append(end + draw(st.integers(0, 9)))
         end = offsets[-1] + part.itemsize
     order = draw(st.permutations(range(len(formats))))
-    output: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "names": names,
         "formats": [formats[i] for i in order],
         "offsets": [offsets[i] for i in order],
         "itemsize": end + draw(st.integers(0, 9)),
     }
     if draw(st.booleans()):
-        output["titles"] = [draw(st.sampled_from([None, f"Title of {name}"])) for name in names]
-    dtype: np.dtype[Any] = np.dtype(output)  # type: ignore[call-overload]
+        fields["titles"] = [draw(st.sampled_from([None, f"Title of {name}"])) for name in names]
+    dtype: np.dtype[Any] = np.dtype(fields)  # type: ignore[call-overload]
     return dtype
 
 
@@ -151,9 +151,9 @@ def about(data: bytes) -> dict[str, Any]:
 
 def forge_about(text: bytes, old: bytes) -> bytes:
     """The file `old` with another metadata text."""
-    output = outer(old)
-    output["__metadata__"]["checkpointable"] = text.decode()
-    return forge(orjson.dumps(output), old)
+    header_of_old = outer(old)
+    header_of_old["__metadata__"]["checkpointable"] = text.decode()
+    return forge(orjson.dumps(header_of_old), old)
 
 
 SMALL = write({"ab": np.arange(3, dtype="<i4"), "c": np.arange(5, dtype=">i2"), "e": np.zeros(0)})
@@ -164,13 +164,13 @@ SMALL = write({"ab": np.arange(3, dtype="<i4"), "c": np.arange(5, dtype=">i2"), 
 
 @given(dtypes())
 def test_a_dtype_survives_json(dtype: np.dtype[Any]) -> None:
-    output = dtype_to_json(dtype)
-    back = dtype_from_json(orjson.loads(orjson.dumps(output)))
+    described = dtype_to_json(dtype)
+    back = dtype_from_json(orjson.loads(orjson.dumps(described)))
     assert back == dtype
     assert back.fields == dtype.fields
     assert (back.names, back.itemsize) == (dtype.names, dtype.itemsize)
     assert back.isalignedstruct == dtype.isalignedstruct
-    assert dtype_to_json(back) == output
+    assert dtype_to_json(back) == described
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_a_dtype_that_json_cannot_say_is_refused(dtype: np.dtype[Any]) -> None:
 
 
 def test_a_long_double_of_another_machine_is_refused() -> None:
-    output = dtype_to_json(np.dtype("g"))
-    assert dtype_from_json(output) == np.dtype("g")
+    described = dtype_to_json(np.dtype("g"))
+    assert dtype_from_json(described) == np.dtype("g")
     with pytest.raises(CorruptCheckpoint):
-        dtype_from_json(output.partition(":")[0] + ":112")
+        dtype_from_json(described.partition(":")[0] + ":112")
 
 
 def test_a_dtype_of_ml_dtypes_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,10 +210,10 @@ RECORD = dtype_to_json(np.dtype([("a", "<f4"), ("b", "<f4")]))
 
 
 def nested(depth: int) -> Any:
-    output: Any = "<f4"
+    described: Any = "<f4"
     for _ in range(depth):
-        output = RECORD | {"names": ["a"], "formats": [output], "offsets": [0], "itemsize": 4}
-    return output
+        described = RECORD | {"names": ["a"], "formats": [described], "offsets": [0], "itemsize": 4}
+    return described
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def nested(depth: int) -> Any:
         RECORD | {"titles": ["a", "b"]}, RECORD | {"titles": [None, None]},
         RECORD | {"titles": [1, 2]}, RECORD | {"names": [1, 2]}, RECORD | {"titles": 3}, nested(40),
     ],
-    ids=lambda output: str(output)[:60],
+    ids=lambda described: str(described)[:60],
 )  # fmt: skip
 def test_a_hostile_dtype_is_refused(value: Any) -> None:
     with pytest.raises(CorruptCheckpoint, match="dtype"):
@@ -350,9 +350,9 @@ def test_rank_32_is_the_most() -> None:
     ids=str,
 )  # fmt: skip
 def test_bad_metadata_is_refused(change: dict[str, Any]) -> None:
-    output = attrs.asdict(META)
+    fields = attrs.asdict(META)
     with pytest.raises(InvalidCheckpoint):
-        pack(Meta(**(output | change)), {})
+        pack(Meta(**(fields | change)), {})
 
 
 def deep(levels: int) -> Any:
@@ -468,15 +468,15 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @given(st.data())
 def test_forged_metadata_raises_only_our_errors(data: st.DataObject) -> None:
-    output = [about(SMALL)]
-    path = data.draw(st.sampled_from(places(output)[1:]))
-    at: Any = output
+    root = [about(SMALL)]
+    path = data.draw(st.sampled_from(places(root)[1:]))
+    at: Any = root
     for key in path[:-1]:
         at = at[key]
     replacement = data.draw(JSON | st.sampled_from(["|V0", "<f8", 0, 1, 2**63, [], {}, [0], [[0]]]))
     changed = orjson.dumps(at[path[-1]]) != orjson.dumps(replacement)
     at[path[-1]] = replacement
-    forged = forge_about(orjson.dumps(output[0]), SMALL)
+    forged = forge_about(orjson.dumps(root[0]), SMALL)
     try:
         header, result = read(forged)
     except InvalidCheckpoint:
@@ -491,22 +491,22 @@ def test_forged_metadata_raises_only_our_errors(data: st.DataObject) -> None:
             "tree",
             "writer",
         )
-        assert orjson.dumps(header.meta.tree) == orjson.dumps(output[0]["tree"])
+        assert orjson.dumps(header.meta.tree) == orjson.dumps(root[0]["tree"])
         assert result == read(SMALL)[1]
 
 
 @given(st.data())
 def test_a_forged_header_raises_only_our_errors(data: st.DataObject) -> None:
-    output = [outer(SMALL)]
-    path = data.draw(st.sampled_from([p for p in places(output)[1:] if "__metadata__" not in p]))
-    at: Any = output
+    root = [outer(SMALL)]
+    path = data.draw(st.sampled_from([p for p in places(root)[1:] if "__metadata__" not in p]))
+    at: Any = root
     for key in path[:-1]:
         at = at[key]
     replacement = data.draw(JSON)
     if orjson.dumps(at[path[-1]]) != orjson.dumps(replacement):
         at[path[-1]] = replacement
         with pytest.raises(CorruptCheckpoint):
-            read(forge(orjson.dumps(output[0]), SMALL))
+            read(forge(orjson.dumps(root[0]), SMALL))
 
 
 @given(st.integers(0, 4000), st.sampled_from([b"\0", b"[", b'"', b"}", b"\xff", b"9", b" ", b"\\"]))
@@ -523,29 +523,29 @@ def test_a_byte_put_into_the_header_raises_only_our_errors(at: int, byte: bytes)
     assert header.meta != META or forged.rstrip() == text
 
 
-def output(**change: Any) -> bytes:
+def about_with(**change: Any) -> bytes:
     return orjson.dumps(about(SMALL) | change)
 
 
 def array_said(**change: Any) -> bytes:
     arrays = about(SMALL)["arrays"]
-    return output(arrays=arrays | {"ab": arrays["ab"] | change})
+    return about_with(arrays=arrays | {"ab": arrays["ab"] | change})
 
 
-TEXT = output()
+TEXT = about_with()
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (output(format=True), "lacks"),
-        (output(format="1"), "lacks"),
-        (output(more=1), "an unknown one"),
-        (output(arrays=[]), "lacks"),
-        (output(parents={}), "invalid parents"),
-        (output(step=True), "not that of"),
-        (output(step=1.0), "not that of"),
-        (output(nonce="NO"), "not that of"),
+        (about_with(format=True), "lacks"),
+        (about_with(format="1"), "lacks"),
+        (about_with(more=1), "an unknown one"),
+        (about_with(arrays=[]), "lacks"),
+        (about_with(parents={}), "invalid parents"),
+        (about_with(step=True), "not that of"),
+        (about_with(step=1.0), "not that of"),
+        (about_with(nonce="NO"), "not that of"),
         (array_said(shape=[3.0]), "shape"),
         (array_said(shape=[True]), "shape"),
         (array_said(shape=[-3]), "shape"),
@@ -648,7 +648,7 @@ IN_THAT_VERSION = "install checkpointable in the version that wrote it"
 )
 def test_a_newer_format_says_what_to_install(writer: Any, hint: str) -> None:
     with pytest.raises(InvalidCheckpoint, match=r"format 2.* format 1") as caught:
-        read(forge_about(output(format=2, news={}, writer=writer), SMALL))
+        read(forge_about(about_with(format=2, news={}, writer=writer), SMALL))
     assert not isinstance(caught.value, CorruptCheckpoint)
     assert caught.value.hint == hint
 

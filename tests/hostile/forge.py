@@ -90,10 +90,10 @@ def assembled(header: bytes, body: bytes, table: bytes) -> bytes:
 def with_text(base: Base, text: bytes) -> bytes:
     """The file with another text as its metadata, all else as it was."""
     try:
-        output = orjson.dumps(text.decode())
+        quoted = orjson.dumps(text.decode())
     except ValueError:  # no Unicode: escaped as it is
-        output = b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
-    header = b'{"__metadata__":{"checkpointable":' + output + b"}" + base.tensors
+        quoted = b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    header = b'{"__metadata__":{"checkpointable":' + quoted + b"}" + base.tensors
     return assembled(header, base.body, base.table)
 
 
@@ -103,8 +103,8 @@ def plan_layout(base: Base, about: dict[str, Any], describe: bool = True) -> byt
     With `describe`, so do the extents.
     """
     try:
-        output = {n: spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
-        draft = layout.plan_layout(base.meta, output)
+        specs = {n: spec_from_json(n, a, sharded=False) for n, a in about["arrays"].items()}
+        draft = layout.plan_layout(base.meta, specs)
         if draft.digests_offset > 1 << 16:
             raise ValueError
         if describe:

@@ -103,7 +103,7 @@ def _arrays(base: Base, below: Below) -> bytes:
 def _renamed(base: Base, about: dict[str, Any], name: str, below: Below) -> bytes:
     """An array of another name, in the tree too, or only where it lies."""
     other = pick(NAMES, below)
-    kept = {other if key == name else key: output for key, output in base.about["arrays"].items()}
+    kept = {other if key == name else key: entry for key, entry in base.about["arrays"].items()}
     about = about | {"arrays": kept}
     if below(2):
         tree = dumps(base.about["tree"]).replace(dumps(name), dumps(other))

@@ -38,10 +38,10 @@ def regressions() -> Iterator[tuple[str, bytes]]:
     for name, parents in _PARENTS.items():
         text = orjson.dumps(grid.about | {"parents": [parents]})
         yield f"parents-{name}.CorruptCheckpoint", with_text(grid, text)
-    for name, output in _ARRAYS.items():
-        field = grid.about["arrays"]["field"] | output
+    for name, change in _ARRAYS.items():
+        field = grid.about["arrays"]["field"] | change
         about = changed(grid.about, ("arrays", "field"), lambda _, v=field: v)  # type: ignore[misc]
-        yield f"{name}.CorruptCheckpoint", plan_layout(grid, about, "extents" not in output)
+        yield f"{name}.CorruptCheckpoint", plan_layout(grid, about, "extents" not in change)
     for base, trees in ((scalars, _SCALARS), (bag, _BAG), (grid, _GRID)):
         for name, change in trees.items():
             about = base.about | {"tree": base.about["tree"] | change}

@@ -86,7 +86,7 @@ def judge(data: bytes, thorough: bool = True) -> str:
 
 
 def _judged(reader: Bytes, thorough: bool) -> str:
-    own = next((cls for reported, cls in _TOLD if reported in reader.data), classes.Walk)
+    own = next((cls for marker, cls in _TOLD if marker in reader.data), classes.Walk)
     value, error = _tried(f"decode as {own.__name__}", _decode, reader, own)
     if value is None and not thorough:
         return f"refused: {error}"

@@ -261,10 +261,10 @@ def child_of(process: "subprocess.Popen[bytes]", folder: Path) -> psutil.Process
 
 
 def assert_saved_at_its_end(store: Path) -> None:
-    output = orjson.loads((store / "ended.json").read_bytes())
-    assert output["code"] == 75
-    assert [entry.step for entry in entries(LocalStore(store))] == [output["step"]]
-    assert_complete(store, output["step"])
+    record = orjson.loads((store / "ended.json").read_bytes())
+    assert record["code"] == 75
+    assert [entry.step for entry in entries(LocalStore(store))] == [record["step"]]
+    assert_complete(store, record["step"])
 
 
 @pytest.mark.parametrize("between", [[], ["sh", "-c", '"$@"; exit 0', "sh"]], ids=["", "shell"])

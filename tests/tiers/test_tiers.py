@@ -639,7 +639,7 @@ def test_whatever_happens_the_newest_that_is_anywhere_is_restored(
 
 @pytest.mark.parametrize("behind", [False, True], ids=["alone", "after another"])
 def test_shards_that_the_slow_tier_gets_at_once_stay_until_there_is_a_head(behind: bool) -> None:
-    """A pass of the copier between a rank's file and the head, as it may come at any time."""
+    """A pass of the copier between a rank's file and the manifest, as it may come at any time."""
 
     class Passing(Tiered):
         passes = False

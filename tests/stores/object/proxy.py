@@ -34,8 +34,8 @@ class Request:
     def is_completion(self) -> bool:
         return self.method == "POST" and "uploadId=" in self.query
 
-    def is_head(self) -> bool:
-        """Whether it creates the head of a checkpoint."""
+    def is_commit_object(self) -> bool:
+        """Whether it creates the commit object of a checkpoint."""
         return self.method == "PUT" and "/heads/" in self.path
 
 

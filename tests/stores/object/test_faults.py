@@ -37,7 +37,7 @@ def leftovers(place: Place) -> list[str]:
 WHICH: dict[str, Callable[[Request], bool]] = {
     "a part": Request.is_part,
     "the completion": Request.is_completion,
-    "the head": Request.is_head,
+    "the commit object": Request.is_commit_object,
     "the beginning": lambda request: request.method == "POST" and request.query == "uploads=",
     "the lock": lambda request: request.method == "PUT" and request.path.endswith("/lock"),
     "a look": lambda request: request.method == "HEAD",
@@ -66,7 +66,7 @@ def test_what_goes_wrong_once_is_tried_again(
     assert not leftovers(near)
 
 
-@pytest.mark.parametrize("which", ["the completion", "the head"])
+@pytest.mark.parametrize("which", ["the completion", "the commit object"])
 def test_what_was_done_counts_even_if_no_answer_ever_comes(
     proxy: Proxy, near: Place, far: Place, which: str
 ) -> None:
@@ -76,7 +76,9 @@ def test_what_was_done_counts_even_if_no_answer_ever_comes(
     assert not leftovers(near)
 
 
-@pytest.mark.parametrize("which", ["a part", "the completion", "the head", "the beginning"])
+@pytest.mark.parametrize(
+    "which", ["a part", "the completion", "the commit object", "the beginning"]
+)
 def test_what_is_never_done_leaves_nothing_that_shows(
     proxy: Proxy, near: Place, far: Place, which: str
 ) -> None:
@@ -123,7 +125,7 @@ def test_an_upload_is_aborted_when_its_chunks_fail(near: Place, error: BaseExcep
 
 def test_a_conflict_is_no_loss(proxy: Proxy, near: Place, far: Place) -> None:
     """As S3 answers when another was at the key at the same moment, and came to nothing."""
-    proxy.fate = once(Request.is_head, "conflict")
+    proxy.fate = once(Request.is_commit_object, "conflict")
     create(far.store())
     assert read(near.store(), "a") == BLOB
 
@@ -132,7 +134,7 @@ def test_a_conflict_without_end_is_an_error(
     proxy: Proxy, near: Place, far: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("checkpointable.stores.object.store._PAUSE", 0.0)
-    proxy.fate = always(Request.is_head, "conflict")
+    proxy.fate = always(Request.is_commit_object, "conflict")
     with pytest.raises(StoreError, match="other writers"):
         create(far.store())
     assert not listed(near.store())
@@ -142,8 +144,8 @@ def test_a_lost_race_is_told_even_if_its_answer_is_lost(
     proxy: Proxy, near: Place, far: Place
 ) -> None:
     def meanwhile(request: Request) -> str:
-        if not request.is_head() or "/a" not in request.path or near.keys("heads"):
-            return "lost" if request.is_head() else ""
+        if not request.is_commit_object() or "/a" not in request.path or near.keys("heads"):
+            return "lost" if request.is_commit_object() else ""
         create(near.store().without_lock(), blob=b"first")
         return "lost"
 

@@ -68,7 +68,7 @@ def test_killed_at_any_request(
         _check(near.store(), near, kept, f"killed-at-{kill}")
         kill += 1
     assert kill > 15, "so many requests does a save take, and the last one was not killed"
-    assert f"killed-at-{kill - 1}" in kept, "the head is not the last that it does"
+    assert f"killed-at-{kill - 1}" in kept, "the commit object is not the last that it does"
     assert "killed-at-10" not in kept
 
 

@@ -51,7 +51,7 @@ VALUES: st.SearchStrategy[Any] = NUMBERS | st.sampled_from(
 
 
 @given(st.data())
-def test_a_forged_head_is_refused_or_sound(data: st.DataObject) -> None:
+def test_a_forged_manifest_is_refused_or_sound(data: st.DataObject) -> None:
     store = saved()
     name = archive.entries(store)[0].name
     blob = read(store, name)
@@ -97,20 +97,20 @@ def _fits(about: Any) -> bool:
     return True
 
 
-def _loaded(store: MemoryStore, head: bytes) -> Any:
-    """What the head leads to among the true files of ranks; None if it is refused by us."""
+def _loaded(store: MemoryStore, manifest: bytes) -> Any:
+    """What the manifest leads to among the true files of ranks; None if it is refused by us."""
     forged = MemoryStore()
     forged._blobs.update(store._blobs)
     name = archive.entries(store)[0].name
     forged.delete(name)
-    forged.create(name, len(head), [head])
+    forged.create(name, len(manifest), [manifest])
     try:
         return archive.load(forged, name, GridCheckpoint)
     except InvalidCheckpoint:
         return None
 
 
-def test_the_true_head_is_taken() -> None:
+def test_the_true_manifest_is_taken() -> None:
     store = saved()
     name = archive.entries(store)[0].name
     assert _loaded(store, read(store, name)) is not None
