@@ -72,20 +72,25 @@ async def capture(cls: type[C], kernel: object) -> C:
 
 async def _copies(arrays: dict[str, Any], kernel: object) -> dict[str, Any]:
     on_device = {name: array for name, array in arrays.items() if is_on_device(array)}
-    copies: dict[str, Any] = {}
-    wait = None
-    if on_device:
-        from checkpointable.arrays.cuda import memory, snapshot  # which import Numba
+    if not on_device:
+        return {name: owned(array) for name, array in arrays.items()}
+    from checkpointable.arrays.cuda import memory, snapshot  # which import Numba
+    from checkpointable.arrays.cuda.views import view_of
 
-        views = {name: memory.device_array(array) for name, array in on_device.items()}
-        stream = getattr(kernel, "stream", None)
-        copies, wait = snapshot.begin(views, stream, staging_in_use())
+    stream = getattr(kernel, "stream", None)
+    views = {name: view_of(array) for name, array in on_device.items()}
+    for device in snapshot.unsettled(views.values(), stream):
+        await in_thread(functools.partial(memory.synchronize, device))
+    staging = staging_in_use()
+    copies = snapshot.allocate(views, staging)
+    if copies is None:  # off the event loop, since to pin memory takes long
+        copies = await in_thread(lambda: snapshot.allocate_on_host(views, staging))
+    wait = copies.begin(stream)
     try:
         host = {name: owned(a) for name, a in arrays.items() if name not in on_device}
     finally:
-        if wait is not None:
-            await in_thread(wait)
-    return host | copies
+        await in_thread(wait)
+    return host | copies.arrays
 
 
 async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None:
@@ -123,11 +128,11 @@ async def reinstate(checkpoint: object, kernel: object, cls: Any = None) -> None
     on_host = [(target, source) for target, source in writes if not is_on_device(target)]
     write_device = None
     if len(on_host) < len(writes):
-        from checkpointable.arrays.cuda import memory, snapshot  # which import Numba
+        from checkpointable.arrays.cuda import snapshot  # which imports Numba
 
-        device = [(memory.device_array(t), source) for t, source in writes if is_on_device(t)]
+        device = [(target, source) for target, source in writes if is_on_device(target)]
         stream = getattr(kernel, "stream", None)
-        write_device = functools.partial(snapshot.write_back, device, stream)
+        write_device = functools.partial(snapshot.write_back, device, stream, staging_in_use())
     _set_all(kernel, values)
     for target, source in on_host:
         overwrite(target, source)

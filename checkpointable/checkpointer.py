@@ -1,9 +1,11 @@
 """One kernel and one store: saves that overlap with the computation, and verified restores."""
 
+import gc
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import frozen
@@ -14,7 +16,7 @@ from checkpointable.arrays import Snapshot, Staging, is_on_device
 from checkpointable.arrays.cuda.lost import check_not_lost
 from checkpointable.capture import arrays_of
 from checkpointable.distributed import Coordinator, SingleProcess, agreement, allreduce
-from checkpointable.errors import NotNow
+from checkpointable.errors import DeviceError, NotNow
 from checkpointable.format import check_key
 from checkpointable.protocol import (
     Checkpointable,
@@ -190,6 +192,23 @@ class Checkpointer(Generic[C]):
         self._staging = Staging(reserve)
         self._saving: Saving | None = None
         self._base: str | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Compile what copies the kernel's device arrays, so that no save stalls for that."""
+        if arrays := [a for a in self._arrays().values() if is_on_device(a)]:
+            from checkpointable.arrays.cuda import snapshot  # which imports Numba
+
+            with suppress(DeviceError):  # a save will raise it
+                snapshot.prepare(arrays)
+
+    def release(self) -> None:
+        """Give back the memory that is kept from one save to the next, but what is in use.
+
+        That is memory of the devices, and of the host, pinned or not. The next save allocates it
+        again. It may wait for all that runs on the devices.
+        """
+        self._staging.release()
 
     async def __aenter__(self) -> "Checkpointer[C]":
         return self
@@ -236,7 +255,7 @@ class Checkpointer(Generic[C]):
         agreement.on_all(self.coordinator, check_not_lost)
         await self._wait_until_possible()
         begin, self._staging.snapshot = time.perf_counter(), None
-        with self._staging.in_use():
+        with self._staging.in_use(), _collector_paused():
             checkpoint, metadata = await self._take()
         number = getattr(self.kernel, "step", None) if step is None else step
         stall, snapshot = time.perf_counter() - begin, self._staging.snapshot
@@ -320,11 +339,13 @@ class Checkpointer(Generic[C]):
         """The kernel's arrays that a checkpoint may be read to: all, or those on devices."""
         if self.in_place:
             return arrays_of(self.cls, self.kernel)
+        return {name: array for name, array in self._arrays().items() if is_on_device(array)}
+
+    def _arrays(self) -> dict[str, Any]:
         try:
-            arrays = arrays_of(self.cls, self.kernel)
+            return arrays_of(self.cls, self.kernel)
         except Exception:  # the kernel keeps its state elsewhere, or has none yet
             return {}
-        return {name: array for name, array in arrays.items() if is_on_device(array)}
 
     async def _restore_sharded(
         self, step: int | None, on_read: Callable[[str], object] | None
@@ -364,6 +385,18 @@ class Checkpointer(Generic[C]):
                     hint="try again later, or raise timeout=",
                 )
             await asyncio.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Let no garbage be collected: that can take a tenth of a second, while the kernel waits."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _any_of_each(pairs: list[tuple[bool, bool]]) -> tuple[bool, bool]:

@@ -35,9 +35,8 @@ def owned(value: Any) -> HostArray:
     """
     if is_on_device(value):
         from checkpointable.arrays.cuda import snapshot
-        from checkpointable.arrays.cuda.memory import device_array
 
-        copies, wait = snapshot.begin({"": device_array(value)}, None, None)
+        copies, wait = snapshot.begin({"": value}, None, None)
         wait()
         on_host: HostArray = copies[""]
         return on_host

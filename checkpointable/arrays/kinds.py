@@ -4,6 +4,7 @@ CAI is the `__cuda_array_interface__`, version 3. DLPack is the exchange protoco
 array API standard. Nothing here imports Numba.
 """
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from checkpointable.errors import InvalidKernel
 HostArray = np.ndarray[Any, np.dtype[Any]]
 Layout: TypeAlias = tuple[np.dtype[Any], tuple[int, ...]]
 _DLPACK_CUDA = 2
+_LEGACY_STREAM = 1
 
 
 def is_array(value: object) -> bool:
@@ -33,8 +35,13 @@ def is_array(value: object) -> bool:
 
 def is_numba(value: object) -> bool:
     """Whether the value is a device array of Numba, or of its simulator, which has no CAI."""
+    return _has_methods_of_numba(type(value))
+
+
+@lru_cache
+def _has_methods_of_numba(cls: Any) -> bool:
     methods = ("copy_to_host", "copy_to_device", "is_c_contiguous")  # a single record lacks these
-    return all(hasattr(value, method) for method in methods)
+    return all(hasattr(cls, method) for method in methods)
 
 
 def is_dlpack(value: object) -> bool:
@@ -109,7 +116,10 @@ def layout(value: Any) -> Layout:
 
 
 def dlpack_view(value: Any) -> Any:
-    """Return cuda.core's view of a device array that supports only DLPack."""
+    """Return cuda.core's view of a device array that supports only DLPack.
+
+    Its producer orders it before what follows on the default stream.
+    """
     from cuda.core.utils import StridedMemoryView  # pyright: ignore[reportMissingImports]
 
-    return StridedMemoryView.from_dlpack(value, stream_ptr=-1)
+    return StridedMemoryView.from_dlpack(value, stream_ptr=_LEGACY_STREAM)

@@ -131,7 +131,16 @@ class Staging:
         """Bytes that are kept from one snapshot to the next."""
         return sum(len(slab) for slab in self._slabs)
 
-    def _take(self, size: int) -> Slab:
+    def release(self) -> None:
+        """Let go of the memory that no array uses."""
+        self._slabs = []
+        if self.arena is not None:
+            from checkpointable.arrays.cuda import snapshot  # which imports Numba
+
+            snapshot.release(self)
+
+    def take(self, size: int) -> Slab:
+        """Bytes that no array uses, within `in_use`."""
         with self._lock:
             for index in range(len(self._free)):
                 unused = sys.getrefcount(self._free[index]) == _UNUSED  # it has no views left
@@ -156,4 +165,4 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Slab:
     staging, size = _current.get(), math.prod(shape) * dtype.itemsize
     if staging is None or size < _LEAST:
         return np.ndarray(shape, dtype)
-    return staging._take(size).view(dtype).reshape(shape)
+    return staging.take(size).view(dtype).reshape(shape)

@@ -7,12 +7,24 @@ import numpy as np
 
 from checkpointable.arrays.cuda import memory
 from checkpointable.arrays.cuda.programs import launch
-from checkpointable.arrays.cuda.xxh3 import FINISH, LANES
+from checkpointable.arrays.cuda.strided import Tables
+from checkpointable.arrays.cuda.xxh3 import DIGEST
 from checkpointable.arrays.lazy import Region
 
-_LANES = 8
+
+class _Scratch:
+    """What digests of one device are computed with; kept, as freeing waits for the device."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.stream = memory.side_stream()
+        self.tables = Tables()
+        self.host = memory.pinned(1 << 12)
+        self.out = memory.empty(1 << 12)
+
+
+_scratch: dict[int, _Scratch] = {}
 _LOCK = threading.Lock()
-_scratch: dict[int, memory.Array] = {}  # kept: freeing memory waits for the device
 
 
 def digests_of(device: int, regions: Sequence[Region], block: int) -> bytes:
@@ -30,15 +42,28 @@ def digests_of(device: int, regions: Sequence[Region], block: int) -> bytes:
     sizes = np.concatenate(
         [np.minimum(np.uint64(r.size) - begin, np.uint64(block)) for r, begin in pairs]
     )
-    with _LOCK, memory.on_device(device):
-        stream = memory.side_stream()
-        scratch = _scratch.get(device)
-        if scratch is None or len(scratch) < (_LANES + 4) * n:
-            scratch = _scratch[device] = memory.empty(((_LANES + 4) * n,), np.uint64, stream)
-        table = np.concatenate([at, sizes])
-        scratch[: 2 * n].copy_to_device(table, stream=stream)
-        lanes, out = scratch[4 * n : (_LANES + 4) * n], scratch[2 * n : 4 * n].reshape(n, 2)
-        parts = (memory.words(), scratch[:n], scratch[n : 2 * n], lanes)
-        launch(LANES, _LANES * n, stream, *parts)
-        launch(FINISH, n, stream, *parts, out)
-        return memory.to_host(out, stream).astype(">u8").tobytes()
+    with memory.on_device(device):
+        with _LOCK:
+            scratch = _scratch.setdefault(device, _scratch.get(device) or _Scratch())
+        with scratch.lock:
+            if len(scratch.host) < 16 * n:
+                scratch.host, scratch.out = memory.pinned(32 * n), memory.empty(32 * n)
+            stream = scratch.stream
+            table = scratch.tables.put(np.concatenate([at, sizes]), stream)
+            out = memory.at(memory.address_of(scratch.out), 2 * n, np.uint64)
+            launch(DIGEST, 32 * n, stream, memory.words(), table, n, out)
+            found = scratch.host[: 16 * n]
+            memory.to_host(found, memory.address_of(out), stream)
+            memory.done(stream)()
+            return found.view(np.uint64).astype(">u8").tobytes()
+
+
+def prepare(stream: memory.Stream) -> None:
+    """Compile what computes digests, on the current device."""
+    launch(DIGEST, 0, stream, memory.words(), memory.words(), 0, memory.words())
+
+
+def release() -> None:
+    """Give back the memory that digests were computed with."""
+    with _LOCK:
+        _scratch.clear()

@@ -2,17 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from checkpointable.errors import DeviceError, DeviceLost
 
 _OUT_OF_MEMORY = 2
 _NO_RESULT = -1
-_STICKY = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 999})
+_STICKY = frozenset({214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 810, 911, 999})
 """Results of the driver API after which every call fails until the process ends: ECC and NVLink
 errors, illegal addresses and instructions, timeouts, assertions, failed launches. Source:
 https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html (CUresult)."""
 
 _lost: list[str] = []
+
+
+class DriverError(Exception):
+    """A result of the driver that is not success."""
+
+    def __init__(self, result: Any) -> None:
+        self.code = int(result)
+        super().__init__(getattr(result, "name", str(result)))
+
+
+def check(results: tuple[Any, ...]) -> Any:
+    """Return what a call of the driver returned beside its result; raise if that is an error."""
+    result, *values = results
+    if result:
+        raise DriverError(result)
+    return values[0] if len(values) == 1 else values
 
 
 class _NoMemory(DeviceError, MemoryError):
@@ -52,6 +69,8 @@ def cuda_errors() -> Iterator[None]:
 
 def _result(error: Exception) -> int | None:
     """The driver's result code in an error of Numba or cuda.core; None for any other error."""
+    if isinstance(error, DriverError):
+        return error.code
     if type(error).__name__ == "CudaAPIError":  # by name, since to import it would import Numba
         return int(getattr(error, "code", 999))
     if type(error).__name__ != "CUDAError":

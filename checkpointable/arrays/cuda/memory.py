@@ -1,24 +1,38 @@
 """The memory of CUDA devices by address, with streams and events; and pinned host memory.
 
-Apart from kernels, all that this package asks of Numba's CUDA is here. In Numba's simulator, device
-memory is that of the process, and each call is complete when it returns.
+Kernels are launched by Numba, and device memory is allocated by the memory manager that Numba uses.
+All else is asked of the driver. In Numba's simulator, device memory is that of the process, and
+each call is complete when it returns.
 """
 
 # Without the package of numba.cuda, the type checker sees stubs with other parameters.
-# pyright: reportCallIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportMissingImports=false
 
+import ctypes
+import functools
+import math
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numba import config, cuda
 
-from checkpointable.arrays.cuda.lost import cuda_errors
-from checkpointable.arrays.kinds import HostArray, cuda_interface, dlpack_view, is_numba, layout
+from checkpointable.arrays.cuda.lost import check, cuda_errors
+from checkpointable.arrays.kinds import HostArray
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+
+if not SIMULATED:
+    try:
+        from cuda.bindings import driver
+    except ImportError:  # the numba.cuda that comes with Numba: no device is used with it
+        driver = None
+
+PER_THREAD = bool(getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0))
+"""Whether each thread has a default stream of its own, so that the one in use is not known."""
 
 BASE = 8
 """The address that `words` begins at: not 0, which means no memory, and not in use."""
@@ -49,9 +63,10 @@ def at(address: int, count: int, dtype: Any = np.uint8, owner: object = None) ->
     return cuda.as_cuda_array(described)
 
 
-def words() -> Array:
-    """All memory, as an array of uint64 whose first element is at `BASE`."""
-    return at(BASE, 2**57, np.uint64)
+@functools.cache
+def words(size: int = 8) -> Array:
+    """All memory, as an array of unsigned integers of `size` bytes whose first is at `BASE`."""
+    return at(BASE, 2**60 // size, f"u{size}")
 
 
 def unwrapped(value: Any) -> Any:
@@ -66,15 +81,21 @@ def address_of(array: Array) -> int:
     return int(array.device_ctypes_pointer.value or 0)
 
 
-def device_of(address: int) -> int:
-    """The number of the device whose memory is at an address."""
-    if SIMULATED:
-        return 0
-    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
+# --- devices --------------------------------------------------------------------------------------
 
+
+@functools.cache
+def devices() -> int:
+    """How many devices there are."""
+    return 1 if SIMULATED else len(cuda.gpus)
+
+
+def device_of(address: int) -> int:
+    """The number of the device whose memory is at an address. No context is made for that."""
+    if devices() == 1:
+        return 0
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    error, device = driver.cuPointerGetAttribute(attribute, driver.CUdeviceptr(address))
-    return int(device) if not int(error) else current()
+    return int(check(driver.cuPointerGetAttribute(attribute, address)))
 
 
 def current() -> int:
@@ -84,68 +105,141 @@ def current() -> int:
 
 @contextmanager
 def on_device(device: int) -> Iterator[None]:
-    """Make a device current in this thread, and raise CUDA's errors as `cuda_errors` does."""
+    """Make a device current in this thread, and raise CUDA's errors as `cuda_errors` does.
+
+    What is done here does not disturb the capture of a graph in another thread.
+    """
     with cuda_errors(), cuda.gpus[device]:
-        yield
+        if SIMULATED:
+            yield
+            return
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        before = check(driver.cuThreadExchangeStreamCaptureMode(mode))
+        try:
+            yield
+        finally:
+            driver.cuThreadExchangeStreamCaptureMode(before)
+
+
+def has_context(device: int) -> bool:
+    """Whether this process uses a device; no context is made to find out."""
+    return SIMULATED or bool(check(driver.cuDevicePrimaryCtxGetState(device))[1])
+
+
+def synchronize(device: int) -> None:
+    """Wait for all that was begun on a device."""
+    with on_device(device):
+        if not SIMULATED:
+            check(driver.cuCtxSynchronize())
+
+
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def free() -> float:
-    """Bytes of free memory on the current device."""
-    return float(cuda.current_context().get_memory_info()[0])
+    """Bytes of free memory on the current device; those in a pool of its manager do not count."""
+    if SIMULATED:
+        return float(cuda.current_context().get_memory_info()[0])
+    return float(check(driver.cuMemGetInfo())[0])
+
+
+_unpinned: deque[int] = deque()
 
 
 def collect() -> None:
-    """Free the memory whose deallocation Numba has deferred; it counts as used until then."""
+    """Free the memory whose deallocation is deferred; it counts as used until then.
+
+    It may wait for all that runs on the device.
+    """
     manager = getattr(cuda.current_context(), "memory_manager", None)
     pending = getattr(manager, "deallocations", None)  # not every manager defers
     if pending is not None:
         pending.clear()
+    while _unpinned:
+        driver.cuMemFreeHost(_unpinned.popleft())
 
 
-def empty(shape: tuple[int, ...], dtype: Any, stream: Stream = 0) -> Array:
-    """Memory of the current device, from the memory manager that Numba uses."""
-    return cuda.device_array(shape, dtype, stream=stream)
+def empty(size: int) -> Array:
+    """Bytes on the current device, from the memory manager that Numba uses."""
+    return cuda.device_array((size,), np.uint8)
 
 
-def to_device(array: HostArray, stream: Stream) -> Array:
-    """An asynchronous copy on the current device, which keeps the original alive."""
-    copy = cuda.to_device(array, stream=stream)
-    copy.original = array
-    return copy
+def pinned(size: int) -> HostArray:
+    """Pinned host memory, which devices copy asynchronously; `MemoryError` if there is none.
 
-
-def to_host(array: Array, stream: Stream) -> HostArray:
-    """A copy on the host, in the order of the stream."""
-    copy = np.empty(tuple(array.shape), array.dtype)
-    array.copy_to_host(copy, stream=stream)
-    stream.synchronize()
-    return copy
+    It takes about half a second per GiB. It is freed by `collect`, when no array refers to it.
+    """
+    with cuda_errors():
+        if SIMULATED:
+            return np.asarray(cuda.pinned_array(size, np.uint8))
+        portable = driver.CU_MEMHOSTALLOC_PORTABLE
+        address = int(check(driver.cuMemHostAlloc(size, portable)))
+    memory = (ctypes.c_uint8 * size).from_address(address)
+    weakref.finalize(memory, _unpinned.append, address).atexit = False
+    array: HostArray = np.ndarray(size, np.uint8, memory)  # type: ignore[arg-type]
+    return array
 
 
 def copy(target: int, source: int, size: int, stream: Stream) -> None:
     """Copy within a device, in the order of the stream; returns at once."""
-    at(target, size).copy_to_device(at(source, size), stream=stream)
+    if SIMULATED:
+        ctypes.memmove(target, source, size)
+    else:
+        check(driver.cuMemcpyDtoDAsync(target, source, size, _handle(stream)))
 
 
-def pinned(size: int) -> HostArray:
-    """Pinned host memory, which a device copies asynchronously; `MemoryError` if there is none."""
-    with cuda_errors():
-        return np.asarray(cuda.pinned_array(size, np.uint8))
+def to_host(target: HostArray, source: int, stream: Stream) -> None:
+    """Copy to the host, in the order of the stream; returns at once if the memory is pinned."""
+    if SIMULATED:
+        ctypes.memmove(target.ctypes.data, source, target.nbytes)
+    else:
+        check(driver.cuMemcpyDtoHAsync(target.ctypes.data, source, target.nbytes, _handle(stream)))
 
+
+def to_device(target: int, source: HostArray, stream: Stream) -> None:
+    """Copy from the host, in the order of the stream; returns at once if the memory is pinned."""
+    if SIMULATED:
+        ctypes.memmove(target, source.ctypes.data, source.nbytes)
+    else:
+        check(driver.cuMemcpyHtoDAsync(target, source.ctypes.data, source.nbytes, _handle(stream)))
+
+
+# --- order ----------------------------------------------------------------------------------------
 
 Wait: TypeAlias = Callable[[], None]
 """Blocks until something is done; it may be called in any thread."""
 
 
+def _handle(stream: Stream) -> int:
+    return int(stream.handle)
+
+
+def _recorded(stream: Stream) -> Any:
+    flags = driver.CUevent_flags
+    event = check(
+        driver.cuEventCreate(
+            flags.CU_EVENT_DISABLE_TIMING.value | flags.CU_EVENT_BLOCKING_SYNC.value
+        )
+    )
+    try:
+        check(driver.cuEventRecord(event, _handle(stream)))
+    except BaseException:
+        driver.cuEventDestroy(event)
+        raise
+    return event
+
+
 def done(stream: Stream, *kept: object) -> Wait:
     """Return a wait for what is in the stream now; `kept` is kept alive until then."""
-    device, event = current(), cuda.event()
-    event.record(stream)
-    needed = [*kept]
+    event, needed = None if SIMULATED else _recorded(stream), [*kept]
 
     def wait() -> None:
-        with on_device(device):
-            event.synchronize()
+        nonlocal event
+        if event is not None:
+            with cuda_errors():
+                check(driver.cuEventSynchronize(event))
+            driver.cuEventDestroy(event)
+            event = None
         needed.clear()
 
     return wait
@@ -153,9 +247,10 @@ def done(stream: Stream, *kept: object) -> Wait:
 
 def follow(stream: Stream, first: Stream) -> None:
     """Make a stream continue only when another has done what is in it now."""
-    event = cuda.event()
-    event.record(first)
-    event.wait(stream)
+    if not SIMULATED and _handle(stream) != _handle(first):
+        event = _recorded(first)
+        check(driver.cuStreamWaitEvent(_handle(stream), event, 0))
+        driver.cuEventDestroy(event)  # when it is done
 
 
 def is_stream(value: Any) -> bool:
@@ -179,39 +274,39 @@ def stream_of(value: Any) -> Stream:
         return cuda.default_stream()
     if isinstance(value, type(cuda.default_stream())):
         return value
+    if isinstance(value, int):
+        return cuda.external_stream(value)
     protocol = getattr(value, "__cuda_stream__", None)
     if protocol is not None:
         return cuda.external_stream(int(protocol()[1]))
     return cuda.external_stream(int(getattr(value, "cuda_stream", None) or value.ptr))
 
 
+def device_of_stream(stream: Stream) -> int | None:
+    """The number of a stream's device; None for the default stream, which every device has."""
+    if SIMULATED or devices() == 1:
+        return 0
+    if _handle(stream) in (0, 1, 2):
+        return None
+    context = check(driver.cuStreamGetCtx(_handle(stream)))
+    check(driver.cuCtxPushCurrent(context))
+    try:
+        return int(check(driver.cuCtxGetDevice()))
+    finally:
+        driver.cuCtxPopCurrent()
+
+
 def side_stream() -> Stream:
-    """A new stream that does not synchronize with the default stream."""
+    """A new stream of the current device that does not synchronize with the default stream."""
     if SIMULATED:
         return cuda.stream()
-    from cuda.core import Device, StreamOptions  # pyright: ignore[reportMissingImports]
-
-    device = Device(current())
-    device.set_current()
-    stream = device.create_stream(options=StreamOptions(nonblocking=True))
-    external = cuda.external_stream(int(stream.handle))
-    external.owner = stream  # or it would be destroyed with it
-    return external
+    flags = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+    handle = int(check(driver.cuStreamCreate(flags)))
+    stream = cuda.external_stream(handle)
+    weakref.finalize(stream, driver.cuStreamDestroy, handle).atexit = False
+    return stream
 
 
-def device_array(value: Any) -> Any:
-    """The same memory as a Numba device array."""
-    if is_numba(value):
-        return value
-    interface = cuda_interface(value)
-    if interface is not None:
-        array = cuda.as_cuda_array(value, sync=False)  # events keep the order of streams
-        return array.view(layout(value)[0])
-    view = dlpack_view(value)
-    strides = view.strides and [n * view.dtype.itemsize for n in view.strides]
-    described = SimpleNamespace(owner=value)
-    described.__cuda_array_interface__ = {
-        "data": (view.ptr, view.readonly), "shape": tuple(view.shape), "typestr": view.dtype.str,
-        "strides": strides, "version": 3,
-    }  # fmt: skip
-    return cuda.as_cuda_array(described, sync=False)
+def nbytes(shape: tuple[int, ...], itemsize: int) -> int:
+    """The size of an array in bytes."""
+    return math.prod(shape) * itemsize

@@ -53,7 +53,7 @@ def loop(function: Function) -> Function:
 
 def kernel(function: Function) -> CudaKernel:
     """Compile a CUDA kernel."""
-    return cast(CudaKernel, cuda.jit(function))
+    return cast(CudaKernel, cuda.jit(cache=True)(function))
 
 
 def launch(program: Program, threads: int, stream: Any, *arguments: Any) -> None:

@@ -2,7 +2,7 @@
 
 There are three ways, and the first that has room is taken:
 
-device  to other memory of the same device, in the order of the kernel's stream;
+device  to one region of the same device, in the order of the kernel's stream;
 pinned  to pinned host memory, likewise;
 sliced  to any host memory, through a few pinned buffers.
 """
@@ -10,9 +10,10 @@ sliced  to any host memory, through a few pinned buffers.
 import math
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,14 +21,17 @@ import numpy as np
 from attrs import define, field
 
 from checkpointable.arrays.boxes import Box
-from checkpointable.arrays.cuda import memory, strided, transfer
-from checkpointable.arrays.cuda.memory import Wait, device_array
+from checkpointable.arrays.cuda import digest, memory, strided, transfer
+from checkpointable.arrays.cuda.memory import Wait
+from checkpointable.arrays.cuda.views import DEFAULT, View, view_of
 from checkpointable.arrays.kinds import HostArray
 from checkpointable.arrays.lazy import LazyArray, Region
 from checkpointable.arrays.staging import Snapshot, Staging, Way, empty
 
 _ALIGN = 256  # bytes, as memory from CUDA is
 _PINNED_SHARE = 0.5  # of the host's available memory
+
+Views: TypeAlias = Mapping[str, View]
 
 
 @define(eq=False)
@@ -50,44 +54,71 @@ class Arena:
 
     def __init__(self) -> None:
         self._slabs: list[_Slab] = []
+        self._tables: dict[tuple[int, bool], strided.Tables] = {}
         self.pinned: Staging | None = None
 
-    def take(self, wanted: list[tuple[int, int]], reserve: int) -> list[Region] | None:
-        """Regions of the wanted devices and sizes; None unless `reserve` bytes of each stay free.
+    def take(self, wanted: Mapping[int, int], reserve: int) -> dict[int, Region] | None:
+        """A region of the wanted size on each device; None unless `reserve` bytes stay free there.
 
-        Memory that is neither in use nor wanted now is freed.
+        Memory that is neither in use nor wanted now is let go, to be freed by `memory.collect`.
         """
         free = [slab for slab in self._slabs if slab.used() is None]
         kept = [slab for slab in self._slabs if slab.used() is not None]
-        reused: list[_Slab | None] = []
-        for device, size in wanted:
+        found: dict[int, _Slab] = {}
+        for device, size in wanted.items():
             fits = [s for s in free if s.device == device and size <= s.size <= 2 * size + _ALIGN]
-            slab = min(fits, key=lambda slab: slab.size, default=None)
-            if slab is not None:
-                free.remove(slab)
-            reused.append(slab)
-        self._slabs = kept
+            if fits:
+                found[device] = min(fits, key=lambda slab: slab.size)
+        self._slabs = kept + [slab for slab in free if slab in found.values()]
         del free
-        missing = [want for want, slab in zip(wanted, reused, strict=True) if slab is None]
-        for device in {device for device, _ in missing}:
-            need = sum(size for d, size in missing if d == device) + reserve
+        for device, size in wanted.items():
+            if device in found:
+                continue
             with memory.on_device(device):
-                if need > memory.free():
+                if size + reserve > memory.free():
                     memory.collect()
-                if need > memory.free():
+                if size + reserve > memory.free():
                     return None
-        try:
-            slabs = [slab or _new(*want) for want, slab in zip(wanted, reused, strict=True)]
-        except MemoryError:  # less is free than it seemed
-            return None
-        self._slabs += slabs
-        return [slab.region(size) for slab, (_, size) in zip(slabs, wanted, strict=True)]
+                try:
+                    room = -(-size // _ALIGN) * _ALIGN
+                    found[device] = _Slab(device, memory.empty(room), room)
+                except MemoryError:  # less is free than it seemed
+                    return None
+            self._slabs.append(found[device])
+        return {device: slab.region(wanted[device]) for device, slab in found.items()}
+
+    def tables(self, device: int, *, strided_: bool) -> strided.Tables:
+        """Where the tables of a snapshot's copies lie."""
+        return self._tables.setdefault((device, strided_), strided.Tables())
+
+    def release(self) -> None:
+        """Let go of all memory that is not in use."""
+        self._slabs = [slab for slab in self._slabs if slab.used() is not None]
+        self._tables.clear()
+        self.pinned = None
 
 
-def _new(device: int, size: int) -> _Slab:
-    with memory.on_device(device):
-        size = -(-size // _ALIGN) * _ALIGN
-        return _Slab(device, memory.empty((size,), np.uint8), size)
+def prepare(arrays: Iterable[Any]) -> None:
+    """Compile, or load, what copies and digests such arrays."""
+    views = [view_of(array) for array in arrays]
+    for device in {view.device for view in views if view.nbytes}:
+        with memory.on_device(device):
+            stream = memory.side_stream()
+            strided.prepare([v for v in views if v.device == device], stream)
+            digest.prepare(stream)
+            memory.done(stream)()
+
+
+def release(staging: Staging) -> None:
+    """Give back the memory that snapshots were copied to, and that digests and transfers used."""
+    if staging.arena is not None:
+        staging.arena.release()
+    transfer.release()
+    digest.release()
+    for device in range(memory.devices()):
+        if memory.has_context(device):
+            with memory.on_device(device):
+                memory.collect()
 
 
 def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
@@ -111,55 +142,159 @@ def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> La
 
 def allocate_like(arrays: Mapping[str, Any], staging: Staging) -> dict[str, LazyArray]:
     """Uninitialized arrays like these on the same devices; empty unless there is room for all."""
-    views = {name: device_array(array) for name, array in arrays.items()}
-    return _on_devices(views, _needs(views), staging) or {}
+    views = {name: view_of(array) for name, array in arrays.items()}
+    return _on_devices(views, staging) or {}
+
+
+@define(eq=False)
+class Copies:
+    """Copies of device arrays to be made: `arrays` by name, in memory that was found for them."""
+
+    way: Way
+    arrays: dict[str, Any]
+    _views: Views
+    _staging: Staging | None
+
+    def begin(self, stream: object) -> Wait:
+        """Begin to copy, in the order of the kernel's stream, or streams; return a wait.
+
+        An array that no known stream orders must be complete: see `settle`.
+        """
+        started, total = time.perf_counter(), sum(view.nbytes for view in self._views.values())
+        staging, waits = self._staging, list[Wait]()
+        with _waiting_on_error(waits):
+            for device, names in _by_device(self._views).items():
+                with memory.on_device(device):
+                    ordered = _ordered([self._views[name] for name in names], stream, device)
+                    self._begin_on(device, names, ordered, waits)
+        rate = None if staging is None else staging.rates.get(self.way)
+
+        def wait() -> None:
+            for done in waits:
+                done()
+            if staging is not None:
+                seconds = time.perf_counter() - started
+                predicted = None if rate is None else total / rate
+                staging.snapshot = Snapshot(self.way, total, predicted, seconds)
+                if total:
+                    staging.rates[self.way] = total / seconds
+
+        return wait
+
+    def _begin_on(
+        self, device: int, names: Sequence[str], stream: memory.Stream, waits: list[Wait]
+    ) -> None:
+        views = [self._views[name] for name in names]
+        targets = [self.arrays[name] for name in names]
+        if self.way == "device":
+            assert self._staging is not None
+            addresses = [target.region.address for target in targets]
+            _copy(self._staging.arena, device, views, addresses, stream)
+            waits.append(memory.done(stream, views))
+            return
+        data = [target.reshape(-1).view(np.uint8) for target in targets]
+        direct = [self.way == "pinned" and view.strides is None for view in views]
+        for view, into, now in zip(views, data, direct, strict=True):
+            if now:
+                memory.to_host(into, view.address, stream)
+        waits.append(memory.done(stream, views))
+        for view, into, now in zip(views, data, direct, strict=True):
+            if not now:
+                waits.append(partial(_fetch, view, into))
+
+
+def _copy(
+    arena: Arena, device: int, views: Sequence[View], addresses: Sequence[int],
+    stream: memory.Stream, *, back: bool = False,
+) -> None:  # fmt: skip
+    """Copy arrays to addresses on their device, or `back` from there, in the order of a stream."""
+    pairs = [*zip(views, addresses, strict=True)]
+    packed = [(view, at) for view, at in pairs if view.strides is None]
+    ours, theirs = [at for _, at in packed], [view.address for view, _ in packed]
+    targets, sources = (theirs, ours) if back else (ours, theirs)
+    sizes = [view.nbytes for view, _ in packed]
+    tables = arena.tables(device, strided_=False)
+    strided.copy_pieces(tables, targets, sources, sizes, stream)
+    other = [(view, at) for view, at in pairs if view.strides is not None]
+    if other:
+        tables = arena.tables(device, strided_=True)
+        moved, places = [view for view, _ in other], [at for _, at in other]
+        strided.move_arrays(tables, moved, places, stream, back=back)
+
+
+def allocate(views: Views, staging: Staging | None) -> Copies | None:
+    """Memory on the devices for copies of all arrays; None if there is not enough room."""
+    arrays = None if staging is None else _on_devices(views, staging)
+    return None if arrays is None else Copies("device", _in_order(views, arrays), views, staging)
+
+
+def allocate_on_host(views: Views, staging: Staging | None) -> Copies:
+    """Memory on the host for copies of all arrays, pinned if there is enough. To pin takes long."""
+    arrays: Mapping[str, Any] | None = None if staging is None else _in_pinned(views, staging)
+    way: Way = "sliced" if arrays is None else "pinned"
+    if arrays is None:
+        arrays = {name: empty(view.shape, view.dtype) for name, view in views.items()}
+    return Copies(way, _in_order(views, arrays), views, staging)
 
 
 def begin(
-    arrays: Mapping[str, memory.Array], stream: object, staging: Staging | None
+    arrays: Mapping[str, Any], stream: object, staging: Staging | None
 ) -> tuple[dict[str, Any], Wait]:
-    """Begin to copy device arrays in the order of their streams; return the copies, and a wait.
+    """Begin to copy device arrays; return the copies, and a wait.
 
-    `stream` is the one that computes all of them; without it, each array has its own. With a
-    `staging` the copies may stay on the devices; without it they are on the host.
+    `stream` is the one that computes them, or there are several; without it, an array has its own,
+    or is waited for. With a `staging` the copies may stay on the devices; without it they are on
+    the host.
     """
-    started, needs = time.perf_counter(), _needs(arrays)
-    total = sum(size for _, size in needs.values())
-    way, allocated = _allocate(arrays, needs, staging)
-    copies = {
-        name: allocated[name] if name in allocated else empty(tuple(array.shape), array.dtype)
-        for name, array in arrays.items()
-    }
-    waits: list[Wait] = []
-    with _waiting_on_error(waits):
-        for name, (device, _) in needs.items():
-            waits.append(_begin_copy(arrays[name], copies[name], device, stream, way))
-    rate = None if staging is None else staging.rates.get(way)
-    predicted = None if rate is None else total / rate
-
-    def wait() -> None:
-        for done in waits:
-            done()
-        if staging is not None:
-            seconds = time.perf_counter() - started
-            staging.snapshot = Snapshot(way, total, predicted, seconds)
-            if total:
-                staging.rates[way] = total / seconds
-
-    return copies, wait
+    views = {name: view_of(array) for name, array in arrays.items()}
+    for device in unsettled(views.values(), stream):
+        memory.synchronize(device)
+    copies = allocate(views, staging) or allocate_on_host(views, staging)
+    return copies.arrays, copies.begin(stream)
 
 
-Needs: TypeAlias = dict[str, tuple[int, int]]
-"""The device and the size in bytes of each array that is not empty."""
+def unsettled(views: Iterable[View], stream: object) -> list[int]:
+    """The devices to synchronize, since no known stream orders some of their arrays."""
+    waiting = {view.device for view in views if view.stream is None and view.nbytes}
+    return sorted(waiting - {*_streams(stream)}) if waiting else []
 
 
-def _needs(arrays: Mapping[str, memory.Array]) -> Needs:
-    sizes = {name: math.prod(a.shape) * a.dtype.itemsize for name, a in arrays.items()}
-    return {
-        name: (memory.device_of(memory.address_of(arrays[name])), size)
-        for name, size in sizes.items()
-        if size
-    }
+def _streams(stream: object) -> dict[int, memory.Stream]:
+    """The kernel's streams by device: it has one, or several in a list or tuple, or none."""
+    given = stream if isinstance(stream, list | tuple) else [stream]
+    streams = [memory.stream_of(one) for one in given if memory.is_stream(one)]
+    found: dict[int, memory.Stream] = {}
+    for one in streams:
+        device = memory.device_of_stream(one)
+        for number in range(memory.devices()) if device is None else [device]:
+            found.setdefault(number, one)
+    return found
+
+
+def _ordered(views: Sequence[View], stream: object, device: int) -> memory.Stream:
+    """The stream of a device to copy on, after what others do to its arrays."""
+    ordered = _streams(stream).get(device)
+    own = {id(view.stream): view.stream for view in views if view.stream not in (None, DEFAULT)}
+    for one in map(memory.stream_of, own.values()):
+        if ordered is None:
+            ordered = one
+        else:
+            memory.follow(ordered, one)
+    return memory.stream_of(None) if ordered is None else ordered
+
+
+def _by_device(views: Views) -> dict[int, list[str]]:
+    """The names of the arrays that are not empty, by device."""
+    names: dict[int, list[str]] = {}
+    for name, view in views.items():
+        if view.nbytes:
+            names.setdefault(view.device, []).append(name)
+    return names
+
+
+def _in_order(views: Views, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """All copies in the order of the arrays; those without bytes are on the host."""
+    return {n: arrays[n] if n in arrays else empty(v.shape, v.dtype) for n, v in views.items()}
 
 
 @contextmanager
@@ -174,57 +309,47 @@ def _waiting_on_error(waits: list[Wait]) -> Iterator[None]:
         raise
 
 
-def _allocate(
-    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging | None
-) -> tuple[Way, Mapping[str, Any]]:
-    """Choose the first way that has room for the copies, and make their arrays."""
-    if staging is not None:
-        if (on_devices := _on_devices(arrays, needs, staging)) is not None:
-            return "device", on_devices
-        if (pinned := _in_pinned(arrays, needs, staging)) is not None:
-            return "pinned", pinned
-    return "sliced", {}
-
-
-def _on_devices(
-    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
-) -> dict[str, LazyArray] | None:
-    """Arrays for the copies on the same devices; None if there is not enough room."""
+def _on_devices(views: Views, staging: Staging) -> dict[str, LazyArray] | None:
+    """Arrays for the copies, in one region of each device; None if there is not enough room."""
     staging.arena = staging.arena or Arena()
-    regions = staging.arena.take([*needs.values()], staging.reserve)
+    by_device = _by_device(views)
+    ends = {
+        device: [*accumulate(-(-views[name].nbytes // _ALIGN) * _ALIGN for name in names)]
+        for device, names in by_device.items()
+    }
+    wanted = {d: [0, *ends[d]][-2] + views[names[-1]].nbytes for d, names in by_device.items()}
+    regions = staging.arena.take(wanted, staging.reserve)
     if regions is None:
         return None
-    return {
-        name: array_in(region, arrays[name].dtype, tuple(arrays[name].shape))
-        for name, region in zip(needs, regions, strict=True)
-    }
+    arrays: dict[str, LazyArray] = {}
+    for device, names in by_device.items():
+        region = regions[device]
+        for name, begin in zip(names, [0, *ends[device]], strict=False):
+            view = views[name]
+            part = Region(device, region.address + begin, view.nbytes, region)
+            arrays[name] = array_in(part, view.dtype, view.shape)
+    return arrays
 
 
-def _in_pinned(
-    arrays: Mapping[str, memory.Array], needs: Needs, staging: Staging
-) -> dict[str, HostArray] | None:
-    """Arrays for the copies in pinned memory; None if there is not enough room."""
+def _in_pinned(views: Views, staging: Staging) -> dict[str, HostArray] | None:
+    """Arrays for the copies in one piece of pinned memory; None if there is not enough room."""
+    staging.arena = staging.arena or Arena()
     if staging.arena.pinned is None:
         staging.arena.pinned = Staging(make=memory.pinned)
-    held = staging.arena.pinned.held()
+    places = [0, *accumulate(-(-view.nbytes // _ALIGN) * _ALIGN for view in views.values())]
+    held, total = staging.arena.pinned.held(), places[-1]
     with staging.arena.pinned.in_use():
-        if sum(size for _, size in needs.values()) > _PINNED_SHARE * (_available() + held):
+        if sum(view.nbytes for view in views.values()) > _PINNED_SHARE * (_available() + held):
             return None
         try:
-            return {name: empty(tuple(a.shape), a.dtype) for name, a in arrays.items()}
+            room = staging.arena.pinned.take(total)
         except MemoryError:
             return None
-
-
-def _ordered(array: memory.Array, stream: object) -> memory.Stream:
-    """The stream to copy on: the given one, after the array's own; or else the array's own."""
-    array_stream = getattr(array, "stream", None) or None
-    if not memory.is_stream(stream):
-        return memory.stream_of(array_stream)
-    given = memory.stream_of(stream)
-    if array_stream is not None:
-        memory.follow(given, memory.stream_of(array_stream))
-    return given
+    return {
+        name: room[begin : begin + view.nbytes].view(view.dtype).reshape(view.shape)
+        for (name, view), begin in zip(views.items(), places, strict=False)
+        if view.nbytes
+    }
 
 
 def _available() -> float:
@@ -235,68 +360,59 @@ def _available() -> float:
     return 0.0
 
 
-def _begin_copy(array: memory.Array, target: Any, device: int, stream: object, way: Way) -> Wait:
-    """Begin to copy an array to its target, in the way that was chosen."""
-    with memory.on_device(device):
-        ordered = _ordered(array, stream)
-        direct = way == "pinned" and array.is_c_contiguous()
-        kept: Any = ()
-        if way == "device":
-            kept = strided.copy(array, target.region.address, ordered)
-        elif direct:
-            source = memory.at(memory.address_of(array), target.nbytes, owner=array)
-            source.copy_to_host(target.reshape(-1).view(np.uint8), stream=ordered)
-        done = memory.done(ordered, array, kept)
-    if way == "device" or direct:
-        return done
-
-    def wait() -> None:
-        done()
-        _fetch(array, device, target.reshape(-1).view(np.uint8))
-
-    return wait
-
-
-def _fetch(array: memory.Array, device: int, data: HostArray) -> None:
+def _fetch(view: View, data: HostArray) -> None:
     """Copy an array to the host; if it is not in C order, pack it first, slice by slice."""
-    if array.is_c_contiguous():
-        transfer.fetch(Region(device, memory.address_of(array), len(data), array), data)
+    if view.strides is None:
+        transfer.fetch(Region(view.device, view.address, view.nbytes, view), data)
         return
-    size = array.dtype.itemsize
-    for part, first, count in _slices(array, device):
-        _move(array, part, first, count)
+    size = view.dtype.itemsize
+    for part, first, count, move in _slices(view):
+        move(back=False)
         transfer.fetch(part, data[first * size : (first + count) * size])
 
 
-def write_back(pairs: Iterable[tuple[memory.Array, Any]], stream: object) -> Wait:
+def write_back(pairs: Iterable[tuple[Any, Any]], stream: object, staging: Staging | None) -> Wait:
     """Copy (target, source) pairs; targets are device arrays, sources on the host or in a region.
 
-    Copies are in the order of the stream, as in `begin`; those from the host happen in the wait.
+    Copies on a device are in the order of the stream, as in `begin`; those from the host happen in
+    the wait.
     """
-    waits: list[Wait] = []
-    uploads: list[Wait] = []
+    uploads: list[tuple[View, Any]] = []
+    here: dict[int, list[tuple[View, Region]]] = {}
+    for target, source in pairs:
+        view, region = view_of(target), getattr(source, "region", None)
+        if not view.nbytes:
+            continue
+        if region is not None and region.device == view.device:
+            here.setdefault(view.device, []).append((view, region))
+        else:
+            uploads.append((view, source))
+    targets = [view for view, _ in (*uploads, *chain.from_iterable(here.values()))]
+    for device in unsettled(targets, stream):
+        memory.synchronize(device)
+    arena, waits = (staging and staging.arena) or Arena(), list[Wait]()
     with _waiting_on_error(waits):
-        for target, source in pairs:
-            if not target.size:
-                continue
-            home = memory.device_of(memory.address_of(target))
-            region, kept = getattr(source, "region", None), None
-            with memory.on_device(home):
-                ordered = _ordered(target, stream)
-                if region is not None and region.device == home:
-                    kept = strided.copy(target, region.address, ordered, back=True)
-                else:
-                    uploads.append(partial(_from_host, target, home, source))
-                waits.append(memory.done(ordered, region, kept))
+        for device, moves in here.items():
+            with memory.on_device(device):
+                ordered = _ordered([view for view, _ in moves], stream, device)
+                addresses = [region.address for _, region in moves]
+                _copy(arena, device, [v for v, _ in moves], addresses, ordered, back=True)
+                waits.append(memory.done(ordered, moves, arena))
+        for device in {view.device for view, _ in uploads}:
+            with memory.on_device(device):
+                views = [view for view, _ in uploads if view.device == device]
+                waits.append(memory.done(_ordered(views, stream, device)))
 
     def wait() -> None:
-        for done in (*waits, *uploads):
+        for done in waits:
             done()
+        for view, source in uploads:
+            _from_host(view, source)
 
     return wait
 
 
-def _from_host(array: memory.Array, device: int, source: Any) -> None:
+def _from_host(view: View, source: Any) -> None:
     """Copy a host array to a device; if the target is not in C order, unpack it slice by slice."""
     data = np.ascontiguousarray(source).reshape(-1).view(np.uint8)
 
@@ -307,29 +423,31 @@ def _from_host(array: memory.Array, device: int, source: Any) -> None:
         with transfer.uploading() as begin:
             begin(region, fill)
 
-    if array.is_c_contiguous():
-        upload(Region(device, memory.address_of(array), len(data), array), 0)
+    if view.strides is None:
+        upload(Region(view.device, view.address, view.nbytes, view), 0)
     else:
-        for part, first, count in _slices(array, device):
-            upload(part, first * array.dtype.itemsize)
-            _move(array, part, first, count, back=True)
+        for part, first, _, move in _slices(view):
+            upload(part, first * view.dtype.itemsize)
+            move(back=True)
 
 
-def _slices(array: memory.Array, device: int) -> Iterator[tuple[Region, int, int]]:
-    """Cut an array into slices: memory to pack each into, its first element, and their number."""
-    size, total = array.dtype.itemsize, math.prod(array.shape)
+def _slices(view: View) -> Iterator[tuple[Region, int, int, Callable[..., None]]]:
+    """Cut an array into slices: memory to pack each into, its first element, and their number.
+
+    With each comes a function that packs the slice, or unpacks it `back`, and waits for it.
+    """
+    size, total = view.dtype.itemsize, math.prod(view.shape)
     step = min(total, max(1, transfer.BUFFER // size))
-    with memory.on_device(device):
-        scratch = memory.empty((step * size,), np.uint8)
-        packed = Region(device, memory.address_of(scratch), step * size, scratch)
+    with memory.on_device(view.device):
+        scratch, stream, tables = memory.empty(step * size), memory.side_stream(), strided.Tables()
+    packed = Region(view.device, memory.address_of(scratch), step * size, scratch)
     for first in range(0, total, step):
         count = min(step, total - first)
-        yield packed.part(0, count * size), first, count
 
+        def move(*, back: bool, first: int = first, count: int = count) -> None:
+            with memory.on_device(view.device):
+                address = packed.address
+                strided.move_part(tables, view, address, first, count, stream, back=back)
+                memory.done(stream, view, scratch)()
 
-def _move(array: memory.Array, part: Region, first: int, count: int, *, back: bool = False) -> None:
-    """Pack some elements, or unpack them, and wait until it is done."""
-    with memory.on_device(part.device):
-        stream = memory.side_stream()
-        kept = strided.copy(array, part.address, stream, back=back, first=first, count=count)
-        memory.done(stream, kept)()
+        yield packed.part(0, count * size), first, count, move

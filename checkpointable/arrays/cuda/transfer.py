@@ -3,9 +3,10 @@
 In both directions one buffer is copied to or from the device while the host uses another.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +23,9 @@ BUFFER = 16 << 20
 
 _BUFFERS = 3
 _MOST = 4096  # pieces in a buffer
-_ALIGN = 64  # bytes, of each piece in a buffer
+_ALIGN = 256  # bytes, of each piece in a buffer, as of arrays in a snapshot
+_MANY = 64 << 20  # bytes; below, threads begin too late to help
+_THREADS = min(8, os.cpu_count() or 1)
 _spare: list["_Buffer"] = []  # kept: pinning memory takes longer than copying to it
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -31,19 +34,22 @@ Piece: TypeAlias = Bytes | Region
 
 
 class _Buffer:
-    """Pinned memory, and memory of the same size on each device where pieces are gathered."""
+    """Pinned memory, and memory of the same size on each device where pieces are gathered.
+
+    It is made while a device is current.
+    """
 
     def __init__(self) -> None:
         try:
             self.host = memory.pinned(BUFFER)
         except MemoryError:  # copies are slower then
             self.host = fresh(BUFFER)
-        self._scratch: dict[int, memory.Array] = {}
+        self._scratch: dict[int, tuple[memory.Array, strided.Tables]] = {}
 
-    def scratch(self, device: int) -> memory.Array:
-        """Words on the current device for a buffer and a table of pieces."""
+    def scratch(self, device: int) -> tuple[memory.Array, strided.Tables]:
+        """Memory of the current device for a buffer, and for a table of pieces."""
         if device not in self._scratch:
-            self._scratch[device] = memory.empty((-(-BUFFER // 8) + 3 * _MOST,), np.uint64)
+            self._scratch[device] = memory.empty(BUFFER), strided.Tables()
         return self._scratch[device]
 
 
@@ -120,17 +126,18 @@ def _start(pieces: list[Piece], streams: _Streams) -> _Batch:
         stream = streams[regions[0].device]
         buffer = _take_buffer()
         try:
-            if adjacent:
-                source = memory.at(regions[0].address, end)
-            else:
-                scratch = buffer.scratch(regions[0].device)
-                strided.gather([r.address for r in regions], [r.size for r in regions],
-                              [place // 8 for place in places], scratch, stream)  # fmt: skip
-                source = memory.at(memory.address_of(scratch), end)
-            source.copy_to_host(buffer.host[:end], stream=stream)
+            source = regions[0].address
+            if not adjacent:
+                scratch, tables = buffer.scratch(regions[0].device)
+                source = memory.address_of(scratch)
+                strided.copy_pieces(tables, [source + place for place in places],
+                                    [r.address for r in regions], [r.size for r in regions],
+                                    stream)  # fmt: skip
+            memory.to_host(buffer.host[:end], source, stream)
             return _Batch(pieces, places, buffer, memory.done(stream, regions))
         except BaseException:
-            stream.synchronize()
+            with suppress(Exception):
+                memory.done(stream)()
             raise
 
 
@@ -150,11 +157,36 @@ def _finish_first(started: deque[_Batch]) -> Iterator[Bytes]:
 
 
 def fetch(region: Region, into: HostArray) -> None:
-    """Copy a region to the host."""
+    """Copy a region to the host; a large one with several threads, since one copies too slowly."""
     begins = range(0, region.size, BUFFER)
     parts = (region.part(begin, min(BUFFER, region.size - begin)) for begin in begins)
-    for begin, data in zip(begins, download(parts), strict=False):
-        into.data[begin : begin + len(data)] = data
+    with _copying(region.size) as copy:
+        for begin, data in zip(begins, download(parts), strict=False):
+            copy(into[begin : begin + len(data)], np.frombuffer(data, np.uint8))
+
+
+@contextmanager
+def _copying(size: int) -> Iterator[Callable[[HostArray, HostArray], None]]:
+    """Yield a function that copies within host memory, with threads if `size` is worth it."""
+    if size < _MANY:
+        yield np.copyto
+        return
+    from concurrent.futures import ThreadPoolExecutor  # here, since it takes a while
+
+    with ThreadPoolExecutor(_THREADS, "checkpointable-fetch") as pool:
+
+        def copy(target: HostArray, source: HostArray) -> None:
+            step = -(-len(source) // _THREADS)
+            shares = range(0, len(source), step)
+            parts = [(target[b : b + step], source[b : b + step]) for b in shares]
+            list(pool.map(np.copyto, *zip(*parts, strict=True)))
+
+        yield copy
+
+
+def release() -> None:
+    """Let go of the buffers that are not in use."""
+    _spare.clear()
 
 
 Fill: TypeAlias = Callable[[int, memoryview], None]
@@ -172,7 +204,8 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
             if len(copies) == _BUFFERS:
                 _release(copies.popleft())
             part = region.part(begin, min(BUFFER, region.size - begin))
-            buffer = _take_buffer()
+            with memory.on_device(region.device):
+                buffer = _take_buffer()
             try:
                 fill(begin, buffer.host.data[: part.size])
             except BaseException:
@@ -180,8 +213,7 @@ def uploading() -> Iterator[Callable[[Region, Fill], None]]:
                 raise
             with memory.on_device(region.device):
                 stream = streams[region.device]
-                target = memory.at(part.address, part.size)
-                target.copy_to_device(buffer.host[: part.size], stream=stream)
+                memory.to_device(part.address, buffer.host[: part.size], stream)
                 copies.append(_Batch([part], [0], buffer, memory.done(stream, part)))
 
     try:

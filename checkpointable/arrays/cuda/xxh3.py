@@ -1,8 +1,8 @@
 """XXH3-128, as kernels that Numba compiles.
 
 Source: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md (XXH3, 128 bits, seed 0, the
-default secret). For a long block, a thread computes each of the algorithm's eight lanes: together
-they read 64 adjacent bytes. One thread per block does the rest, and all of a short block.
+default secret). A warp computes a block: 32 threads read 256 adjacent bytes at a time, and one of
+them does the rest, and all of a short block.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -49,8 +49,8 @@ U29, U32, U33, U35, U37, U47, U54 = (np.uint64(k) for k in (29, 32, 33, 35, 37, 
 U64, U128, U240 = (np.uint64(k) for k in (64, 128, 240))
 
 
-def make(jit: Jit) -> tuple[Any, Any]:
-    """Return the element functions (lane, finish).
+def make(jit: Jit) -> tuple[Any, Any, Any, Any]:
+    """Return the element functions (lane, added, scrambled, finish).
 
     All of them take the memory as an array of words, and a block's place in it in bytes.
     """
@@ -115,6 +115,11 @@ def make(jit: Jit) -> tuple[Any, Any]:
         return other + (keyed & LOW) * (keyed >> U32)
 
     @jit
+    def scrambled(state, key):
+        """Return the state of a lane after a KiB."""
+        return (state ^ (state >> U47) ^ key) * Q1
+
+    @jit
     def lane(words, at, size, number, secret):
         """Return the final state of a lane, for a block of more than 240 bytes."""
         state, other = START[number], number ^ U1
@@ -133,7 +138,7 @@ def make(jit: Jit) -> tuple[Any, Any]:
                     key = secret[np.uint64(n) + number]
                     own, partner = word(words, i + (number << U3)), word(words, i + (other << U3))
                     state += added(own, partner, key)
-            state = (state ^ (state >> U47) ^ secret[U16 + number]) * Q1
+            state = scrambled(state, secret[U16 + number])
         begin = at + (rounds << U10)
         for n in range((size - U1 - (rounds << U10)) >> U6):
             i = begin + (np.uint64(n) << U6)
@@ -227,50 +232,126 @@ def make(jit: Jit) -> tuple[Any, Any]:
         else:
             low = avalanche_64(SECRET[8] ^ SECRET[9])
             high = avalanche_64(SECRET[10] ^ SECRET[11])
-        out[block, 0] = high
-        out[block, 1] = low
+        out[2 * block] = high
+        out[2 * block + 1] = low
 
-    return lane, finish
-
-
-lane_cpu, finish_cpu = make(cpu)
-lane_gpu, finish_gpu = make(gpu)
+    return lane, added, scrambled, finish
 
 
-@loop
-def lanes_loop(words, at, sizes, lanes):
-    for i in prange(lanes.size):
-        if sizes[i // 8] > U240:
-            lanes[i] = lane_cpu(words, at[i // 8], sizes[i // 8], np.uint64(i % 8), SECRET)
+lane_cpu, _, _, finish_cpu = make(cpu)
+_, added_gpu, scrambled_gpu, finish_gpu = make(gpu)
 
+WARPS = 4
+"""Blocks that a CUDA block computes at a time."""
 
-@kernel
-def lanes_kernel(words, at, sizes, lanes):
-    # Constant memory serves one word at a time, and here each lane needs a different one.
-    secret = cuda.shared.array(24, np.uint64)
-    if cuda.threadIdx.x < 24:
-        secret[cuda.threadIdx.x] = SECRET[cuda.threadIdx.x]
-    cuda.syncthreads()
-    i = cuda.grid(1)
-    if i < lanes.size and sizes[i // 8] > U240:
-        lanes[i] = lane_gpu(words, at[i // 8], sizes[i // 8], np.uint64(i % 8), secret)
+SHARED = 8 * WARPS
+ALL = 0xFFFFFFFF  # threads of a warp
+UNUSED = np.uint64(0)
 
 
 @loop
-def finish_loop(words, at, sizes, lanes, out):
-    for i in prange(at.size):
-        finish_cpu(words, at[i], sizes[i], lanes, 8 * i, out, i)
+def digest_loop(words, table, n, out):
+    for i in prange(n):
+        at, size = table[i], table[n + i]
+        lanes = np.empty(8, np.uint64)
+        if size > U240:
+            for number in range(8):
+                lanes[number] = lane_cpu(words, at, size, np.uint64(number), SECRET)
+        finish_cpu(words, at, size, lanes, 0, out, i)
+
+
+@gpu
+def other(value, distance):
+    """The value of the thread whose number differs in one bit."""
+    return np.uint64(cuda.shfl_xor_sync(ALL, np.int64(value), distance))
+
+
+@gpu
+def load(words, shift, i):
+    """Return the 8 bytes that begin in word i, at a bit."""
+    if shift == U0:
+        return words[i]
+    return (words[i] >> shift) | (words[i + 1] << (U64 - shift))
+
+
+@gpu
+def load_kib(words, shift, i):
+    """Return a thread's four words of a KiB, the first of them word i."""
+    return (load(words, shift, i), load(words, shift, i + 32), load(words, shift, i + 64),
+            load(words, shift, i + 96))  # fmt: skip
+
+
+@gpu
+def after_kib(state, own, keys):
+    """Return a lane's state after a KiB, of which each of four threads has four stripes."""
+    found = added_gpu(own[0], other(own[0], 1), keys[0])
+    found += added_gpu(own[1], other(own[1], 1), keys[1])
+    found += added_gpu(own[2], other(own[2], 1), keys[2])
+    found += added_gpu(own[3], other(own[3], 1), keys[3])
+    found += other(found, 8)
+    found += other(found, 16)
+    return scrambled_gpu(state + found, keys[4])
 
 
 @kernel
-def finish_kernel(words, at, sizes, lanes, out):
-    i = cuda.grid(1)
-    if i < at.size:
-        finish_gpu(words, at[i], sizes[i], lanes, 8 * i, out, i)
+def digest_kernel(words, table, n, out):
+    # A warp computes a block: thread 8 g + k, of lane k, the stripes 4 j + g of each KiB. What the
+    # stripes of a KiB add does not depend on the state. The next 4 KiB are loaded meanwhile.
+    lanes = cuda.shared.array(SHARED, np.uint64)
+    thread, warp = np.int64(cuda.threadIdx.x) & 31, np.int64(cuda.threadIdx.x) >> 5
+    k, group = thread & 7, thread >> 3
+    keys = (SECRET[group + k], SECRET[4 + group + k], SECRET[8 + group + k],
+            SECRET[12 + group + k], SECRET[16 + k])  # fmt: skip
+    for block in range(cuda.blockIdx.x * WARPS + warp, n, cuda.gridDim.x * WARPS):
+        at, size = table[block], table[n + block]
+        if size > U240:
+            state, shift, i = START[k], (at & U7) << U3, np.int64(at >> U3) + thread
+            rounds, done = np.int64((size - U1) >> U10), 0
+            if rounds >= 4:
+                a, b = load_kib(words, shift, i), load_kib(words, shift, i + 128)
+                c, d = load_kib(words, shift, i + 256), load_kib(words, shift, i + 384)
+                while done + 8 <= rounds:
+                    i += 512
+                    e, f = load_kib(words, shift, i), load_kib(words, shift, i + 128)
+                    g, h = load_kib(words, shift, i + 256), load_kib(words, shift, i + 384)
+                    state = after_kib(after_kib(state, a, keys), b, keys)
+                    state = after_kib(after_kib(state, c, keys), d, keys)
+                    a, b, c, d = e, f, g, h
+                    done += 4
+                state = after_kib(after_kib(state, a, keys), b, keys)
+                state = after_kib(after_kib(state, c, keys), d, keys)
+                done += 4
+                i += 512
+            while done < rounds:
+                state = after_kib(state, load_kib(words, shift, i), keys)
+                done += 1
+                i += 128
+            stripes = np.int64((size - U1 - (np.uint64(rounds) << U10)) >> U6)
+            found = UNUSED
+            for j in range(4):
+                own = UNUSED
+                if 4 * j + group < stripes:
+                    own = load(words, shift, i + 32 * j)
+                partner = other(own, 1)
+                if 4 * j + group < stripes:
+                    found += added_gpu(own, partner, keys[j])
+            last = at + size - U64
+            own = UNUSED
+            if group == 0:
+                own = load(words, (last & U7) << U3, np.int64(last >> U3) + k)
+            partner = other(own, 1)
+            if group == 0:
+                found += added_gpu(own, partner, LAST[k])
+            found += other(found, 8)
+            found += other(found, 16)
+            if group == 0:
+                lanes[8 * warp + k] = state + found
+        cuda.syncwarp()
+        if thread == 0:
+            finish_gpu(words, at, size, lanes, 8 * warp, out, block)
+        cuda.syncwarp()
 
 
-LANES = Program(lanes_loop, lanes_kernel, block=32)
-"""(words, at, sizes, lanes): the final lanes of each long block."""
-
-FINISH = Program(finish_loop, finish_kernel, block=32)
-"""(words, at, sizes, lanes, out): the digests, high word first."""
+DIGEST = Program(digest_loop, digest_kernel, block=32 * WARPS)
+"""(words, table, n, out): the digests of n blocks, high word first; the table has where all begin,
+in bytes, and then all sizes."""

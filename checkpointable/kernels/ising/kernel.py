@@ -18,7 +18,7 @@ CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
 """Onsager's 2 / ln(1 + √2), where the infinite lattice orders."""
 
 STREAMS = 64  # of random numbers per row, at most: enough threads for a device, in little memory
-STATE = np.dtype([("s0", "<u8"), ("s1", "<u8")])  # as Numba's xoroshiro128p_dtype
+STATE = np.dtype([("s0", "<u8"), ("s1", "<u8")], align=True)  # as Numba's xoroshiro128p_dtype
 
 Int8 = np.ndarray[Any, np.dtype[np.int8]]
 

@@ -26,10 +26,9 @@ U8, I4, I8 = map(array, (np.uint64, np.int32, np.int64))
 PLANE, MATRIX = array(np.float32, 2), array(np.float64, 2)
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "checkpointable.arrays.cuda.xxh3.lanes_kernel": (U8, U8, U8, U8),
-    "checkpointable.arrays.cuda.xxh3.finish_kernel": (U8, U8, U8, U8, array(np.uint64, 2)),
-    "checkpointable.arrays.cuda.strided.gather_kernel": (U8, U8, U8, U8, 1, U8),
-    "checkpointable.arrays.cuda.strided.move_kernel": (U1, 1, 1, I8, I8, 1, 1, 1, True),
+    "checkpointable.arrays.cuda.xxh3.digest_kernel": (U8, U8, 1, U8),
+    "checkpointable.arrays.cuda.strided.copy_kernel": (U8, U1, U8, 1),
+    "checkpointable.arrays.cuda.strided.move_kernel": (U8, U8, 1, 1, True),
     "checkpointable.kernels.ising.programs.half_sweep_kernel": (
         array(np.int8, 2), array(STATE, 2), array(np.int64, 2), array(np.int64, 2), U8, 1, True,
     ),

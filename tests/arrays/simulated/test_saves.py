@@ -296,7 +296,7 @@ def test_after_an_error_that_the_context_survives_saves_continue() -> None:
     kernel, store = Kernel(), MemoryStore()
     checkpointer = Checkpointer(kernel, store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "copy", failing(1))
+        patch.setattr(memory, "done", failing(1))
         with pytest.raises(DeviceError, match=r"\[1\]"):
             save(checkpointer, 0)
     assert [*store.list()] == []
@@ -305,7 +305,7 @@ def test_after_an_error_that_the_context_survives_saves_continue() -> None:
 
 
 @pytest.mark.parametrize("code", [700, 719])
-@pytest.mark.parametrize("where", ["copy", "to_host"])
+@pytest.mark.parametrize("where", ["done", "to_host"])
 def test_after_an_error_that_it_does_not_survive_nothing_is_saved(code: int, where: str) -> None:
     """Neither while the kernel is copied, nor while the copy is stored."""
     kernel, store = Kernel(), MemoryStore()

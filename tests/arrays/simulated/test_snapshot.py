@@ -137,7 +137,7 @@ def test_a_copy_is_predicted_by_the_last_one_of_the_same_way(room: Room) -> None
     copied(staging, a=array, b=array)
     second = staging.snapshot
     room.only("pinned")
-    copied(staging, a=cuda.to_device(np.arange(200.0)))
+    copied(staging, a=cuda.to_device(np.arange(2000.0)))
     third = staging.snapshot
     assert first is not None
     assert second is not None
