@@ -35,7 +35,8 @@ def is_array(value: object) -> bool:
 
 def is_numba(value: object) -> bool:
     """Whether the value is a device array of Numba, or of its simulator, which has no CAI."""
-    return _has_methods_of_numba(type(value))
+    kind: Any = type(value)
+    return _has_methods_of_numba(kind)
 
 
 @lru_cache

@@ -134,9 +134,7 @@ class Staging:
     def release(self) -> None:
         """Let go of the memory that no array uses."""
         self._slabs = []
-        if self.arena is not None:
-            from checkpointable.arrays.cuda import snapshot  # which imports Numba
-
+        if snapshot := sys.modules.get("checkpointable.arrays.cuda.snapshot"):
             snapshot.release(self)
 
     def take(self, size: int) -> Slab:

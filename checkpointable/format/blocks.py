@@ -7,6 +7,7 @@ from typing import TypeAlias
 from checkpointable.arrays import LazyArray, Region
 from checkpointable.format import layout
 from checkpointable.format.layout import AnyArray, Bytes, Header, StoredArray, gather
+from checkpointable.threads import parallel_map
 
 Place: TypeAlias = tuple[StoredArray, int]
 """An array and the index of one of its blocks."""
@@ -36,14 +37,21 @@ def _piece(array: Source, placed: StoredArray, index: int) -> Bytes | Region:
 
 
 def device_digests(arrays: Mapping[str, Source], header: Header) -> dict[str, bytes]:
-    """The digests of each array on a device, computed there in one launch per device."""
+    """The digests of each array on a device, computed there in one launch, on all at a time."""
     regions = {n: a.region for n, a in arrays.items() if isinstance(a, LazyArray) and a.region}
-    digests: dict[str, bytes] = {}
-    for device in {region.device for region in regions.values()}:
-        from checkpointable.arrays.cuda.digest import digests_of  # which imports Numba
+    by_device: dict[int, list[str]] = {}
+    for name, region in regions.items():
+        by_device.setdefault(region.device, []).append(name)
+    if not by_device:
+        return {}
+    from checkpointable.arrays.cuda.digest import digests_of  # which imports Numba
 
-        names = [name for name, region in regions.items() if region.device == device]
-        table = digests_of(device, [regions[name] for name in names], layout.BLOCK)
+    def of_device(device: int) -> bytes:
+        return digests_of(device, [regions[name] for name in by_device[device]], layout.BLOCK)
+
+    tables = parallel_map(of_device, [*by_device], len(by_device), "digest")
+    digests: dict[str, bytes] = {}
+    for names, table in zip(by_device.values(), tables, strict=True):
         ends = accumulate(layout.DIGEST_SIZE[False] * header.arrays[name].blocks for name in names)
         begin = 0
         for name, end in zip(names, ends, strict=True):

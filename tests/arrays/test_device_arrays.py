@@ -25,7 +25,7 @@ class State:
 
 
 def originals() -> list[Any]:
-    states = np.zeros(3, np.dtype([("s0", np.uint64), ("s1", np.uint64)], align=True))
+    states = np.zeros(3, [("s0", np.uint64), ("s1", np.uint64)])
     states["s1"] = [1, 2, 3]
     return [np.arange(6, dtype=np.float32).reshape(2, 3), states, np.ones(4, np.int8)]
 

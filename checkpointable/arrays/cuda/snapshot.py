@@ -74,17 +74,11 @@ class Arena:
         for device, size in wanted.items():
             if device in found:
                 continue
-            with memory.on_device(device):
-                if size + reserve > memory.free():
-                    memory.collect()
-                if size + reserve > memory.free():
-                    return None
-                try:
-                    room = -(-size // _ALIGN) * _ALIGN
-                    found[device] = _Slab(device, memory.empty(room), room)
-                except MemoryError:  # less is free than it seemed
-                    return None
-            self._slabs.append(found[device])
+            slab = _new(device, size, reserve)
+            if slab is None:
+                return None
+            found[device] = slab
+            self._slabs.append(slab)
         return {device: slab.region(wanted[device]) for device, slab in found.items()}
 
     def tables(self, device: int, *, strided_: bool) -> strided.Tables:
@@ -119,6 +113,20 @@ def release(staging: Staging) -> None:
         if memory.has_context(device):
             with memory.on_device(device):
                 memory.collect()
+
+
+def _new(device: int, size: int, reserve: int) -> _Slab | None:
+    """Memory of a device; None unless `reserve` bytes stay free there."""
+    room = -(-size // _ALIGN) * _ALIGN
+    try:
+        with memory.on_device(device):
+            if size + reserve > memory.free():
+                memory.collect()
+            if size + reserve > memory.free():
+                return None
+            return _Slab(device, memory.empty(room), room)
+    except MemoryError:  # less is free than it seemed
+        return None
 
 
 def array_in(region: Region, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyArray:
@@ -342,7 +350,8 @@ def _in_pinned(views: Views, staging: Staging) -> dict[str, HostArray] | None:
         if sum(view.nbytes for view in views.values()) > _PINNED_SHARE * (_available() + held):
             return None
         try:
-            room = staging.arena.pinned.take(total)
+            with memory.on_device(next(iter(views.values())).device):
+                room = staging.arena.pinned.take(total)
         except MemoryError:
             return None
     return {
