@@ -1,8 +1,8 @@
-"""Every check of this project: `nox` alone runs lint, types, tests and ptx."""
+"""Every check of this project: `nox` alone runs lint, types, tests, ptx and driver."""
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests", "ptx"]
+nox.options.sessions = ["lint", "types", "tests", "ptx", "driver"]
 nox.options.error_on_missing_interpreters = False
 
 DEEP_STATES = {"CRASH_STATES_LIMIT": f"{2**18}", "CRASH_STATES_ROUNDS": "10"}
@@ -46,6 +46,17 @@ def ptx(session: nox.Session) -> None:
         "python", "-W", "error", "-m", "pytest", "-m", "not gpu", *files,
         env={"REQUIRE_PTX": "1", "NUMBA_ENABLE_CUDASIM": "0"},
     )  # fmt: skip
+
+
+@nox.session
+def driver(session: nox.Session) -> None:
+    """Run what needs a device on a stand-in for the CUDA driver, below the real numba-cuda."""
+    session.install("-e", ".[cli,cuda13,testing]", "pytest>=8.4")
+    run = ["python", "-m", "pytest", "-p", "tests.driver.plugin", "-p", "no:cacheprovider"]
+    on_device = ["tests/arrays/test_gpu.py", "tests/arrays/test_device_arrays.py"]
+    session.run(*run, "tests/driver", *session.posargs, env={"DRIVER_DEVICES": "2"})
+    session.run(*run, "-m", "gpu", *on_device, *session.posargs)
+    session.run(*run, "-m", "gpu", on_device[0], *session.posargs, env={"DRIVER_MODE": "random"})
 
 
 @nox.session

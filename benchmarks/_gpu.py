@@ -11,8 +11,9 @@ All that returns a rate returns bytes a second. A simulated device does it all, 
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +24,7 @@ from numba import cuda
 
 from benchmarks import _limits
 from checkpointable import Array, MemoryStore, capture, reinstate
-from checkpointable.arrays.cuda import digest, memory
+from checkpointable.arrays.cuda import digest, memory, snapshot
 from checkpointable.arrays.cuda.programs import kernel
 from checkpointable.arrays.lazy import Region
 from checkpointable.format import layout
@@ -104,6 +105,54 @@ class Held:
 
 
 @frozen
+class Parts:
+    step: int
+    parts: list[Array[np.float32]]
+
+
+class Many:
+    """As many arrays, `size` bytes together; with `gaps` a column is left out of each."""
+
+    def __init__(self, size: int, count: int, *, gaps: bool = False) -> None:
+        self.step, self.stream = 0, cuda.stream()
+        shape = (max(size // count // 4 // 1024, 2), 1024)
+        arrays = [cuda.device_array(shape, np.float32) for _ in range(count)]
+        self.parts = [WithoutColumn(array) for array in arrays] if gaps else arrays
+        self.size = 4 * count * shape[0] * (shape[1] - gaps)
+
+    async def checkpoint(self) -> Parts:
+        return await capture(Parts, self)
+
+    async def restore(self, checkpoint: Parts) -> None:
+        await reinstate(checkpoint, self)
+
+
+class WithoutColumn:
+    """`array[:, :-1]` by its interface: Numba, to slice, walks through all rows."""
+
+    def __new__(cls, array: Any) -> Any:
+        return array[:, :-1] if memory.SIMULATED else super().__new__(cls)
+
+    def __init__(self, array: Any) -> None:
+        rows, columns = array.shape
+        self.array = array
+        self.__cuda_array_interface__ = array.__cuda_array_interface__ | {
+            "shape": (rows, columns - 1),
+            "strides": (columns * array.dtype.itemsize, array.dtype.itemsize),
+        }
+
+
+@contextmanager
+def host_memory(available: float) -> Iterator[None]:
+    """As if so many bytes of the host's memory were available."""
+    before, snapshot._available = snapshot._available, lambda: available
+    try:
+        yield
+    finally:
+        snapshot._available = before
+
+
+@frozen
 class Fields:
     step: int
     old: Array[np.float32]
@@ -142,6 +191,23 @@ class Nowhere(MemoryStore):
 
     def create(self, name: str, size: int, chunks: Any, /) -> None:
         pass
+
+
+class Kept(MemoryStore):
+    """Keeps the last checkpoint, in memory that the next one is copied to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = np.empty(0, np.uint8)
+
+    def create(self, name: str, size: int, chunks: Any, /) -> None:
+        if len(self._memory) < size:
+            self._memory = np.zeros(size, np.uint8)
+        begin = 0
+        for chunk in chunks:
+            data = np.frombuffer(chunk, np.uint8)
+            self._memory[begin : begin + len(data)] = data
+            begin += len(data)
 
 
 class Peaks:

@@ -40,6 +40,8 @@ def text_of(size: float) -> str:
 
 
 def shown(value: float, unit: str) -> str:
+    if unit == "bytes":
+        return text_of(value)
     return f"{value / 1e9:,.4g} GB/s" if unit == "GB/s" else f"{value:,.4g} {unit}"
 
 

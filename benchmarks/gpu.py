@@ -7,13 +7,21 @@ in interleaved rounds; times and rates are medians, shares the medians of the ro
   that keeps nothing, on which the stall does not depend.
 - digest: `digests_of` of all blocks of 1 MiB, beside reading on the device: what a kernel reads
   that does nothing else, or twice what a copy copies (it reads as much as it writes), if more.
-- host memory: a full save to "memory://", to its end, beside a pinned copy to the host.
+- 1,000 arrays of 1 MiB, and the state without its last column: their stalls, likewise.
+- first save: its stall beside that of the next one. Held: device memory after a save, and after
+  `release()`, beside the state.
+- pinned, sliced: the stall where the device has no room for a copy, beside a pinned copy to the
+  host.
+- host memory: a full save to a store that keeps its memory, to its end, beside a pinned copy to the
+  host. One thread copies into the store.
 - file: a full save, durable, beside writing the same bytes durably, past the page cache where the
   file system lets us. Delta: after a change to 1% of the blocks, evenly spread, beside a full save.
 - restore: verified, from a file in the page cache, beside the slower of a pinned copy to the device
   and reading that file by 4 threads.
 - slowdown: steps of a stencil bound by memory, on a stream of its own, while a save of it to a file
   is under way, beside its steps alone.
+- gallery: steps of `wave`, `ising` and `nbody` on the device beside the same on the host; and what
+  `wave` moves, four numbers a cell, beside twice a copy on the device.
 - torch.distributed.checkpoint: `async_save` of the same memory with pinned staging, its stager
   kept, beside ours: the stall, until the state may change again, and the time until durable.
 
@@ -22,6 +30,7 @@ in interleaved rounds; times and rates are medians, shares the medians of the ro
 
 import asyncio
 import gc
+import json
 import re
 import shutil
 import statistics
@@ -47,9 +56,12 @@ if not __package__:
 from benchmarks import _gpu, _limits
 from benchmarks._gpu_table import Figure, table, text_of
 from benchmarks._measure import RESULTS, options, write
-from checkpointable import Checkpointer, LocalStore, MemoryStore
+from checkpointable import Checkpointer, LocalStore
 from checkpointable.arrays.cuda import memory
 from checkpointable.format import layout
+from checkpointable.kernels.ising import Ising
+from checkpointable.kernels.nbody import NBody
+from checkpointable.kernels.wave import Wave
 
 Samples: TypeAlias = defaultdict[str, list[float]]
 Work: TypeAlias = Callable[[], float | dict[str, float]]
@@ -72,11 +84,12 @@ class Sizes:
     stencil: int
     steps: int  # of the stencil, at a time
     times: int  # that so many are taken for its steps alone
+    gallery: int  # a quarter of the rows of `wave` and `ising`, an eighth of the bodies
     grid: _gpu.Grid
 
 
-REAL = Sizes((1 << 30, 8 << 30, 32 << 30), 2 << 30, 8 << 30, 2 << 30, 16, 32, (2112, 256))
-SMOKE = Sizes((1 << 15, 1 << 16, 1 << 17), 1 << 15, 5 << 19, 1 << 15, 1, 2, (1, 16))
+REAL = Sizes((1 << 30, 8 << 30, 32 << 30), 2 << 30, 8 << 30, 2 << 30, 16, 32, 1024, (2112, 256))
+SMOKE = Sizes((1 << 15, 1 << 16, 1 << 17), 1 << 15, 5 << 19, 1 << 15, 1, 2, 4, (1, 16))
 
 
 @define
@@ -87,6 +100,7 @@ class Bench:
     peaks: _gpu.Peaks
     say: Callable[[str], None]
     run: Callable[[Any], Any]
+    log: Path | None = None
     figures: list[Figure] = field(factory=list)
     failed: list[str] = field(factory=list)
     order: Random = field(factory=lambda: Random(1))
@@ -114,6 +128,10 @@ class Bench:
         self.figures.append(
             Figure(name, medians[0], unit, beside, medians[1], share, goal, sign, *rounds)
         )
+        one = self.figures[-1]
+        if self.log is not None:  # as it comes: a machine that is lent may be taken back
+            with self.log.open("a") as file:
+                print(json.dumps(asdict(one) | {"verdict": one.verdict}), file=file)
 
     def attempt(self, what: Callable[..., object], *arguments: object) -> None:
         """Measure one part; if that fails, say so, and the others are measured all the same."""
@@ -156,19 +174,67 @@ class Bench:
                          [2 * c for c in found[COPY]])  # fmt: skip
             del held, checkpointer, stall
 
+    def shapes(self) -> None:
+        """Stalls of many arrays, and of one with gaps; the first one; the memory that is held."""
+        size = self.sizes.stalls[0]
+        for name, kernel, goal in (
+            (f"stall, 1,000 arrays of {text_of(size // 1000)}", _gpu.Many(size, 1000), 0.7),
+            (f"stall, {text_of(size)} without a column", _gpu.Many(size, 1, gaps=True), None),
+        ):
+            checkpointer = Checkpointer(kernel, _gpu.Nowhere())
+
+            def stall(
+                checkpointer: Checkpointer[Any] = checkpointer, kernel: _gpu.Many = kernel
+            ) -> float:
+                return kernel.size / self._saved(checkpointer)[0]
+
+            found = self.interleaved({"stall": stall, COPY: self.peaks.copy})
+            self.add(name, found["stall"], COPY, found[COPY], goal)
+        held = _gpu.Held(size, self.sizes.grid)
+
+        def begun() -> dict[str, float]:
+            _collect()
+            before = memory.free()
+            checkpointer = Checkpointer(held, _gpu.Nowhere())
+            first, later = self._saved(checkpointer)[0], self._saved(checkpointer)[0]
+            kept = before - memory.free()
+            checkpointer.release()
+            left = before - memory.free()
+            return {"first": first, "later": later, "kept": kept, "left": left, "state": size}
+
+        found = self.interleaved({"begun": begun})
+        self.add("stall of the first save", found["first"], "the second", found["later"], None,
+                 "<=", "s")  # fmt: skip
+        for which, name in (("kept", "held after a save"), ("left", "held after a release")):
+            self.add(name, found[which], "the state", found["state"], None, "<=", "bytes")
+
+    def ways(self) -> None:
+        """The stall where there is no room for a copy on the device."""
+        held = _gpu.Held(self.sizes.stalls[0], self.sizes.grid)
+        for way, available in (("pinned", 1e18), ("sliced", 0.0)):
+            checkpointer = Checkpointer(held, _gpu.Nowhere(), reserve=1 << 60)
+
+            def stall(
+                checkpointer: Checkpointer[Any] = checkpointer, available: float = available
+            ) -> float:
+                with _gpu.host_memory(available):
+                    return held.size / self._saved(checkpointer)[0]
+
+            found = self.interleaved({"stall": stall, DOWN: self.peaks.down})
+            self.add(f"stall, {way}, {text_of(held.size)}", found["stall"], DOWN, found[DOWN])
+            checkpointer.release()
+
     def stored(self) -> None:
         held = self.state()
         self.attempt(self.host, held)
         self.attempt(self.files, held)
 
     def host(self, held: _gpu.Held) -> None:
-        store = MemoryStore()
+        store = _gpu.Kept()
         checkpointer = Checkpointer(held, store)
 
         def save() -> float:
-            _, seconds, name = self._saved(checkpointer)
-            store.delete(name)
-            return held.size / seconds
+            return held.size / self._saved(checkpointer)[1]
 
         found = self.interleaved({"save": save, DOWN: self.peaks.down})
         name = f"full save to host memory, {text_of(held.size)}"
@@ -208,7 +274,7 @@ class Bench:
             work["torch"] = lambda: self._peer(torch)
         found = self.interleaved(work)
         text, rates = text_of(size), [size / seconds for seconds in found["full"]]
-        self.add(f"full save to a file, {text}", rates, WRITE, found[WRITE])
+        self.add(f"full save to a file, {text}", rates, WRITE, found[WRITE], 0.9)
         self.add(f"delta, 1% of {text}", found["delta"], "full save", found["full"], 0.1, "<=", "s")
         slower = [min(pair) for pair in zip(found[FILE], found[UP], strict=True)]
         slow = min((FILE, UP), key=lambda name: statistics.median(found[name]))
@@ -240,6 +306,30 @@ class Bench:
         found = self.interleaved({"beside": during, "alone": alone})
         name = f"slowdown of a stencil, {text_of(self.sizes.stencil)}"
         self.add(name, found["beside"], "alone", found["alone"], 0.03, "<=", "steps/s")
+
+    def gallery(self) -> None:
+        n, steps = self.sizes.gallery, self.sizes.steps
+        makers: dict[str, Callable[[Any], Any]] = {
+            "wave": lambda device: Wave(n=4 * n, period=30_000 / n, device=device),
+            "ising": lambda device: Ising(n=4 * n, device=device),
+            "nbody": lambda device: NBody(n=8 * n, device=device),
+        }
+        for name, make in makers.items():
+            kernels = {"device": make("cuda"), "host": make("cpu")}
+
+            def rate(kernel: Any) -> float:
+                begin = time.perf_counter()
+                kernel.advance(steps)
+                return steps / (time.perf_counter() - begin)
+
+            work: dict[str, Work] = {w: partial(rate, k) for w, k in kernels.items()}
+            found = self.interleaved(work | {COPY: self.peaks.copy})
+            self.add(f"{name} on the device", found["device"], "on the host", found["host"],
+                     unit="1/s")  # fmt: skip
+            if name == "wave":
+                moved = [one * 4 * 4 * (4 * n) ** 2 for one in found["device"]]
+                self.add(f"wave, {4 * n} x {4 * n}", moved, f"2 × {COPY}",
+                         [2 * c for c in found[COPY]], 0.6)  # fmt: skip
 
     # --- how --------------------------------------------------------------------------------------
 
@@ -320,8 +410,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.dir) as folder, asyncio.Runner() as runner:
         sizes, place = SMOKE if given.smoke else REAL, Path(folder).resolve()
         peaks, say = _gpu.Peaks(sizes.peak, sizes.grid), partial(console.print, markup=False)
-        bench = Bench(sizes, given.rounds, place, peaks, say, runner.run)
-        for part in (bench.stalls, bench.stored, bench.beside):
+        slug = "gpu-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        log = None if given.smoke else given.results / f"{slug}.jsonl"
+        bench = Bench(sizes, given.rounds, place, peaks, say, runner.run, log)
+        for part in (bench.stalls, bench.shapes, bench.ways, bench.stored, bench.beside,
+                     bench.gallery):  # fmt: skip
             bench.attempt(part)
         console.print(table(bench.figures))
         console.print(f"{time.perf_counter() - begin:.0f} s in all")
@@ -329,7 +422,6 @@ def main() -> None:
             figures = [asdict(one) | {"verdict": one.verdict} for one in bench.figures]
             found: dict[str, Any] = {"driver": _gpu.driver(), "rounds": given.rounds}
             found |= {"failed": bench.failed, "figures": figures}
-            slug = "gpu-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
             write(slug, name, place, found, results=given.results, packages=("numpy", *PACKAGES))
             (given.results / f"{slug}.txt").write_text(console.export_text())
     if bench.failed:

@@ -1,7 +1,7 @@
 """On a real CUDA device: what the simulator cannot show. `pytest -m gpu`, or `nox -s gpu`."""
 
 # mypy: allow-untyped-decorators, allow-untyped-calls
-# pyright: reportCallIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
 
 import asyncio
 import subprocess

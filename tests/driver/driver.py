@@ -628,7 +628,7 @@ def _text(code: int, text: str, into: int) -> None:
 
 @call(INT, PTR)
 def cuGetErrorName(code, name):
-    from cuda.bindings import driver
+    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
 
     _text(code, driver.CUresult(code).name, name)
 

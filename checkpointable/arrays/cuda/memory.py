@@ -6,15 +6,16 @@ each call is complete when it returns.
 """
 
 # Without the package of numba.cuda, the type checker sees stubs with other parameters.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportMissingImports=false
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 import ctypes
 import functools
+import importlib
 import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,11 +26,11 @@ from checkpointable.arrays.kinds import HostArray
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 
+driver: Any = None
+"""The driver's API; None in the simulator, and where there is no package numba-cuda."""
 if not SIMULATED:
-    try:
-        from cuda.bindings import driver
-    except ImportError:  # the numba.cuda that comes with Numba: no device is used with it
-        driver = None
+    with suppress(ImportError):
+        driver = importlib.import_module("cuda.bindings.driver")
 
 PER_THREAD = bool(getattr(config, "CUDA_PER_THREAD_DEFAULT_STREAM", 0))
 """Whether each thread has a default stream of its own, so that the one in use is not known."""

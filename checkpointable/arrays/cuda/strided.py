@@ -8,7 +8,7 @@ arrays keep all multiprocessors as busy as many small ones.
 # Numba infers the types of what it compiles.
 
 # Numba describes what is used within kernels as classes, not as what it becomes there.
-# pyright: reportCallIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 import itertools
 import math

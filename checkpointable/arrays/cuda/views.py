@@ -1,7 +1,5 @@
 """Device arrays of every library as address, dtype, shape and strides. No context is needed."""
 
-# pyright: reportMissingImports=false
-
 import sys
 from typing import Any
 
@@ -9,13 +7,13 @@ import numpy as np
 from attrs import frozen
 
 from checkpointable.arrays.cuda import memory
-from checkpointable.arrays.kinds import cuda_interface, dlpack_view, is_numba, layout
+from checkpointable.arrays.kinds import Layout, cuda_interface, dlpack_view, is_numba, layout
 
 DEFAULT = "default"
 """The default stream of a device."""
 
 
-@frozen(eq=False, init=False)
+@frozen(eq=False)
 class View:
     """The memory of a device array, which `owner` keeps alive.
 
@@ -32,11 +30,14 @@ class View:
     stream: Any
     owner: object
 
-    def __init__(self, address: int, dtype: np.dtype[Any], shape: tuple[int, ...],
-                 strides: tuple[int, ...] | None, stream: Any, owner: object) -> None:  # fmt: skip
-        size = memory.nbytes(shape, dtype.itemsize)
-        device = memory.device_of(address) if size else 0
-        self.__attrs_init__(address, dtype, shape, strides, size, device, stream, owner)
+
+def _view(
+    address: int, layout: Layout, strides: tuple[int, ...] | None, stream: Any, owner: object
+) -> View:
+    dtype, shape = layout
+    size = memory.nbytes(shape, dtype.itemsize)
+    device = memory.device_of(address) if size else 0
+    return View(address, dtype, shape, strides, size, device, stream, owner)
 
 
 def view_of(value: Any) -> View:
@@ -53,19 +54,19 @@ def view_of(value: Any) -> View:
         dtype, shape = layout(value)
         strides = _unless_contiguous(shape, interface.get("strides"), dtype.itemsize)
         stream = _stream(module, value)
-        return View(int(interface["data"][0]), dtype, shape, strides, stream, value)
+        return _view(int(interface["data"][0]), (dtype, shape), strides, stream, value)
     view = dlpack_view(value)
     dtype, shape = np.dtype(view.dtype), tuple(view.shape)
     strides = view.strides and tuple(n * dtype.itemsize for n in view.strides)
     strides = _unless_contiguous(shape, strides, dtype.itemsize)
-    return View(int(view.ptr), dtype, shape, strides, DEFAULT, (value, view))
+    return _view(int(view.ptr), (dtype, shape), strides, DEFAULT, (value, view))
 
 
 def _of_numba(value: Any) -> View:
     dtype, shape = np.dtype(value.dtype), tuple(value.shape)
     strides = None if value.is_c_contiguous() else tuple(value.strides)
     stream = getattr(value, "stream", None) or (None if memory.PER_THREAD else DEFAULT)
-    return View(memory.address_of(value), dtype, shape, strides, stream, value)
+    return _view(memory.address_of(value), (dtype, shape), strides, stream, value)
 
 
 def _stream(module: str, value: Any) -> Any:
