@@ -39,6 +39,16 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def ptx(session: nox.Session) -> None:
     """Compile every CUDA kernel, and run numba-cuda's simulator; no device is needed."""
+    compile_kernels(session)
+
+
+@nox.session(python=["3.12", "3.13", "3.14"])
+def ptx_versions(session: nox.Session) -> None:
+    """As `ptx`, with the NumPy that pip chooses on other Pythons."""
+    compile_kernels(session)
+
+
+def compile_kernels(session: nox.Session) -> None:
     session.install("-e", ".[cli,cuda13,testing]", "pytest>=8.4")
     files = ["arrays/ptx", "arrays/test_device_arrays.py", "arrays/test_simulated.py"]
     files = session.posargs or [f"tests/{name}" for name in (*files, "kernels/test_devices.py")]

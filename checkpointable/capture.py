@@ -48,9 +48,10 @@ async def capture(cls: type[C], kernel: object) -> C:
     and nested objects are rebuilt. Converters and validators of `cls` run.
 
     A device array is copied in stream order, after the kernels launched before this call: on the
-    kernel's attribute `stream` (a stream of Numba, CuPy or torch), else on the array's own stream,
-    else on the default one. Within a save by `Checkpointer` the copy stays on the device if there
-    is room; it is then a `LazyArray`, which `numpy.asarray` brings to the host.
+    kernel's attribute `stream` (a stream of Numba, CuPy or torch, or a list of them, one for each
+    device), else on the stream that its library knows; where none is known, all work on its device
+    is waited for. Within a save by `Checkpointer` the copy stays on the device if there is room; it
+    is then a `LazyArray`, which `numpy.asarray` brings to the host.
 
     Raises `InvalidKernel` if an attribute is missing, and `InvalidCheckpoint`, with the path, if a
     value is not of the declared type.

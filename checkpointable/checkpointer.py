@@ -128,7 +128,9 @@ class Checkpointer(Generic[C]):
     free there, else to pinned host memory, or any host memory if there is not enough of it:
     `Saving.snapshot` says which. They are digested on the device, and what must be stored is
     copied from it while the kernel continues. A restore reads them to where the kernel has them
-    and verifies them there before the kernel gets them, as `LazyArray`s.
+    and verifies them there before the kernel gets them, as `LazyArray`s. What is needed for arrays
+    that the kernel has already is compiled now, so that no save waits for it; `release` gives the
+    memory back.
 
     With a `coordinator` of many ranks all of them call each method, in the same order; it returns
     or raises the same on all. A save stores the `Shard`s of every rank, and everything else once; a

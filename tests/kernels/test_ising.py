@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from checkpointable import InvalidCheckpoint, InvalidKernel
-from checkpointable.kernels.ising import CRITICAL_TEMPERATURE, STREAMS, Ising
+from checkpointable.kernels.ising import CRITICAL_TEMPERATURE, STATE, STREAMS, Ising
 from tests.kernels.kernel_checks import assert_same, restore, snapshot
 
 
@@ -206,3 +206,8 @@ def test_invalid_spins_are_refused(value: int, what: str) -> None:
 def test_options_out_of_range(option: str, value: Any) -> None:
     with pytest.raises(InvalidKernel, match=f"where: {option}"):
         Ising(device="cpu", **{option: value})
+
+
+def test_states_are_aligned() -> None:
+    """Of others a device loads and stores each byte by itself."""
+    assert STATE.isalignedstruct

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from checkpointable.kernels.target import Target
-from tests.arrays.ptx.kernels import ARGUMENTS, dispatchers, kernels_by_name, name, written
+from tests.arrays.ptx.kernels import ARGUMENTS, ROOT, dispatchers, kernels_by_name, name, written
 from tests.kernels.compare_devices import ising, nbody, pageranks, sketches, wave
 
 ARCHITECTURES = [(8, 0), (9, 0), (10, 0)]
@@ -36,6 +37,13 @@ def needed() -> None:
     """Skip where nothing can be compiled; fail in `nox -s ptx`, which cannot pass that way."""
     if missing := what_is_missing():
         (pytest.fail if os.environ.get("REQUIRE_PTX") == "1" else pytest.skip)(missing)
+
+
+@pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
+def test_numba_cuda_gets_a_numpy_that_it_compiles_with(extra: str) -> None:
+    """It uses `numpy.row_stack`, which NumPy 2.5 no longer has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "numpy<2.5" in project["optional-dependencies"][extra]
 
 
 def test_every_kernel_is_in_the_table() -> None:
