@@ -341,6 +341,28 @@ def test_out_of_memory_half_way() -> None:
     assert again.snapshot.way == "device"
 
 
+def test_memory_that_is_not_wanted_any_more_is_given_back() -> None:
+    kernel = Kernel(4)
+    kernel.fields.append(cuda.device_array(8 << 20, np.float32))
+    checkpointer = Checkpointer(kernel, MemoryStore())
+    save(checkpointer, 0)
+    kernel.fields.pop()
+    before = sum(size for size, _, _ in DRIVER.memory.values())
+    save(checkpointer, 1)
+    assert before - sum(size for size, _, _ in DRIVER.memory.values()) >= 64 << 20
+
+
+def test_without_pinned_memory_a_save_succeeds() -> None:
+    kernel, store = Kernel(5), MemoryStore()
+    checkpointer = Checkpointer(kernel, store)
+    checkpointer.release()
+    DRIVER.fail("cuMemHostAlloc", 2, times=50)
+    save(checkpointer, 0)
+    DRIVER.fail("cuMemHostAlloc", 2, times=0)
+    assert same(stored(store, 0), kernel.now())
+    checkpointer.release()
+
+
 def test_what_is_released_is_given_back() -> None:
     kernel = Kernel(5)
     checkpointer = Checkpointer(kernel, MemoryStore(), reserve=1 << 60)

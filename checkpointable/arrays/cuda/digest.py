@@ -19,7 +19,7 @@ class _Scratch:
         self.lock = threading.Lock()
         self.stream = memory.side_stream()
         self.tables = Tables()
-        self.host = memory.pinned(1 << 12)
+        self.host = memory.pinned_if_possible(1 << 12)
         self.out = memory.empty(1 << 12)
 
 
@@ -44,10 +44,11 @@ def digests_of(device: int, regions: Sequence[Region], block: int) -> bytes:
     )
     with memory.on_device(device):
         with _LOCK:
-            scratch = _scratch.setdefault(device, _scratch.get(device) or _Scratch())
+            scratch = _scratch[device] = _scratch.get(device) or _Scratch()
         with scratch.lock:
             if len(scratch.host) < 16 * n:
-                scratch.host, scratch.out = memory.pinned(32 * n), memory.empty(32 * n)
+                scratch.host = memory.pinned_if_possible(32 * n)
+                scratch.out = memory.empty(32 * n)
             stream = scratch.stream
             table = scratch.tables.put(np.concatenate([at, sizes]), stream)
             out = memory.at(memory.address_of(scratch.out), 2 * n, np.uint64)

@@ -23,6 +23,7 @@ from numba import config, cuda
 
 from checkpointable.arrays.cuda.lost import check, cuda_errors
 from checkpointable.arrays.kinds import HostArray
+from checkpointable.arrays.staging import fresh
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 
@@ -96,7 +97,8 @@ def device_of(address: int) -> int:
     if devices() == 1:
         return 0
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(check(driver.cuPointerGetAttribute(attribute, address)))
+    with cuda_errors():
+        return int(check(driver.cuPointerGetAttribute(attribute, address)))
 
 
 def current() -> int:
@@ -156,6 +158,10 @@ def collect() -> None:
     pending = getattr(manager, "deallocations", None)  # not every manager defers
     if pending is not None:
         pending.clear()
+    _free_unpinned()
+
+
+def _free_unpinned() -> None:
     while _unpinned:
         driver.cuMemFreeHost(_unpinned.popleft())
 
@@ -168,17 +174,27 @@ def empty(size: int) -> Array:
 def pinned(size: int) -> HostArray:
     """Pinned host memory, which devices copy asynchronously; `MemoryError` if there is none.
 
-    It takes about half a second per GiB. It is freed by `collect`, when no array refers to it.
+    It takes about half a second per GiB. When no array refers to it, it is freed by `collect`, or
+    before more is pinned.
     """
     with cuda_errors():
         if SIMULATED:
             return np.asarray(cuda.pinned_array(size, np.uint8))
+        _free_unpinned()
         portable = driver.CU_MEMHOSTALLOC_PORTABLE
         address = int(check(driver.cuMemHostAlloc(size, portable)))
     memory = (ctypes.c_uint8 * size).from_address(address)
     weakref.finalize(memory, _unpinned.append, address).atexit = False
     array: HostArray = np.ndarray(size, np.uint8, memory)  # type: ignore[arg-type]
     return array
+
+
+def pinned_if_possible(size: int) -> HostArray:
+    """As `pinned`, but memory that is not pinned if there is none: copies are slower then."""
+    try:
+        return pinned(size)
+    except MemoryError:
+        return fresh(size)
 
 
 def copy(target: int, source: int, size: int, stream: Stream) -> None:

@@ -55,12 +55,13 @@ class Arena:
     def __init__(self) -> None:
         self._slabs: list[_Slab] = []
         self._tables: dict[tuple[int, bool], strided.Tables] = {}
+        self._dropped: set[int] = set()
         self.pinned: Staging | None = None
 
     def take(self, wanted: Mapping[int, int], reserve: int) -> dict[int, Region] | None:
         """A region of the wanted size on each device; None unless `reserve` bytes stay free there.
 
-        Memory that is neither in use nor wanted now is let go, to be freed by `memory.collect`.
+        Memory that is neither in use nor wanted now is let go, and freed by `collect`.
         """
         free = [slab for slab in self._slabs if slab.used() is None]
         kept = [slab for slab in self._slabs if slab.used() is not None]
@@ -70,7 +71,8 @@ class Arena:
             if fits:
                 found[device] = min(fits, key=lambda slab: slab.size)
         self._slabs = kept + [slab for slab in free if slab in found.values()]
-        del free
+        self._dropped |= {slab.device for slab in free if slab not in found.values()}
+        free.clear()
         for device, size in wanted.items():
             if device in found:
                 continue
@@ -80,6 +82,12 @@ class Arena:
             found[device] = slab
             self._slabs.append(slab)
         return {device: slab.region(wanted[device]) for device, slab in found.items()}
+
+    def collect(self) -> None:
+        """Free the memory that was let go; that waits for all that runs on its device."""
+        while self._dropped:
+            with memory.on_device(self._dropped.pop()):
+                memory.collect()
 
     def tables(self, device: int, *, strided_: bool) -> strided.Tables:
         """Where the tables of a snapshot's copies lie."""
@@ -166,7 +174,7 @@ class Copies:
     def begin(self, stream: object) -> Wait:
         """Begin to copy, in the order of the kernel's stream, or streams; return a wait.
 
-        An array that no known stream orders must be complete: see `settle`.
+        Before, the devices that `unsettled` names are to be synchronized.
         """
         started, total = time.perf_counter(), sum(view.nbytes for view in self._views.values())
         staging, waits = self._staging, list[Wait]()
@@ -186,6 +194,7 @@ class Copies:
                 staging.snapshot = Snapshot(self.way, total, predicted, seconds)
                 if total:
                     staging.rates[self.way] = total / seconds
+                staging.arena.collect()
 
         return wait
 
@@ -197,15 +206,19 @@ class Copies:
         if self.way == "device":
             assert self._staging is not None
             addresses = [target.region.address for target in targets]
-            _copy(self._staging.arena, device, views, addresses, stream)
-            waits.append(memory.done(stream, views))
+            try:
+                _copy(self._staging.arena, device, views, addresses, stream)
+            finally:  # whatever has begun is waited for
+                waits.append(memory.done(stream, views))
             return
         data = [target.reshape(-1).view(np.uint8) for target in targets]
         direct = [self.way == "pinned" and view.strides is None for view in views]
-        for view, into, now in zip(views, data, direct, strict=True):
-            if now:
-                memory.to_host(into, view.address, stream)
-        waits.append(memory.done(stream, views))
+        try:
+            for view, into, now in zip(views, data, direct, strict=True):
+                if now:
+                    memory.to_host(into, view.address, stream)
+        finally:
+            waits.append(memory.done(stream, views))
         for view, into, now in zip(views, data, direct, strict=True):
             if not now:
                 waits.append(partial(_fetch, view, into))
@@ -405,8 +418,10 @@ def write_back(pairs: Iterable[tuple[Any, Any]], stream: object, staging: Stagin
             with memory.on_device(device):
                 ordered = _ordered([view for view, _ in moves], stream, device)
                 addresses = [region.address for _, region in moves]
-                _copy(arena, device, [v for v, _ in moves], addresses, ordered, back=True)
-                waits.append(memory.done(ordered, moves, arena))
+                try:
+                    _copy(arena, device, [v for v, _ in moves], addresses, ordered, back=True)
+                finally:
+                    waits.append(memory.done(ordered, moves, arena))
         for device in {view.device for view, _ in uploads}:
             with memory.on_device(device):
                 views = [view for view, _ in uploads if view.device == device]

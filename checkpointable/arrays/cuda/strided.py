@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numba import cuda, prange
@@ -149,17 +149,14 @@ class Tables:
             return self._device
         if size > len(self._host):
             room = 2 * size
-            self._host = memory.pinned(8 * room).view(np.uint64)
+            self._host = memory.pinned_if_possible(8 * room).view(np.uint64)
             self._room = memory.empty(8 * room)
-        self._host[:size], self._size = table, size
+        self._host[:size], self._size = table, 0
         address = memory.address_of(self._room)
         memory.to_device(address, self._host[:size], stream)
         self._device = memory.at(address, size, np.uint64, self._room)
+        self._size = size
         return self._device
-
-
-Piece: TypeAlias = tuple[int, int, int]
-"""Target and source address, and the size in bytes."""
 
 
 def copy_pieces(

@@ -16,7 +16,6 @@ from checkpointable.arrays.cuda import memory, strided
 from checkpointable.arrays.cuda.memory import Wait
 from checkpointable.arrays.kinds import HostArray
 from checkpointable.arrays.lazy import Region
-from checkpointable.arrays.staging import fresh
 
 BUFFER = 16 << 20
 """The bytes of one buffer."""
@@ -40,10 +39,7 @@ class _Buffer:
     """
 
     def __init__(self) -> None:
-        try:
-            self.host = memory.pinned(BUFFER)
-        except MemoryError:  # copies are slower then
-            self.host = fresh(BUFFER)
+        self.host = memory.pinned_if_possible(BUFFER)
         self._scratch: dict[int, tuple[memory.Array, strided.Tables]] = {}
 
     def scratch(self, device: int) -> tuple[memory.Array, strided.Tables]:
