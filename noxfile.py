@@ -83,6 +83,22 @@ def gpu(session: nox.Session) -> None:
     session.run("pytest", "-m", "gpu", *session.posargs)
 
 
+@nox.session
+def gpu_first(session: nox.Session) -> None:
+    """On a GPU that is lent for minutes: what it is, its tests, the benchmark; all go on failure.
+
+    Each figure is in `benchmarks/results/` as soon as it is there.
+    """
+    session.install("-e", ".[cli,cuda,test]", *group("bench"))
+    tests = ["tests/arrays", "tests/kernels/test_devices.py"]
+    for command in (
+        ["nvidia-smi"],
+        ["pytest", "-m", "gpu", "-v", *tests],
+        ["python", "-m", "benchmarks.gpu", *session.posargs],
+    ):
+        session.run(*command, external=True, success_codes=range(256))
+
+
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def versions(session: nox.Session) -> None:
     """The default suite on every supported Python that is installed."""

@@ -8,6 +8,7 @@ All that returns a rate returns bytes a second. A simulated device does it all, 
 
 # pyright: reportArgumentType=false, reportCallIssue=false
 
+import math
 import os
 import re
 import time
@@ -24,8 +25,9 @@ from numba import cuda
 
 from benchmarks import _limits
 from checkpointable import Array, MemoryStore, capture, reinstate
-from checkpointable.arrays.cuda import digest, memory, snapshot
+from checkpointable.arrays.cuda import digest, memory, snapshot, strided
 from checkpointable.arrays.cuda.programs import kernel
+from checkpointable.arrays.cuda.views import View
 from checkpointable.arrays.lazy import Region
 from checkpointable.format import layout
 
@@ -140,6 +142,57 @@ class WithoutColumn:
             "shape": (rows, columns - 1),
             "strides": (columns * array.dtype.itemsize, array.dtype.itemsize),
         }
+
+
+class Moves:
+    """Slices of an array of `size` bytes, packed and unpacked; and pieces of it, gathered."""
+
+    def __init__(self, size: int, grid: Grid) -> None:
+        side = math.isqrt(size // 4)
+        self.stream, self.device = cuda.stream(), memory.current()
+        self.array, self.packed = (cuda.device_array((side, side), np.float32) for _ in range(2))
+        fill[(*grid, self.stream)](self.array.reshape(side * side))
+        self.tables = strided.Tables()
+        first, row = memory.address_of(self.array), 4 * side
+        dtype, backwards = self.array.dtype, (-row, 4)
+        shapes = {
+            "transposed": ((side, side), (4, row), first),
+            "without a column": ((side, side - 1), (row, 4), first),
+            "rows backwards": ((side, side), backwards, first + (side - 1) * row),
+            "every second": ((side, side // 2), (row, 8), first),
+        }
+        self.views = {
+            name: View(at, dtype, shape, strides, 4 * math.prod(shape), self.device, None, self)
+            for name, (shape, strides, at) in shapes.items()
+        }
+
+    def _rate(self, size: int, work: Callable[[], object]) -> float:
+        with memory.on_device(self.device):
+            work()
+            memory.done(self.stream)()
+            begin = time.perf_counter()
+            for _ in range(TIMES):
+                work()
+            memory.done(self.stream)()
+        return TIMES * size / (time.perf_counter() - begin)
+
+    def pack(self, name: str, *, back: bool = False) -> float:
+        view, address = self.views[name], memory.address_of(self.packed)
+
+        def work() -> None:
+            strided.move_arrays(self.tables, [view], [address], self.stream, back=back)
+
+        return self._rate(view.nbytes, work)
+
+    def gather(self, count: int, size: int) -> float:
+        target, source = memory.address_of(self.packed), memory.address_of(self.array)
+        targets, sources = ([a + i * k * size for i in range(count)]
+                            for a, k in ((target, 1), (source, 2)))  # fmt: skip
+
+        def work() -> None:
+            strided.copy_pieces(self.tables, targets, sources, [size] * count, self.stream)
+
+        return self._rate(count * size, work)
 
 
 @contextmanager

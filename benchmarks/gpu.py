@@ -10,6 +10,8 @@ in interleaved rounds; times and rates are medians, shares the medians of the ro
 - 1,000 arrays of 1 MiB, and the state without its last column: their stalls, likewise.
 - first save: its stall beside that of the next one. Held: device memory after a save, and after
   `release()`, beside the state.
+- kernels: digests of less than that, beside reading; slices packed and unpacked, and pieces
+  gathered, beside a copy on the device.
 - pinned, sliced: the stall where the device has no room for a copy, beside a pinned copy to the
   host.
 - host memory: a full save to a store that keeps its memory, to its end, beside a pinned copy to the
@@ -207,6 +209,24 @@ class Bench:
                  "<=", "s")  # fmt: skip
         for which, name in (("kept", "held after a save"), ("left", "held after a release")):
             self.add(name, found[which], "the state", found["state"], None, "<=", "bytes")
+
+    def kernels(self) -> None:
+        """Digests of little, slices, and many pieces: what the kernels of this package reach."""
+        size = self.sizes.stalls[0]
+        work: dict[str, Work] = {COPY: self.peaks.copy, READ: self.peaks.read}
+        for part in (size >> 6, size >> 4, size >> 2):
+            work[f"digest, {text_of(part)}"] = _gpu.Held(part, self.sizes.grid).digest
+        moves = _gpu.Moves(size, self.sizes.grid)
+        work |= {f"packed, {name}": partial(moves.pack, name) for name in moves.views}
+        work |= {f"unpacked, {name}": partial(moves.pack, name, back=True) for name in moves.views}
+        for count in (16, 4096):
+            each = max(size // 64 // count, 1)
+            work[f"{count:,} pieces of {text_of(each)}"] = partial(moves.gather, count, each)
+        found = self.interleaved(work)
+        for name in work:
+            beside = READ if name.startswith("digest") else COPY
+            if name not in (COPY, READ):
+                self.add(name, found[name], beside, found[beside])
 
     def ways(self) -> None:
         """The stall where there is no room for a copy on the device."""
@@ -413,8 +433,8 @@ def main() -> None:
         slug = "gpu-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         log = None if given.smoke else given.results / f"{slug}.jsonl"
         bench = Bench(sizes, given.rounds, place, peaks, say, runner.run, log)
-        for part in (bench.stalls, bench.shapes, bench.ways, bench.stored, bench.beside,
-                     bench.gallery):  # fmt: skip
+        parts = (bench.stalls, bench.shapes, bench.kernels, bench.ways, bench.stored, bench.beside)
+        for part in (*parts, bench.gallery):
             bench.attempt(part)
         console.print(table(bench.figures))
         console.print(f"{time.perf_counter() - begin:.0f} s in all")

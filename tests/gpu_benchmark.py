@@ -9,7 +9,15 @@ FIGURES = (
     *("stall, 32 KiB", "digest, 32 KiB", "stall, 128 KiB", "digest, 128 KiB", "device copy"),
     *("device read", "full save to host memory", "pinned to host", "full save to a file"),
     *("stall, 1,000 arrays", "without a column", "stall of the first save", "held after a save"),
-    *("held after a release", "stall, pinned", "stall, sliced", "wave, 16 x 16", "ising on"),
+    *(
+        "held after a release",
+        "packed, transposed",
+        "4,096 pieces",
+        "stall, pinned",
+        "stall, sliced",
+        "wave, 16 x 16",
+        "ising on",
+    ),
     *("file write", "delta, 1%", "restore, verified", "slowdown of a stencil"),
     "torch.distributed.checkpoint async_save",
 )

@@ -24,13 +24,16 @@ def is_array(value: object) -> bool:
     >>> is_array(np.zeros(3)), is_array([0, 0, 0])
     (True, False)
     """
+    kind: Any = type(value)
+    if kind is np.ndarray or kind is LazyArray or _has_methods_of_numba(kind):
+        return True
     if isinstance(value, np.ndarray):
-        return type(value) is np.ndarray  # a subclass has a meaning that its bytes do not hold
+        return False  # a subclass has a meaning that its bytes do not hold
     if isinstance(value, np.generic | type):
         return False
     if isinstance(value, LazyArray):
         return True
-    return is_numba(value) or cuda_interface(value) is not None or is_dlpack(value)
+    return cuda_interface(value) is not None or is_dlpack(value)
 
 
 def is_numba(value: object) -> bool:
@@ -61,9 +64,11 @@ def cuda_interface(value: object) -> dict[str, Any] | None:
 
 def is_on_device(value: Any) -> bool:
     """Whether the array is in a device's memory."""
+    if is_numba(value):
+        return True
     if isinstance(value, np.ndarray | LazyArray):
         return False
-    if is_numba(value) or cuda_interface(value) is not None:
+    if cuda_interface(value) is not None:
         return True
     return is_dlpack(value) and int(value.__dlpack_device__()[0]) == _DLPACK_CUDA
 
