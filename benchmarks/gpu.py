@@ -235,10 +235,12 @@ class Bench:
             checkpointer = Checkpointer(held, _gpu.Nowhere(), reserve=1 << 60)
 
             def stall(
-                checkpointer: Checkpointer[Any] = checkpointer, available: float = available
+                checkpointer: Checkpointer[Any] = checkpointer,
+                available: float = available,
+                way: str = way,
             ) -> float:
                 with _gpu.host_memory(available):
-                    return held.size / self._saved(checkpointer)[0]
+                    return held.size / self._saved(checkpointer, way=way)[0]
 
             found = self.interleaved({"stall": stall, DOWN: self.peaks.down})
             self.add(f"stall, {way}, {text_of(held.size)}", found["stall"], DOWN, found[DOWN])
@@ -354,13 +356,13 @@ class Bench:
     # --- how --------------------------------------------------------------------------------------
 
     def _saved(
-        self, checkpointer: Checkpointer[Any], *, full: bool = False
+        self, checkpointer: Checkpointer[Any], *, full: bool = False, way: str = "device"
     ) -> tuple[float, float, str]:
         """Save; say how long it stalled, how long it took, and the name."""
         saving = self.run(checkpointer.save(full=full))
         saved = saving.result()
-        if saving.snapshot is None or saving.snapshot.way != "device":
-            self.say(f"not copied on the device: {saving.snapshot}")
+        if saving.snapshot is None or saving.snapshot.way != way:
+            self.say(f"not copied in the way {way}: {saving.snapshot}")
         return saving.stall, saved.seconds, saved.name
 
     def _torch(self, held: _gpu.Held) -> _gpu.Torch | None:
