@@ -143,12 +143,13 @@ def test_a_capture_is_in_the_order_of_the_stream(own: bool) -> None:
 def test_a_capture_does_not_wait_for_other_streams() -> None:
     from checkpointable.arrays.cuda.memory import side_stream
 
-    other = side_stream()
+    kernel, staging, other = Kernel(cuda.stream()), Staging(), side_stream()
+    with staging.in_use():
+        asyncio.run(capture(State, kernel))  # loading a kernel waits for those that run
+    busy(other, 1)
     busy(other, 500)
     running = cuda.event()
     running.record(other)
-    kernel = Kernel(cuda.stream())
-    staging = Staging()
     with staging.in_use():
         asyncio.run(capture(State, kernel))
     assert not running.query()

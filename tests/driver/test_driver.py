@@ -1,7 +1,7 @@
 """What the stand-in for the driver shows and Numba's simulator cannot. See `nox -s driver`."""
 
 # mypy: allow-untyped-decorators, allow-untyped-calls
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportMissingImports=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportMissingImports=false, reportArgumentType=false
 
 import asyncio
 import os
