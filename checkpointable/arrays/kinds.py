@@ -25,14 +25,10 @@ def is_array(value: object) -> bool:
     (True, False)
     """
     kind: Any = type(value)
-    if kind is np.ndarray or kind is LazyArray or _has_methods_of_numba(kind):
+    if kind is np.ndarray or isinstance(value, LazyArray) or _has_methods_of_numba(kind):
         return True
-    if isinstance(value, np.ndarray):
-        return False  # a subclass has a meaning that its bytes do not hold
-    if isinstance(value, np.generic | type):
-        return False
-    if isinstance(value, LazyArray):
-        return True
+    if isinstance(value, np.ndarray | np.generic | type):
+        return False  # a subclass of an array has a meaning that its bytes do not hold
     return cuda_interface(value) is not None or is_dlpack(value)
 
 

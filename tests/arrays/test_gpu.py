@@ -314,10 +314,13 @@ def test_streams_of_other_libraries_are_waited_for() -> None:
     """CuPy's arrays do not say which stream computes them; torch has a current one."""
     cupy = pytest.importorskip("cupy")
     stream = cupy.cuda.Stream(non_blocking=True)
-    array = cupy.zeros(1 << 14, cupy.float32)
-    fill_late[128, 128, cuda.external_stream(stream.ptr)](
-        cuda.as_cuda_array(array, sync=False), 200
-    )
+    check_waited_for(cupy.zeros(1 << 14, cupy.float32), stream.ptr)
+
+
+def check_waited_for(array: Any, stream: int) -> None:
+    """What is captured of an array that a stream is still computing is complete."""
+    numba_array = cuda.as_cuda_array(array, sync=False)
+    fill_late[128, 128, cuda.external_stream(stream)](numba_array, 200)
     state = asyncio.run(capture(Many, SimpleNamespace(fields=[array])))
     assert (np.asarray(state.fields[0]) == 2).all()
 
@@ -326,12 +329,7 @@ def test_the_current_stream_of_torch_is_followed() -> None:
     torch = pytest.importorskip("torch")
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        tensor = torch.zeros(1 << 14, device="cuda")
-        fill_late[128, 128, cuda.external_stream(stream.cuda_stream)](
-            cuda.as_cuda_array(tensor, sync=False), 200
-        )
-        state = asyncio.run(capture(Many, SimpleNamespace(fields=[tensor])))
-    assert (np.asarray(state.fields[0]) == 2).all()
+        check_waited_for(torch.zeros(1 << 14, device="cuda"), stream.cuda_stream)
 
 
 def test_bfloat16_of_jax() -> None:

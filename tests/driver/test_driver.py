@@ -35,7 +35,7 @@ from numba import cuda
 
 from checkpointable.arrays.cuda import lost, memory, snapshot
 from checkpointable.arrays.staging import Staging
-from tests.arrays.test_gpu import fill_late
+from tests.arrays.test_gpu import Foreign, fill_late
 from tests.driver.driver import DEVICES, DRIVER, TOTAL
 from tests.helpers.equality import same
 
@@ -177,17 +177,6 @@ def test_a_memory_manager_that_does_not_know_what_is_free() -> None:
 
 
 # --- order ----------------------------------------------------------------------------------------
-
-
-class Foreign:
-    """An array with the CUDA array interface and nothing else."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    @property
-    def __cuda_array_interface__(self) -> Any:
-        return self.array.__cuda_array_interface__
 
 
 def side_stream() -> Any:

@@ -53,10 +53,10 @@ def digests_of(device: int, regions: Sequence[Region], block: int) -> bytes:
             table = scratch.tables.put(np.concatenate([at, sizes]), stream)
             out = memory.at(memory.address_of(scratch.out), 2 * n, np.uint64)
             launch(DIGEST, 32 * n, stream, memory.words(), table, n, out)
-            found = scratch.host[: 16 * n]
-            memory.to_host(found, memory.address_of(out), stream)
+            digests = scratch.host[: 16 * n]
+            memory.to_host(digests, memory.address_of(out), stream)
             memory.done(stream)()
-            return found.view(np.uint64).astype(">u8").tobytes()
+            return digests.view(np.uint64).astype(">u8").tobytes()
 
 
 def prepare(stream: memory.Stream) -> None:

@@ -11,7 +11,6 @@ each call is complete when it returns.
 import ctypes
 import functools
 import importlib
-import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -322,8 +321,3 @@ def side_stream() -> Stream:
     stream = cuda.external_stream(handle)
     weakref.finalize(stream, driver.cuStreamDestroy, handle).atexit = False
     return stream
-
-
-def nbytes(shape: tuple[int, ...], itemsize: int) -> int:
-    """The size of an array in bytes."""
-    return math.prod(shape) * itemsize

@@ -64,24 +64,25 @@ class Arena:
         Memory that is neither in use nor wanted now is let go, and freed by `collect`.
         """
         free = [slab for slab in self._slabs if slab.used() is None]
-        kept = [slab for slab in self._slabs if slab.used() is not None]
-        found: dict[int, _Slab] = {}
+        self._slabs = [slab for slab in self._slabs if slab.used() is not None]
+        slabs: dict[int, _Slab] = {}
         for device, size in wanted.items():
-            fits = [s for s in free if s.device == device and size <= s.size <= 2 * size + _ALIGN]
-            if fits:
-                found[device] = min(fits, key=lambda slab: slab.size)
-        self._slabs = kept + [slab for slab in free if slab in found.values()]
-        self._dropped |= {slab.device for slab in free if slab not in found.values()}
+            fits = (s for s in free if s.device == device and size <= s.size <= 2 * size + _ALIGN)
+            slab = min(fits, key=lambda slab: slab.size, default=None)
+            if slab is not None:
+                slabs[device] = slab
+                free.remove(slab)
+        self._slabs += slabs.values()
+        self._dropped |= {slab.device for slab in free}
         free.clear()
         for device, size in wanted.items():
-            if device in found:
-                continue
-            slab = _new(device, size, reserve)
-            if slab is None:
-                return None
-            found[device] = slab
-            self._slabs.append(slab)
-        return {device: slab.region(wanted[device]) for device, slab in found.items()}
+            if device not in slabs:
+                slab = _new(device, size, reserve)
+                if slab is None:
+                    return None
+                slabs[device] = slab
+                self._slabs.append(slab)
+        return {device: slab.region(wanted[device]) for device, slab in slabs.items()}
 
     def collect(self) -> None:
         """Free the memory that was let go; that waits for all that runs on its device."""
@@ -177,11 +178,12 @@ class Copies:
         Before, the devices that `unsettled` names are to be synchronized.
         """
         started, total = time.perf_counter(), sum(view.nbytes for view in self._views.values())
-        staging, waits = self._staging, list[Wait]()
+        staging, waits, streams = self._staging, list[Wait](), _streams(stream)
         with _waiting_on_error(waits):
             for device, names in _by_device(self._views).items():
                 with memory.on_device(device):
-                    ordered = _ordered([self._views[name] for name in names], stream, device)
+                    views = [self._views[name] for name in names]
+                    ordered = _ordered(views, streams.get(device))
                     self._begin_on(device, names, ordered, waits)
         rate = None if staging is None else staging.rates.get(self.way)
 
@@ -283,18 +285,16 @@ def unsettled(views: Iterable[View], stream: object) -> list[int]:
 def _streams(stream: object) -> dict[int, memory.Stream]:
     """The kernel's streams by device: it has one, or several in a list or tuple, or none."""
     given = stream if isinstance(stream, list | tuple) else [stream]
-    streams = [memory.stream_of(one) for one in given if memory.is_stream(one)]
-    found: dict[int, memory.Stream] = {}
-    for one in streams:
+    by_device: dict[int, memory.Stream] = {}
+    for one in (memory.stream_of(one) for one in given if memory.is_stream(one)):
         device = memory.device_of_stream(one)
         for number in range(memory.devices()) if device is None else [device]:
-            found.setdefault(number, one)
-    return found
+            by_device.setdefault(number, one)
+    return by_device
 
 
-def _ordered(views: Sequence[View], stream: object, device: int) -> memory.Stream:
-    """The stream of a device to copy on, after what others do to its arrays."""
-    ordered = _streams(stream).get(device)
+def _ordered(views: Sequence[View], ordered: memory.Stream | None) -> memory.Stream:
+    """The stream to copy arrays of a device on: the kernel's, if any, after what others do."""
     own = {id(view.stream): view.stream for view in views if view.stream not in (None, DEFAULT)}
     for one in map(memory.stream_of, own.values()):
         if ordered is None:
@@ -334,22 +334,25 @@ def _on_devices(views: Views, staging: Staging) -> dict[str, LazyArray] | None:
     """Arrays for the copies, in one region of each device; None if there is not enough room."""
     staging.arena = staging.arena or Arena()
     by_device = _by_device(views)
-    ends = {
-        device: [*accumulate(-(-views[name].nbytes // _ALIGN) * _ALIGN for name in names)]
-        for device, names in by_device.items()
-    }
-    wanted = {d: [0, *ends[d]][-2] + views[names[-1]].nbytes for d, names in by_device.items()}
+    places = {d: _places([views[name] for name in names]) for d, names in by_device.items()}
+    wanted = {d: places[d][-1] + views[names[-1]].nbytes for d, names in by_device.items()}
     regions = staging.arena.take(wanted, staging.reserve)
     if regions is None:
         return None
     arrays: dict[str, LazyArray] = {}
     for device, names in by_device.items():
         region = regions[device]
-        for name, begin in zip(names, [0, *ends[device]], strict=False):
+        for name, begin in zip(names, places[device], strict=True):
             view = views[name]
             part = Region(device, region.address + begin, view.nbytes, region)
             arrays[name] = array_in(part, view.dtype, view.shape)
     return arrays
+
+
+def _places(views: Sequence[View]) -> list[int]:
+    """Where in one piece of memory the copy of each array begins."""
+    sizes = (-(-view.nbytes // _ALIGN) * _ALIGN for view in views)
+    return [*accumulate(sizes, initial=0)][:-1]
 
 
 def _in_pinned(views: Views, staging: Staging) -> dict[str, HostArray] | None:
@@ -357,19 +360,19 @@ def _in_pinned(views: Views, staging: Staging) -> dict[str, HostArray] | None:
     staging.arena = staging.arena or Arena()
     if staging.arena.pinned is None:
         staging.arena.pinned = Staging(make=memory.pinned)
-    places = [0, *accumulate(-(-view.nbytes // _ALIGN) * _ALIGN for view in views.values())]
-    held, total = staging.arena.pinned.held(), places[-1]
+    places, last = _places([*views.values()]), [*views.values()][-1]
+    held, total = staging.arena.pinned.held(), places[-1] + last.nbytes
     with staging.arena.pinned.in_use():
         if sum(view.nbytes for view in views.values()) > _PINNED_SHARE * (_available() + held):
             return None
         try:
-            with memory.on_device(next(iter(views.values())).device):
+            with memory.on_device(last.device):
                 room = staging.arena.pinned.take(total)
         except MemoryError:
             return None
     return {
         name: room[begin : begin + view.nbytes].view(view.dtype).reshape(view.shape)
-        for (name, view), begin in zip(views.items(), places, strict=False)
+        for (name, view), begin in zip(views.items(), places, strict=True)
         if view.nbytes
     }
 
@@ -413,10 +416,11 @@ def write_back(pairs: Iterable[tuple[Any, Any]], stream: object, staging: Stagin
     for device in unsettled(targets, stream):
         memory.synchronize(device)
     arena, waits = (staging and staging.arena) or Arena(), list[Wait]()
+    streams = _streams(stream)
     with _waiting_on_error(waits):
         for device, moves in here.items():
             with memory.on_device(device):
-                ordered = _ordered([view for view, _ in moves], stream, device)
+                ordered = _ordered([view for view, _ in moves], streams.get(device))
                 addresses = [region.address for _, region in moves]
                 try:
                     _copy(arena, device, [v for v, _ in moves], addresses, ordered, back=True)
@@ -425,7 +429,7 @@ def write_back(pairs: Iterable[tuple[Any, Any]], stream: object, staging: Stagin
         for device in {view.device for view, _ in uploads}:
             with memory.on_device(device):
                 views = [view for view, _ in uploads if view.device == device]
-                waits.append(memory.done(_ordered(views, stream, device)))
+                waits.append(memory.done(_ordered(views, streams.get(device))))
 
     def wait() -> None:
         for done in waits:

@@ -165,21 +165,18 @@ def copy_pieces(
 ) -> None:  # fmt: skip
     """Copy packed pieces within the current device, in the order of the stream."""
     counts = np.array(sizes, np.int64)
+    alone = (counts >= _LARGE) | (len(counts) == 1)
+    for i in np.flatnonzero(alone).tolist():
+        memory.copy(targets[i], sources[i], sizes[i], stream)
+    counts = counts[~alone]
     if not len(counts):
         return
-    if len(counts) == 1 or counts.max() >= _LARGE:
-        small = [i for i in range(len(counts)) if counts[i] < _LARGE and len(counts) > 1]
-        for i in sorted({*range(len(counts))} - {*small}):
-            memory.copy(targets[i], sources[i], sizes[i], stream)
-        targets, sources = [targets[i] for i in small], [sources[i] for i in small]
-        counts = counts[small]
-        if not small:
-            return
     pieces = -(-counts // _PIECE)
     ends = np.cumsum(pieces)
     offsets = _PIECE * (np.arange(ends[-1]) - np.repeat(ends - pieces, pieces))
     base, of_piece = np.uint64(memory.BASE), offsets.astype(np.uint64)
-    starts = [np.repeat(np.array(a, np.uint64) - base, pieces) for a in (targets, sources)]
+    columns = (np.array(addresses, np.uint64)[~alone] for addresses in (targets, sources))
+    starts = [np.repeat(addresses - base, pieces) for addresses in columns]
     left = np.repeat(counts, pieces) - offsets
     table = np.concatenate(
         [*(start + of_piece for start in starts), np.minimum(left, _PIECE).astype(np.uint64)]
@@ -265,16 +262,16 @@ def move_part(
 
 
 def _launch(
-    tables: Tables, found: list[tuple[int, HostArray]], stream: memory.Stream, *, back: bool
+    tables: Tables, parts: list[tuple[int, HostArray]], stream: memory.Stream, *, back: bool
 ) -> None:
-    if not found:
+    if not parts:
         return
-    found.sort(key=itemgetter(0))
+    parts.sort(key=itemgetter(0))
     table = tables.put(
-        np.concatenate([rows.reshape(-1) for _, rows in found]).view(np.uint64), stream
+        np.concatenate([rows.reshape(-1) for _, rows in parts]).view(np.uint64), stream
     )
     begin = 0
-    for unit, group in itertools.groupby(found, itemgetter(0)):
+    for unit, group in itertools.groupby(parts, itemgetter(0)):
         n = sum(len(rows) for _, rows in group)
         launch(MOVE, n * MOVE.block, stream, memory.words(unit), table, begin, n, back)
         begin += _MOVE * n

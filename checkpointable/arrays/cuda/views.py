@@ -1,5 +1,6 @@
 """Device arrays of every library as address, dtype, shape and strides. No context is needed."""
 
+import math
 import sys
 from typing import Any
 
@@ -35,7 +36,7 @@ def _view(
     address: int, layout: Layout, strides: tuple[int, ...] | None, stream: Any, owner: object
 ) -> View:
     dtype, shape = layout
-    size = memory.nbytes(shape, dtype.itemsize)
+    size = math.prod(shape) * dtype.itemsize
     device = memory.device_of(address) if size else 0
     return View(address, dtype, shape, strides, size, device, stream, owner)
 

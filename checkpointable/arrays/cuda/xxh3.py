@@ -46,11 +46,11 @@ LOW, BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
 U0, U1, U2, U3, U4, U6, U7, U8 = (np.uint64(k) for k in (0, 1, 2, 3, 4, 6, 7, 8))
 U9, U10, U13, U16, U19, U24, U28 = (np.uint64(k) for k in (9, 10, 13, 16, 19, 24, 28))
 U29, U32, U33, U35, U37, U47, U54 = (np.uint64(k) for k in (29, 32, 33, 35, 37, 47, 54))
-U64, U128, U240 = (np.uint64(k) for k in (64, 128, 240))
+U64, U128, U240, U256 = (np.uint64(k) for k in (64, 128, 240, 256))
 
 
-def make(jit: Jit) -> tuple[Any, Any, Any, Any]:
-    """Return the element functions (lane, added, scrambled, finish).
+def make(jit: Jit) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the element functions (word, lane, added, scrambled, finish).
 
     All of them take the memory as an array of words, and a block's place in it in bytes.
     """
@@ -235,18 +235,17 @@ def make(jit: Jit) -> tuple[Any, Any, Any, Any]:
         out[2 * block] = high
         out[2 * block + 1] = low
 
-    return lane, added, scrambled, finish
+    return word, lane, added, scrambled, finish
 
 
-lane_cpu, _, _, finish_cpu = make(cpu)
-_, added_gpu, scrambled_gpu, finish_gpu = make(gpu)
+_, lane_cpu, _, _, finish_cpu = make(cpu)
+word_gpu, _, added_gpu, scrambled_gpu, finish_gpu = make(gpu)
 
 WARPS = 4
 """Blocks that a CUDA block computes at a time."""
 
 SHARED = 8 * WARPS
 ALL = 0xFFFFFFFF  # threads of a warp
-UNUSED = np.uint64(0)
 
 
 @loop
@@ -267,21 +266,13 @@ def other(value, distance):
 
 
 @gpu
-def load(words, shift, i):
-    """Return the 8 bytes that begin in word i, at a bit."""
-    if shift == U0:
-        return words[i]
-    return (words[i] >> shift) | (words[i + 1] << (U64 - shift))
-
-
-@gpu
-def load_kib(words, shift, i):
-    """Return a thread's four words of a KiB, the first of them word i."""
+def load_kib(words, at):
+    """Return a thread's four words of a KiB, the first of them at a byte."""
     return (
-        load(words, shift, i),
-        load(words, shift, i + 32),
-        load(words, shift, i + 64),
-        load(words, shift, i + 96),
+        word_gpu(words, at),
+        word_gpu(words, at + U256),
+        word_gpu(words, at + U256 + U256),
+        word_gpu(words, at + U256 + U256 + U256),
     )
 
 
@@ -315,9 +306,10 @@ def digest_kernel(words, table, n, out):
     for block in range(cuda.blockIdx.x * WARPS + warp, n, cuda.gridDim.x * WARPS):
         at, size = table[block], table[n + block]
         if size > U240:
-            state, shift, i = START[k], (at & U7) << U3, np.int64(at >> U3) + thread
+            state, own_at = START[k], at + (np.uint64(thread) << U3)
             rounds, done = np.int64((size - U1) >> U10), 0
-            if shift == U0 and rounds >= 4:
+            if at & U7 == U0 and rounds >= 4:
+                i = np.int64(own_at >> U3)
                 a, b = aligned_kib(words, i), aligned_kib(words, i + 128)
                 c, d = aligned_kib(words, i + 256), aligned_kib(words, i + 384)
                 while done + 8 <= rounds:
@@ -331,24 +323,23 @@ def digest_kernel(words, table, n, out):
                 state = after_kib(after_kib(state, a, keys), b, keys)
                 state = after_kib(after_kib(state, c, keys), d, keys)
                 done += 4
-                i += 512
+            own_at += np.uint64(done) << U10
             while done < rounds:
-                state = after_kib(state, load_kib(words, shift, i), keys)
+                state = after_kib(state, load_kib(words, own_at), keys)
                 done += 1
-                i += 128
+                own_at += U1 << U10
             stripes = np.int64((size - U1 - (np.uint64(rounds) << U10)) >> U6)
-            found = UNUSED
+            found = U0
             for j in range(4):
-                own = UNUSED
+                own = U0
                 if 4 * j + group < stripes:
-                    own = load(words, shift, i + 32 * j)
+                    own = word_gpu(words, own_at + (np.uint64(j) << U8))
                 partner = other(own, 1)
                 if 4 * j + group < stripes:
                     found += added_gpu(own, partner, keys[j])
-            last = at + size - U64
-            own = UNUSED
+            own = U0
             if group == 0:
-                own = load(words, (last & U7) << U3, np.int64(last >> U3) + k)
+                own = word_gpu(words, at + size - U64 + (np.uint64(k) << U3))
             partner = other(own, 1)
             if group == 0:
                 found += added_gpu(own, partner, LAST[k])
